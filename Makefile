@@ -1,0 +1,71 @@
+# One verb each; every verb first brings the environment to the level it needs, which takes no time
+# when it is there already. Nothing but Python >= 3.11 and make is assumed.
+#   PYTHON       the interpreter that creates the environment
+#   VENV         the folder of the environment
+#   TORCH_INDEX  another package index for torch, for example one with CUDA builds
+
+PYTHON ?= python3
+VENV ?= .venv
+export VENV
+
+BIN := $(VENV)/bin
+BOOTSTRAP := $(PYTHON) tools/bootstrap.py
+CODE := $(wildcard splitformer encoder_service decoder_service client training tools tests models \
+	benchmarks)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint format protos dev bench train evaluate clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo:  ## start both services and translate a few sentences
+	@$(BOOTSTRAP) server
+	@$(BIN)/python tools/demo.py
+
+serve:  ## run both services until Ctrl-C
+	@$(BOOTSTRAP) server
+	@$(BIN)/splitformer serve
+
+test:  ## run the tests; ARGS goes to pytest
+	@$(BOOTSTRAP) test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint:  ## check style, types, import directions, protos and generated code
+	@$(BOOTSTRAP) dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python tools/generate_protos.py --check
+
+format:  ## put the code into shape
+	@$(BOOTSTRAP) dev
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/buf format --write
+
+protos:  ## regenerate splitformer/v1 from protos/
+	@$(BOOTSTRAP) dev
+	$(BIN)/python tools/generate_protos.py
+
+dev:  ## install everything that working on the code takes
+	@$(BOOTSTRAP) dev
+
+bench:  ## run the benchmarks
+	@$(BOOTSTRAP) dev
+	$(BIN)/python -m benchmarks
+
+train:  ## train the default model from public parallel text
+	@$(BOOTSTRAP) train
+	$(BIN)/python -m training.train
+
+evaluate:  ## score the default model on its held-out text
+	@$(BOOTSTRAP) train
+	$(BIN)/python -m training.evaluate
+
+clean:  ## remove caches and build outputs; the environment stays
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +

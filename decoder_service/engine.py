@@ -1,0 +1,291 @@
+"""The decode engine: every running generation advances by one token a step.
+
+Its heart is three verbs, on a thread of its own: schedule (who takes part), step (one pass through
+the decoder), publish (one hand-over to the event loop). Generations join and leave between any two
+steps; nobody else's keys and values are touched when they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+
+from decoder_service.metrics import DecoderMetrics
+from splitformer.errors import InternalError, NotFoundError, SplitformerError, UnavailableError
+from splitformer.generation import EndReason, GenerationOptions, Produced, Target, step
+from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.wire import FloatArray
+
+Event = tuple[int, Produced] | EndReason | SplitformerError
+"""What a generation's reader gets: a token and its index, the end, or a failure."""
+
+R = TypeVar("R")
+T = TypeVar("T")
+_logger = logging.getLogger("splitformer.engine")
+
+
+class Generation:
+    """One run of the loop over one target, between the engine and its reader.
+
+    Args:
+        target: What to go on with; the engine's alone until `left`.
+        options: How to choose.
+        limit: Length of the target at which to stop.
+        window: Tokens it may be ahead of its reader.
+    """
+
+    def __init__(self, target: Target, options: GenerationOptions, limit: int, window: int) -> None:
+        self.target = target
+        self.options = options
+        self.steps = 0
+        self.joined = time.perf_counter()
+        self.first_step = 0.0
+        self.last_step = 0.0
+        self.end: EndReason | None = None
+        self.leaving = False
+        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._limit = limit
+        self._window = window
+        self._published = 0
+        self._taken = 0
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+    @property
+    def paused(self) -> bool:
+        """True while the reader is a whole window behind."""
+        return self._published - self._taken >= self._window
+
+    @property
+    def finished(self) -> bool:
+        """True if there is nothing left to compute."""
+        target = self.target
+        return target.end is not None or target.full or len(target.produced) >= self._limit
+
+    def news(self) -> list[Event]:
+        """Return what the last step brought; called by the engine after each step."""
+        target, events = self.target, list[Event]()
+        if not self.steps and len(target.produced) >= self._limit:
+            return [EndReason.LENGTH]
+        if target.end is not None:
+            return [EndReason.EOS]
+        if self.steps:
+            events.append((len(target.produced) - 1, target.produced[-1]))
+            self._published += 1
+        if self.finished:
+            events.append(EndReason.LENGTH)
+        return events
+
+    def put(self, event: Event) -> None:
+        """Add an event for the reader; on the event loop only."""
+        self._events.put_nowait(event)
+
+    async def next(self) -> Event:
+        """Wait for the next event."""
+        return await self._events.get()
+
+    def next_nowait(self) -> Event | None:
+        """Return the next event if there is one."""
+        return None if self._events.empty() else self._events.get_nowait()
+
+    def take(self) -> bool:
+        """Count a token as read; True if that ended a pause, so that the engine must be woken.
+
+        The order matters: counting first and looking second, while the engine publishes first and
+        looks second, makes sure that at least one side sees the other.
+        """
+        self._taken += 1
+        return self._published - self._taken + 1 >= self._window
+
+
+class DecoderEngine:
+    """Runs all generations of one decoder.
+
+    Args:
+        decoder: The model's decoder.
+        eos_id: The end token.
+        never: Ids that no target may contain.
+        max_batch: Most generations per step; beyond it they take turns.
+        metrics: Where to count.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        eos_id: int,
+        never: Iterable[int],
+        max_batch: int,
+        metrics: DecoderMetrics,
+    ) -> None:
+        self._decoder = decoder
+        self._eos_id = eos_id
+        self._never = torch.tensor(list(never), dtype=torch.int64)
+        self._max_batch = max_batch
+        self._metrics = metrics
+        self._running: list[Generation] = []
+        self._closing = False
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="decoder-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> int:
+        """Generations in the loop."""
+        return len(self._running)
+
+    async def begin(self, memory: FloatArray) -> DecoderState:
+        """Project a memory (S, D) into keys and values, between two steps."""
+        return await self._call(lambda: self._project(memory))
+
+    async def fork(self, state: DecoderState) -> DecoderState:
+        """Copy a state that no generation is using."""
+        return await self._call(state.fork)
+
+    def join(self, generation: Generation) -> None:
+        """Let a generation take part from the next step on."""
+        self._inbox.put(lambda: self._running.append(generation))
+
+    def wake(self) -> None:
+        """Look again who can go on; a paused reader has caught up."""
+        self._inbox.put(lambda: None)
+
+    def leave(self, generation: Generation) -> None:
+        """Take a generation out; its `left` is set once the engine has let go of the target."""
+        generation.leaving = True
+        self._inbox.put(lambda: self._remove(generation))
+
+    def expel(self, generation: Generation) -> None:
+        """End a generation whose session is being closed; its reader gets NOT_FOUND."""
+        gone = NotFoundError("session_id: was closed meanwhile", reason="SESSION_NOT_FOUND")
+        self._inbox.put(lambda: self._fail([generation], gone))
+
+    def close(self) -> None:
+        """Stop the thread; generations still running get UNAVAILABLE."""
+        self._inbox.put(self._stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing:
+            batch = self.schedule()
+            self._obey(block=not batch)
+            batch = [generation for generation in batch if generation in self._running]
+            if batch and self.step(batch):
+                self.publish(batch)
+
+    def schedule(self) -> list[Generation]:
+        """Choose who takes part in the next step; those left out come first the next time."""
+        able = [generation for generation in self._running if not generation.paused]
+        batch = able[: self._max_batch]
+        if len(able) > len(batch):
+            chosen = set(map(id, batch))
+            rest = [generation for generation in self._running if id(generation) not in chosen]
+            self._running = rest + batch
+        return batch
+
+    def step(self, batch: list[Generation]) -> bool:
+        """Advance the batch by one token; False if that failed, and then all have been told."""
+        active = [generation for generation in batch if not generation.finished]
+        started = time.perf_counter()
+        try:
+            if active:
+                pairs = [(g.target, g.options) for g in active]
+                step(self._decoder, pairs, self._eos_id, self._never)
+        except Exception:
+            _logger.exception("a step failed")
+            self._fail(batch, InternalError("the step failed; the log has the details"))
+            return False
+        self._count(active, started)
+        return True
+
+    def publish(self, batch: list[Generation]) -> None:
+        """Hand the batch's news to the event loop, in one call; who has ended leaves."""
+        news = [(generation, generation.news()) for generation in batch]
+        ended = {id(generation) for generation, events in news if not _goes_on(events)}
+        if ended:
+            self._running = [g for g in self._running if id(g) not in ended]
+        self._loop.call_soon_threadsafe(_deliver, news)
+
+    def _count(self, active: list[Generation], started: float) -> None:
+        now = time.perf_counter()
+        for generation in active:
+            if generation.steps:
+                self._metrics.inter_token_seconds.observe(now - generation.last_step)
+            else:
+                generation.first_step = started
+            generation.last_step = now
+            generation.steps += 1
+        self._metrics.steps.inc(bool(active))
+        self._metrics.batch_size.observe(len(active))
+
+    def _obey(self, block: bool) -> None:
+        while True:
+            try:
+                command = self._inbox.get(block)
+            except queue.Empty:
+                return
+            command()
+            block = False
+
+    async def _call(self, function: Callable[[], R]) -> R:
+        answer: asyncio.Future[R] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                result = function()
+            except Exception as error:
+                self._loop.call_soon_threadsafe(_settle, answer, answer.set_exception, error)
+            else:
+                self._loop.call_soon_threadsafe(_settle, answer, answer.set_result, result)
+
+        self._inbox.put(run)
+        return await answer
+
+    @torch.inference_mode()
+    def _project(self, memory: FloatArray) -> DecoderState:
+        return self._decoder.begin(torch.from_numpy(memory))
+
+    def _remove(self, generation: Generation) -> None:
+        self._running = [g for g in self._running if g is not generation]
+        self._loop.call_soon_threadsafe(_set_left, generation)
+
+    def _fail(self, batch: list[Generation], error: SplitformerError) -> None:
+        failed = set(map(id, batch))
+        self._running = [g for g in self._running if id(g) not in failed]
+        news: list[tuple[Generation, list[Event]]] = [(g, [error]) for g in batch]
+        self._loop.call_soon_threadsafe(_deliver, news)
+
+    def _stop(self) -> None:
+        self._closing = True
+        self._fail(
+            self._running,
+            UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0),
+        )
+
+
+def _goes_on(events: list[Event]) -> bool:
+    return not events or isinstance(events[-1], tuple)
+
+
+def _deliver(news: list[tuple[Generation, list[Event]]]) -> None:
+    for generation, events in news:
+        for event in events:
+            generation.put(event)
+        if not _goes_on(events):
+            _set_left(generation)
+
+
+def _set_left(generation: Generation) -> None:
+    if not generation.left.done():
+        generation.left.set_result(None)
+
+
+def _settle(answer: asyncio.Future[R], setter: Callable[[T], None], value: T) -> None:
+    if not answer.done():
+        setter(value)

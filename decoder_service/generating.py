@@ -1,0 +1,260 @@
+"""The reading side of the loop: what one Generate or Step does with a session.
+
+A generation that ends, is cancelled or breaks leaves the engine's batch at once; the session keeps
+its tokens, keys and values, so that it can be resumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from decoder_service.engine import DecoderEngine, Event, Generation
+from decoder_service.metrics import DecoderMetrics
+from decoder_service.sessions import Record, Session, Sessions
+from splitformer.errors import FailedPreconditionError, InvalidArgumentError, SplitformerError
+from splitformer.generation import EndReason, GenerationOptions, Produced
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedToken:
+    """A produced token and its index in the target."""
+
+    index: int
+    token: Produced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a call ended; times are in seconds.
+
+    Attributes:
+        reason: Why.
+        tokens: Streamed by this call.
+        total_tokens: In the target.
+        steps: Computed for this call.
+        seed: Key of the generator; 0 for greedy.
+        closing: The end token, if the reason is EOS.
+        queue_seconds: Waiting for the first turn.
+        first_token_seconds: From the call to the first token.
+        step_seconds: Mean time per step after the first.
+        total_seconds: The whole call.
+    """
+
+    reason: EndReason
+    tokens: int
+    total_tokens: int
+    steps: int = 0
+    seed: int = 0
+    closing: Produced | None = None
+    queue_seconds: float = 0.0
+    first_token_seconds: float = 0.0
+    step_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+
+class Generating:
+    """Runs calls on sessions.
+
+    Args:
+        engine: Where the steps are computed.
+        sessions: Where sessions and records are found.
+        metrics: Where to count.
+        window: Tokens a session may be ahead of its reader.
+    """
+
+    def __init__(
+        self, engine: DecoderEngine, sessions: Sessions, metrics: DecoderMetrics, window: int
+    ) -> None:
+        self._engine = engine
+        self._sessions = sessions
+        self._metrics = metrics
+        self._window = window
+
+    async def generate(
+        self,
+        session_id: str,
+        options: GenerationOptions,
+        start_index: int | None = None,
+        tokens_per_message: int = 1,
+        close_on_end: bool = False,
+    ) -> AsyncIterator[list[IndexedToken] | Ended]:
+        """Stream a session's tokens from `start_index` on, produced ones first, then the end.
+
+        Args:
+            session_id: Which session.
+            options: How to choose; `max_new_tokens` counts from the first token streamed.
+            start_index: First token wanted; None: the one after the last produced.
+            tokens_per_message: Longest list yielded.
+            close_on_end: Let the session go at the end.
+
+        Raises:
+            NotFoundError: SESSION_NOT_FOUND.
+            AbortedError: SESSION_BUSY.
+            FailedPreconditionError: START_INDEX_AHEAD.
+        """
+        called = time.perf_counter()
+        record = self._sessions.record(session_id)
+        if record is not None and start_index is not None:
+            for part in _replay(record, start_index, tokens_per_message):
+                yield part
+            return
+        session = self._sessions.get(session_id)
+        await self._sessions.claim(session)
+        known = list(session.target.produced)
+        start = _checked_start(start_index, len(known))
+        limit = start + (options.max_new_tokens or session.target.max_positions)
+        async with self._running(session, options, limit) as generation:
+            for part in _batches(known[:limit], start, tokens_per_message):
+                yield part
+            first = 0.0
+            async for tokens in self._computed(generation, tokens_per_message):
+                if not first:
+                    first = time.perf_counter() - called
+                    self._metrics.first_token_seconds.observe(first)
+                yield tokens
+                self._count_read(generation, len(tokens))
+            ended = self._ended(session, generation, start, called)
+            if close_on_end:
+                self._sessions.close(session, "ended")
+        yield dataclasses.replace(ended, first_token_seconds=first)
+
+    async def step(
+        self, session_id: str, index: int, options: GenerationOptions
+    ) -> IndexedToken | Ended:
+        """Return the token at `index`: computed if it is the next one, else from the record.
+
+        Raises:
+            NotFoundError: SESSION_NOT_FOUND.
+            AbortedError: SESSION_BUSY.
+            FailedPreconditionError: STEP_INDEX_AHEAD.
+        """
+        called = time.perf_counter()
+        record = self._sessions.record(session_id)
+        if record is not None and index < len(record.produced):
+            return IndexedToken(index, record.produced[index])
+        session = self._sessions.get(session_id)
+        await self._sessions.claim(session)
+        produced = session.target.produced
+        if index < len(produced):
+            return IndexedToken(index, produced[index])
+        if index > len(produced):
+            raise FailedPreconditionError(
+                f"index: must be at most {len(produced)}, the next token's, got {index}",
+                reason="STEP_INDEX_AHEAD",
+            )
+        async with self._running(session, options, index + 1) as generation:
+            async for tokens in self._computed(generation, 1):
+                self._count_read(generation, 1)
+                return tokens[0]
+            return self._ended(session, generation, index, called)
+
+    @asynccontextmanager
+    async def _running(
+        self, session: Session, options: GenerationOptions, limit: int
+    ) -> AsyncIterator[Generation]:
+        """Run a generation; whatever happens, it leaves the engine and the session is freed."""
+        if options.sampled and options.seed is None:
+            options = dataclasses.replace(options, seed=session.seed)
+        generation = Generation(session.target, options, limit, self._window)
+        session.generation = generation
+        session.end = None
+        self._engine.join(generation)
+        try:
+            yield generation
+        except SplitformerError:
+            self._metrics.ends.labels("failed").inc()
+            self._sessions.close(session, "failed")
+            raise
+        finally:
+            if not generation.left.done():
+                self._engine.leave(generation)
+            generation.left.add_done_callback(lambda _: self._free(session, generation))
+
+    async def _computed(
+        self, generation: Generation, most: int
+    ) -> AsyncIterator[list[IndexedToken]]:
+        """Yield tokens as they are computed, until the generation ends."""
+        while generation.end is None:
+            tokens = []
+            event: Event | None = await generation.next()
+            while event is not None:
+                if isinstance(event, SplitformerError):
+                    raise event
+                if isinstance(event, EndReason):
+                    generation.end = event
+                    break
+                tokens.append(IndexedToken(*event))
+                event = generation.next_nowait() if len(tokens) < most else None
+            if tokens:
+                yield tokens
+
+    def _count_read(self, generation: Generation, count: int) -> None:
+        self._metrics.tokens.inc(count)
+        woken = [generation.take() for _ in range(count)]
+        if any(woken):
+            self._engine.wake()
+
+    def _ended(self, session: Session, generation: Generation, start: int, called: float) -> Ended:
+        assert generation.end is not None
+        now, target = time.perf_counter(), session.target
+        session.end = generation.end
+        queued = max(0.0, generation.first_step - called) if generation.steps else 0.0
+        self._metrics.queue_seconds.observe(queued)
+        self._metrics.ends.labels(generation.end.value).inc()
+        running = generation.last_step - generation.first_step
+        return Ended(
+            reason=generation.end,
+            tokens=max(0, len(target.produced) - start),
+            total_tokens=len(target.produced),
+            steps=generation.steps,
+            seed=generation.options.seed or 0,
+            closing=target.end,
+            queue_seconds=queued,
+            step_seconds=running / generation.steps if generation.steps else 0.0,
+            total_seconds=now - called,
+        )
+
+    def _free(self, session: Session, generation: Generation) -> None:
+        if generation.end is None:
+            self._metrics.ends.labels("cancelled").inc()
+        if session.generation is generation:
+            session.generation = None
+            self._sessions.touch(session)
+
+
+def _checked_start(start_index: int | None, produced: int) -> int:
+    if start_index is None:
+        return produced
+    if start_index < 0:
+        raise InvalidArgumentError.of(
+            "start_index", "must be at least 0", start_index, reason="BAD_START_INDEX"
+        )
+    if start_index > produced:
+        raise FailedPreconditionError(
+            f"start_index: must be at most {produced}, the next token's, got {start_index}",
+            reason="START_INDEX_AHEAD",
+        )
+    return start_index
+
+
+def _batches(produced: Sequence[Produced], start: int, most: int) -> list[list[IndexedToken]]:
+    """Cut produced tokens from `start` on into lists of at most `most`."""
+    indexed = [IndexedToken(i, produced[i]) for i in range(start, len(produced))]
+    return [indexed[i : i + most] for i in range(0, len(indexed), most)]
+
+
+def _replay(record: Record, start: int, most: int) -> list[list[IndexedToken] | Ended]:
+    """Repeat what a session that was let go has streamed, end included."""
+    start = _checked_start(start, len(record.produced))
+    total = len(record.produced)
+    ended = Ended(
+        reason=record.end or EndReason.CANCELLED,
+        tokens=total - start,
+        total_tokens=total,
+        closing=record.ended,
+    )
+    return [*_batches(record.produced, start, most), ended]

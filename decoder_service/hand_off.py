@@ -1,0 +1,140 @@
+"""Pulling a memory from the encoder that holds it, so that it never crosses the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc import aio
+
+from splitformer import wire
+from splitformer.errors import (
+    DataLossError,
+    PermissionDeniedError,
+    SplitformerError,
+    UnavailableError,
+)
+from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
+from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
+
+if TYPE_CHECKING:
+    from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceAsyncStub
+
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+]
+
+
+class MemoryPuller:
+    """Fetches memories from encoders on an allow-list.
+
+    Args:
+        allowed: host:port, or host:* for any port of a host.
+        seconds: Longest time for one memory.
+    """
+
+    def __init__(self, allowed: Sequence[str], seconds: float) -> None:
+        self._allowed = frozenset(allowed)
+        self._seconds = seconds
+        self._channels: dict[str, aio.Channel] = {}
+        self._releases: set[asyncio.Task[None]] = set()
+
+    def check_endpoint(self, endpoint: str) -> None:
+        """PermissionDeniedError ENDPOINT_NOT_ALLOWED unless the endpoint is on the allow-list."""
+        host = endpoint.rpartition(":")[0]
+        if endpoint not in self._allowed and f"{host}:*" not in self._allowed:
+            raise PermissionDeniedError(
+                "reference.endpoint: must be an encoder that this decoder may pull from,"
+                f" got {endpoint!r}",
+                reason="ENDPOINT_NOT_ALLOWED",
+            )
+
+    async def pull(
+        self,
+        reference: tensor_pb2.MemoryReference,
+        check_header: Callable[[tensor_pb2.MemoryHeader], None],
+    ) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
+        """Fetch a memory; return its header and packed bytes.
+
+        Args:
+            reference: Which, and from where; the endpoint has been checked.
+            check_header: Called before any bytes are taken; raises if the memory does not fit.
+
+        Raises:
+            NotFoundError: MEMORY_NOT_FOUND.
+            UnavailableError: ENCODER_UNREACHABLE.
+            DataLossError: CORRUPT_CHUNK or MEMORY_TRUNCATED.
+        """
+        stub = EncoderServiceStub(self._channel(reference.endpoint))
+        request = pb.FetchMemoryRequest(memory_id=reference.memory_id)
+        call = stub.FetchMemory(request, timeout=self._seconds)
+        lease: tensor_pb2.Lease | None = None
+        assembler: wire.ChunkAssembler | None = None
+        header = tensor_pb2.MemoryHeader()
+        try:
+            async for response in call:
+                part = response.WhichOneof("part")
+                if part == "header":
+                    header, lease = response.header.header, response.header.lease
+                    check_header(header)
+                    size = wire.packed_bytes(header.dtype, header.shape)
+                    assembler = wire.ChunkAssembler(size)
+                elif part == "chunk" and assembler is not None:
+                    assembler.add(response.chunk)
+        except aio.AioRpcError as error:
+            raise _translated(error, reference.endpoint) from error
+        finally:
+            call.cancel()
+            if lease is not None:
+                self._release_later(stub, reference.memory_id, lease.lease_id)
+        if assembler is None:
+            raise DataLossError("the encoder sent no header", reason="MEMORY_TRUNCATED")
+        return header, assembler.finish()
+
+    async def close(self) -> None:
+        """Finish releases under way and close all connections."""
+        await asyncio.gather(*self._releases, return_exceptions=True)
+        for channel in self._channels.values():
+            await channel.close()
+
+    def _channel(self, endpoint: str) -> aio.Channel:
+        if endpoint not in self._channels:
+            self._channels[endpoint] = aio.insecure_channel(endpoint, _CHANNEL_OPTIONS)
+        return self._channels[endpoint]
+
+    def _release_later(self, stub: EncoderServiceAsyncStub, memory_id: str, lease_id: str) -> None:
+        """End our lease without making the session wait; if that fails, the lease expires."""
+
+        async def release() -> None:
+            request = pb.ReleaseMemoryRequest(memory_id=memory_id, lease_id=lease_id)
+            await stub.ReleaseMemory(request, timeout=self._seconds)
+
+        task = asyncio.ensure_future(release())
+        self._releases.add(task)
+        task.add_done_callback(self._released)
+
+    def _released(self, task: asyncio.Task[None]) -> None:
+        self._releases.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, so that it is not reported as forgotten
+
+
+def _translated(error: aio.AioRpcError, endpoint: str) -> SplitformerError:
+    """Put a failed fetch in terms of the decoder's caller."""
+    code = error.code()
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return UnavailableError(
+            f"reference.endpoint: encoder {endpoint!r} cannot be reached ({code.name.lower()})",
+            reason="ENCODER_UNREACHABLE",
+            retry_after=1.0,
+        )
+    trailer = dict(error.trailing_metadata() or ())
+    details = trailer.get(wire.STATUS_DETAILS_KEY)
+    return wire.error_of(
+        code.value[0], error.details() or "", details if isinstance(details, bytes) else None
+    )

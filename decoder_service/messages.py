@@ -1,0 +1,115 @@
+"""Between protobuf messages and the decoder service's own values."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from decoder_service.generating import Ended, IndexedToken
+from decoder_service.opening import Wish
+from splitformer.errors import InvalidArgumentError, UnimplementedError
+from splitformer.generation import EndReason, GenerationOptions
+from splitformer.v1 import decoder_service_pb2 as pb
+
+_OFFERED = frozenset(
+    ("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "seed", "draft", "mode")
+)
+OptionalField = Literal["max_new_tokens", "temperature", "top_k", "top_p", "seed"]
+_HARMLESS_DRAFTS = (pb.DRAFT_MODE_UNSPECIFIED, pb.DRAFT_MODE_OFF)
+_HARMLESS_MODES = (pb.DECODING_MODE_UNSPECIFIED, pb.DECODING_MODE_LOOP)
+
+_REASONS = {
+    EndReason.EOS: pb.END_REASON_EOS,
+    EndReason.LENGTH: pb.END_REASON_LENGTH,
+    EndReason.CANCELLED: pb.END_REASON_CANCELLED,
+}
+
+
+def options_of(message: pb.GenerationOptions) -> GenerationOptions:
+    """Read the options of a call.
+
+    Raises:
+        UnimplementedError: OPTION_NOT_OFFERED; nothing is silently ignored.
+        InvalidArgumentError: BAD_OPTION.
+    """
+    for descriptor, value in message.ListFields():
+        _check_offered(descriptor.name, value)
+    return GenerationOptions(
+        max_new_tokens=_optional(message, "max_new_tokens"),
+        min_new_tokens=message.min_new_tokens,
+        temperature=_optional(message, "temperature"),
+        top_k=_optional(message, "top_k"),
+        top_p=_optional(message, "top_p"),
+        seed=_optional(message, "seed"),
+    )
+
+
+def _optional(message: pb.GenerationOptions, name: OptionalField) -> Any:
+    return getattr(message, name) if message.HasField(name) else None
+
+
+def _check_offered(name: str, value: object) -> None:
+    harmless = {"draft": _HARMLESS_DRAFTS, "mode": _HARMLESS_MODES}
+    if name not in _OFFERED or (name in harmless and value not in harmless[name]):
+        raise UnimplementedError(
+            f"options.{name}: is not offered by this version, got {value!r}",
+            reason="OPTION_NOT_OFFERED",
+        )
+
+
+def wish_of(header: pb.SessionHeader) -> Wish:
+    """Read what a session's opener asks for."""
+    form = header.target_prefix.WhichOneof("form")
+    text, ids = header.target_prefix.text, tuple(header.target_prefix.tokens.ids)
+    return Wish(
+        language=header.target_language,
+        prefix=text if form == "text" else ids,
+        max_positions=header.max_positions,
+    )
+
+
+def step_index(request: pb.StepRequest) -> int:
+    """Read the index of a step; it is required.
+
+    Raises:
+        InvalidArgumentError: BAD_STEP_INDEX.
+        UnimplementedError: OPTION_NOT_OFFERED, for a forced token.
+    """
+    if request.HasField("forced_token"):
+        raise UnimplementedError(
+            f"forced_token: is not offered by this version, got {request.forced_token}",
+            reason="OPTION_NOT_OFFERED",
+        )
+    if not request.HasField("index") or request.index < 0:
+        value = request.index if request.HasField("index") else None
+        raise InvalidArgumentError.of(
+            "index", "must be given and at least 0", value, reason="BAD_STEP_INDEX"
+        )
+    return request.index
+
+
+def token_message(indexed: IndexedToken) -> pb.Token:
+    """Write one token."""
+    token = indexed.token
+    return pb.Token(
+        index=indexed.index, id=token.id, text=token.text, log_probability=token.log_probability
+    )
+
+
+def end_message(ended: Ended) -> pb.End:
+    """Write an end."""
+    closing = ended.closing if ended.reason is EndReason.EOS else None
+    return pb.End(
+        reason=_REASONS[ended.reason],
+        tokens=ended.tokens,
+        total_tokens=ended.total_tokens,
+        steps=ended.steps,
+        seed=ended.seed,
+        log_probability=closing.log_probability if closing else 0.0,
+        text=closing.text if closing else "",
+        timings=pb.GenerateTimings(
+            queue_seconds=ended.queue_seconds,
+            first_token_seconds=ended.first_token_seconds,
+            step_seconds=ended.step_seconds,
+            total_seconds=ended.total_seconds,
+        ),
+    )

@@ -1,0 +1,69 @@
+"""What the decoder service counts."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from splitformer.serving.telemetry import (
+    FIRST_TOKEN_BUCKETS,
+    INTER_TOKEN_BUCKETS,
+    LATENCY_BUCKETS,
+)
+
+MEMORY_ROUTES = ("upload", "reference")
+SESSION_ENDS = ("closed", "ended", "expired", "failed")
+GENERATION_ENDS = ("eos", "length", "cancelled", "failed")
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class DecoderMetrics:
+    """The decoder service's metrics in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self.sessions = self._gauge("sessions", "Sessions open.")
+        self.running = self._gauge("running", "Generations in the loop.")
+        self.memory_bytes = self._gauge("memory_bytes", "Bytes reserved for sessions.")
+        self.memory_budget_bytes = self._gauge("memory_budget_bytes", "Budget for sessions.")
+        self.opened = self._counter("sessions_opened", "Sessions opened, by route.", "route")
+        self.closed = self._counter("sessions_closed", "Sessions let go, by how.", "how")
+        self.ends = self._counter("generations", "Generations ended, by how.", "how")
+        self.tokens = self._counter("tokens", "Tokens produced.")
+        self.steps = self._counter("steps", "Steps of the engine.")
+        self.received_bytes = self._counter("memory_received_bytes", "Memory bytes received.")
+        self.batch_size = self._histogram("batch_size", "Sequences per step.", BATCH_BUCKETS)
+        self.queue_seconds = self._histogram(
+            "queue_seconds", "From a generation's start to its first step.", LATENCY_BUCKETS
+        )
+        self.transfer_seconds = self._histogram(
+            "transfer_seconds", "Pulling or receiving a memory.", LATENCY_BUCKETS
+        )
+        self.project_seconds = self._histogram(
+            "project_seconds", "Projecting a memory, waiting included.", LATENCY_BUCKETS
+        )
+        self.first_token_seconds = self._histogram(
+            "time_to_first_token_seconds",
+            "From a generation's start to its first token.",
+            FIRST_TOKEN_BUCKETS,
+        )
+        self.inter_token_seconds = self._histogram(
+            "inter_token_seconds", "Between two tokens of a generation.", INTER_TOKEN_BUCKETS
+        )
+        for counter, values in (
+            (self.opened, MEMORY_ROUTES),
+            (self.closed, SESSION_ENDS),
+            (self.ends, GENERATION_ENDS),
+        ):
+            for value in values:
+                counter.labels(value)
+
+    def _gauge(self, name: str, explanation: str) -> Gauge:
+        return Gauge(f"splitformer_decoder_{name}", explanation, registry=self._registry)
+
+    def _counter(self, name: str, explanation: str, *labels: str) -> Counter:
+        return Counter(f"splitformer_decoder_{name}", explanation, labels, registry=self._registry)
+
+    def _histogram(self, name: str, explanation: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(
+            f"splitformer_decoder_{name}", explanation, buckets=buckets, registry=self._registry
+        )

@@ -1,0 +1,174 @@
+"""What must hold before a session is opened, and how much room it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from decoder_service.sessions import Budget
+from splitformer.errors import FailedPreconditionError, InvalidArgumentError
+from splitformer.model.cache import CrossCache, SelfCache
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.serving import models
+from splitformer.v1 import tensor_pb2
+from splitformer.wire import FloatArray, checked_shape
+
+ELEMENT_BYTES = 4
+"""Keys and values are float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller asks of a new session.
+
+    Attributes:
+        language: Target language.
+        prefix: Beginning of the target, as text, as ids or None.
+        max_positions: Positions to make room for; 0: all the model has.
+    """
+
+    language: str
+    prefix: str | Sequence[int] | None = None
+    max_positions: int = 0
+
+
+class Reservation:
+    """Bytes taken from a budget that go back unless they are kept."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.count = 0
+
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.release(self.count)
+        self.count = 0
+
+    def add(self, count: int, field: str) -> None:
+        """Take more bytes; ResourceExhaustedError OVER_BUDGET if there are not enough."""
+        self._budget.reserve(count, field)
+        self.count += count
+
+    def keep(self, count: int) -> None:
+        """Leave `count` bytes taken for good; somebody else gives them back."""
+        self.count -= count
+
+
+class OpeningRules:
+    """The rules of one model.
+
+    Args:
+        checkpoint: The model.
+        dtype_name: Wire type of its memories.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, dtype_name: str) -> None:
+        self._checkpoint = checkpoint
+        self._description = checkpoint.description
+        self._config = checkpoint.description.architecture
+        self._dtype = models.memory_dtype(dtype_name)
+
+    def start_tokens(self, wish: Wish) -> tuple[int, ...]:
+        """Return the decoder's first input: language token, then prefix.
+
+        Raises:
+            InvalidArgumentError: UNKNOWN_LANGUAGE, TOKEN_OUT_OF_RANGE or TARGET_TOO_LONG.
+        """
+        languages = self._description.target_languages
+        models.check_target_language(wish.language, list(languages))
+        prefix = wish.prefix or ()
+        if isinstance(prefix, str):
+            prefix = self._checkpoint.tokenizer.encode_target(prefix)
+        self._check_ids(prefix)
+        start = (languages[wish.language], *prefix)
+        limit = self.positions(wish)
+        if len(start) > limit:
+            raise InvalidArgumentError.of(
+                "target_prefix",
+                f"must leave room in {limit} positions",
+                len(prefix),
+                reason="TARGET_TOO_LONG",
+                metadata={"limit": str(limit), "length": str(len(start))},
+            )
+        return start
+
+    def positions(self, wish: Wish) -> int:
+        """Return the longest decoder input; InvalidArgumentError TARGET_TOO_LONG if too long."""
+        most = self._config.max_positions
+        if not 0 <= wish.max_positions <= most:
+            raise InvalidArgumentError.of(
+                "max_positions",
+                f"must be 0 to {most}",
+                wish.max_positions,
+                reason="TARGET_TOO_LONG",
+            )
+        return wish.max_positions or most
+
+    def check_header(self, header: tensor_pb2.MemoryHeader) -> None:
+        """Raise unless a memory is of our model and fits it.
+
+        Raises:
+            FailedPreconditionError: WRONG_MEMORY_KIND or FINGERPRINT_MISMATCH.
+            InvalidArgumentError: BAD_DTYPE or BAD_SHAPE.
+        """
+        if header.kind != tensor_pb2.MEMORY_KIND_SEQUENCE:
+            raise FailedPreconditionError(
+                "memory.kind: must be MEMORY_KIND_SEQUENCE, got"
+                f" {tensor_pb2.MemoryKind.Name(header.kind)}",
+                reason="WRONG_MEMORY_KIND",
+            )
+        if header.fingerprint.model != self._checkpoint.fingerprint:
+            raise FailedPreconditionError(
+                "memory.fingerprint.model: must be this model's"
+                f" ({self._checkpoint.fingerprint[:12]}...), got"
+                f" {header.fingerprint.model[:12]!r} of model {header.model!r}",
+                reason="FINGERPRINT_MISMATCH",
+            )
+        if header.dtype != self._dtype:
+            raise InvalidArgumentError.of(
+                "memory.dtype",
+                f"must be {tensor_pb2.DataType.Name(self._dtype)}",
+                header.dtype,
+                reason="BAD_DTYPE",
+            )
+        self._check_shape(checked_shape(header.dtype, header.shape, "memory"))
+
+    def check_values(self, memory: FloatArray) -> None:
+        """InvalidArgumentError NOT_FINITE if a memory holds infinities or NaNs."""
+        if not np.isfinite(memory).all():
+            raise InvalidArgumentError.of(
+                "memory", "must hold finite numbers only", "infinity or NaN", reason="NOT_FINITE"
+            )
+
+    def session_bytes(self, source_positions: int, wish: Wish) -> int:
+        """Return what a session counts against the budget: keys and values of both attentions."""
+        config = self._config
+        cross = CrossCache.bytes_for(
+            source_positions, config.decoder_layers, config.d_model, ELEMENT_BYTES
+        )
+        own = SelfCache.bytes_for(
+            self.positions(wish), config.decoder_layers, config.d_model, ELEMENT_BYTES
+        )
+        return cross + own
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        width, most = self._config.d_model, self._config.max_positions
+        if len(shape) != 2 or shape[1] != width or shape[0] > most:
+            raise InvalidArgumentError.of(
+                "memory.shape", f"must be [1 to {most}, {width}]", list(shape), reason="BAD_SHAPE"
+            )
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        size = self._config.target_vocabulary_size
+        for position, token in enumerate(ids):
+            if not 0 <= token < size:
+                raise InvalidArgumentError.of(
+                    f"target_prefix.tokens.ids[{position}]",
+                    f"must be at least 0 and below {size}",
+                    token,
+                    reason="TOKEN_OUT_OF_RANGE",
+                )

@@ -1,0 +1,220 @@
+"""The decoder service without its protocol: model, engine, sessions and rules put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+import torch
+
+from decoder_service.engine import DecoderEngine
+from decoder_service.generating import Generating
+from decoder_service.hand_off import MemoryPuller
+from decoder_service.metrics import DecoderMetrics
+from decoder_service.opening import OpeningRules, Reservation, Wish
+from decoder_service.sessions import Budget, Opened, Sessions
+from decoder_service.settings import DecoderSettings
+from splitformer import wire
+from splitformer.errors import UnavailableError
+from splitformer.generation import GenerationOptions, Target, step
+from splitformer.model.tokenizer import Detokenizer
+from splitformer.serving import models
+from splitformer.serving.telemetry import Telemetry
+from splitformer.v1 import model_pb2, tensor_pb2
+
+_SWEEP_SECONDS = 1.0
+_BETWEEN_CALLS_SECONDS = 1.0
+"""While draining, a session used this recently may be between two calls."""
+
+CheckHeader = Callable[[tensor_pb2.MemoryHeader], None]
+Transfer = Callable[[CheckHeader], Awaitable[tuple[tensor_pb2.MemoryHeader, bytearray]]]
+"""Brings a memory: checks its header with what it is given, then returns header and bytes."""
+
+
+class DecoderService:
+    """What the servicer calls and the server runs.
+
+    Args:
+        settings: How to run.
+        telemetry: Where to count.
+    """
+
+    names = ("splitformer.v1.DecoderService",)
+
+    def __init__(self, settings: DecoderSettings, telemetry: Telemetry) -> None:
+        self.settings = settings
+        self.metrics = DecoderMetrics(telemetry.registry)
+        self.budget = Budget(settings.memory_bytes)
+        self.sessions = Sessions(
+            self.budget,
+            settings.idle_seconds,
+            settings.record_seconds,
+            closed=lambda how: self.metrics.closed.labels(how).inc(),
+        )
+        self.puller = MemoryPuller(settings.encoders, settings.fetch_seconds)
+        self.draining = False
+        self.replica = ""
+        self.metrics.memory_budget_bytes.set(settings.memory_bytes)
+        self.metrics.memory_bytes.set_function(lambda: self.budget.used)
+        self.metrics.sessions.set_function(lambda: len(self.sessions))
+
+    async def start(self, port: int) -> None:
+        """Load the model and run one session, so that the first caller does not wait."""
+        self.replica = f"{self.settings.host}:{port}"
+        await asyncio.to_thread(self._load)
+        self.engine = DecoderEngine(
+            self._decoder,
+            self._checkpoint.description.eos_id,
+            self._checkpoint.description.never_generated,
+            self.settings.max_batch,
+            self.metrics,
+        )
+        self.metrics.running.set_function(lambda: self.engine.running)
+        self.generating = Generating(
+            self.engine, self.sessions, self.metrics, self.settings.window_tokens
+        )
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    def drain(self) -> None:
+        """Take no new sessions from now on."""
+        self.draining = True
+
+    @property
+    def busy(self) -> bool:
+        """True while a session is being used, or may be between two calls."""
+        return self.sessions.recently_used(_BETWEEN_CALLS_SECONDS)
+
+    async def close(self) -> None:
+        """Stop the engine and close connections to encoders."""
+        self._sweeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._sweeper
+        await asyncio.to_thread(self.engine.close)
+        await self.puller.close()
+
+    async def open(self, wish: Wish, request_id: str, route: str, transfer: Transfer) -> Opened:
+        """Open a session over a memory.
+
+        Args:
+            wish: What the caller asks for.
+            request_id: Empty, or the same for repeated calls that mean one session.
+            route: "upload" or "reference", for counting.
+            transfer: Brings the memory.
+
+        Raises:
+            SplitformerError: What `OpeningRules`, the budget and `transfer` raise.
+            UnavailableError: DRAINING.
+        """
+        if self.draining:
+            raise UnavailableError(
+                "the service takes no new sessions", reason="DRAINING", retry_after=1.0
+            )
+        start = self.rules.start_tokens(wish)
+        async with self.sessions.opening(request_id) as opening:
+            if not opening.done():
+                opened = await self._open(wish, start, transfer)
+                self.metrics.opened.labels(route).inc()
+                self.metrics.transfer_seconds.observe(opened.transfer_seconds)
+                self.metrics.project_seconds.observe(opened.project_seconds)
+                opening.set_result(opened)
+            return opening.result()
+
+    def close_session(self, session_id: str) -> int:
+        """Let a session go, stopping what runs on it; return the bytes freed.
+
+        Raises:
+            NotFoundError: SESSION_NOT_FOUND.
+        """
+        session = self.sessions.get(session_id)
+        if session.generation is not None:
+            self.engine.expel(session.generation)
+        self.sessions.close(session, "closed")
+        return session.reserved_bytes
+
+    def check_model(self, name: str) -> None:
+        """NotFoundError MODEL_NOT_FOUND unless `name` is empty or our model's."""
+        models.check_model_name(name, self.model_name)
+
+    @property
+    def model_name(self) -> str:
+        """Name under which requests ask for our model."""
+        return self._checkpoint.description.name
+
+    @property
+    def fingerprint(self) -> tensor_pb2.Fingerprint:
+        """The model's fingerprints."""
+        return models.fingerprint(self._checkpoint, self.settings.memory_dtype)
+
+    def info(self) -> model_pb2.ModelInfo:
+        """Describe the model as we run it."""
+        config = self._checkpoint.description.architecture
+        return models.model_info(
+            self._checkpoint,
+            self._decoder,
+            config.decoder_layers,
+            config.target_vocabulary_size,
+            self.settings.memory_dtype,
+        )
+
+    def load(self) -> model_pb2.Load:
+        """Say how busy we are."""
+        return model_pb2.Load(
+            running=self.engine.running,
+            capacity=self.settings.max_batch,
+            used_bytes=self.budget.used,
+            budget_bytes=self.budget.total,
+            draining=self.draining,
+        )
+
+    async def _open(self, wish: Wish, start: tuple[int, ...], transfer: Transfer) -> Opened:
+        began = time.perf_counter()
+        with Reservation(self.budget) as reservation:
+
+            def admit(header: tensor_pb2.MemoryHeader) -> None:
+                self.rules.check_header(header)
+                reservation.add(self.rules.session_bytes(header.shape[0], wish), "memory")
+                reservation.add(wire.packed_bytes(header.dtype, header.shape), "memory")
+
+            header, data = await transfer(admit)
+            received = time.perf_counter()
+            self.metrics.received_bytes.inc(len(data))
+            memory = wire.unpack(data, header.dtype, header.shape, "memory")
+            self.rules.check_values(memory)
+            state = await self.engine.begin(memory)
+            target = Target(
+                start, state, self._detokenizer(start), max_positions=self.rules.positions(wish)
+            )
+            size = self.rules.session_bytes(header.shape[0], wish)
+            session = self.sessions.add(target, wish.language, header.shape[0], size)
+            reservation.keep(size)
+        return Opened(session, received - began, time.perf_counter() - received)
+
+    def _detokenizer(self, start: tuple[int, ...]) -> Detokenizer:
+        """A detokenizer that has seen the prefix, so that spaces come out right behind it."""
+        detokenizer = self._checkpoint.tokenizer.detokenizer()
+        for token in start[1:]:
+            detokenizer.add(token)
+        return detokenizer
+
+    def _load(self) -> None:
+        torch.set_num_threads(self.settings.threads)
+        self._checkpoint = models.open_checkpoint(self.settings.model)
+        self._decoder = self._checkpoint.load_decoder()
+        self.rules = OpeningRules(self._checkpoint, self.settings.memory_dtype)
+        self._warm_up()
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """Run one step outside the engine, so that the first caller does not pay for set-up."""
+        description = self._checkpoint.description
+        state = self._decoder.begin(torch.zeros(1, description.architecture.d_model))
+        target = Target((description.eos_id,), state, self._checkpoint.tokenizer.detokenizer(), 1)
+        never = torch.tensor(description.never_generated)
+        step(self._decoder, [(target, GenerationOptions())], description.eos_id, never)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.sessions.sweep()

@@ -1,0 +1,193 @@
+"""Between the protocol and the decoder service; nothing else happens here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+
+from decoder_service import messages
+from decoder_service.generating import Ended
+from decoder_service.service import CheckHeader, DecoderService
+from decoder_service.sessions import Opened, Record, Session
+from splitformer import wire
+from splitformer.errors import InvalidArgumentError
+from splitformer.generation import Produced
+from splitformer.v1 import decoder_service_pb2 as pb, tensor_pb2
+from splitformer.v1.decoder_service_pb2_grpc import (
+    DecoderServiceServicer,
+    add_DecoderServiceServicer_to_server,
+)
+
+Context = aio.ServicerContext[Any, Any]
+Requests = AsyncIterator[pb.OpenSessionRequest]
+
+
+class DecoderServicer(DecoderServiceServicer):
+    """Answers `splitformer.v1.DecoderService`; what it lacks is UNIMPLEMENTED."""
+
+    def __init__(self, service: DecoderService) -> None:
+        self._service = service
+
+    async def OpenSession(
+        self, request_iterator: Requests, context: Context
+    ) -> pb.OpenSessionResponse:
+        """Open a session over a memory that is streamed up or pulled from its encoder."""
+        header = await _first_header(request_iterator)
+        self._service.check_model(header.model)
+        source = header.WhichOneof("memory")
+        if source == "reference":
+            self._service.puller.check_endpoint(header.reference.endpoint)
+
+        async def transfer(check: CheckHeader) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
+            if source == "reference":
+                return await self._service.puller.pull(header.reference, check)
+            return header.upload, await _receive(header.upload, request_iterator, check)
+
+        if source is None:
+            raise InvalidArgumentError.of(
+                "header.memory", "must be an upload or a reference", None, reason="NO_MEMORY"
+            )
+        opened = await self._service.open(
+            messages.wish_of(header), header.request_id, source, transfer
+        )
+        return self._opened(opened)
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        """Stream tokens, then the end."""
+        options = messages.options_of(request.options)
+        most = _tokens_per_message(request.max_tokens_per_message)
+        start = request.start_index if request.HasField("start_index") else None
+        parts = self._service.generating.generate(
+            request.session_id, options, start, most, request.close_on_end
+        )
+        async for part in parts:
+            if isinstance(part, Ended):
+                yield pb.GenerateResponse(end=messages.end_message(part))
+            else:
+                tokens = pb.Tokens(tokens=map(messages.token_message, part))
+                yield pb.GenerateResponse(tokens=tokens)
+
+    async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
+        """Return one token, or the end."""
+        index, options = messages.step_index(request), messages.options_of(request.options)
+        part = await self._service.generating.step(request.session_id, index, options)
+        if isinstance(part, Ended):
+            return pb.StepResponse(end=messages.end_message(part))
+        return pb.StepResponse(token=messages.token_message(part))
+
+    async def GetSession(
+        self, request: pb.GetSessionRequest, context: Context
+    ) -> pb.GetSessionResponse:
+        """Describe a session, or what is remembered of one."""
+        record = self._service.sessions.record(request.session_id)
+        if record is not None:
+            return self._recorded(request.session_id, record)
+        return self._described(self._service.sessions.get(request.session_id))
+
+    async def CloseSession(
+        self, request: pb.CloseSessionRequest, context: Context
+    ) -> pb.CloseSessionResponse:
+        """Let a session go; a generation that runs on it is stopped."""
+        freed = self._service.close_session(request.session_id)
+        return pb.CloseSessionResponse(freed_bytes=freed)
+
+    async def GetModelInfo(
+        self, request: pb.DecoderServiceGetModelInfoRequest, context: Context
+    ) -> pb.DecoderServiceGetModelInfoResponse:
+        """Describe the model."""
+        self._service.check_model(request.model)
+        return pb.DecoderServiceGetModelInfoResponse(model=self._service.info())
+
+    async def GetLoad(
+        self, request: pb.DecoderServiceGetLoadRequest, context: Context
+    ) -> pb.DecoderServiceGetLoadResponse:
+        """Say how busy the service is."""
+        return pb.DecoderServiceGetLoadResponse(load=self._service.load())
+
+    def _opened(self, opened: Opened) -> pb.OpenSessionResponse:
+        service = self._service
+        return pb.OpenSessionResponse(
+            session_id=opened.session.id,
+            endpoint=service.settings.endpoint,
+            replica=service.replica,
+            idle_timeout_ms=int(service.settings.idle_seconds * 1000),
+            size_bytes=opened.session.reserved_bytes,
+            model=service.model_name,
+            fingerprint=service.fingerprint,
+            timings=pb.OpenTimings(
+                transfer_seconds=opened.transfer_seconds, project_seconds=opened.project_seconds
+            ),
+        )
+
+    def _described(self, session: Session) -> pb.GetSessionResponse:
+        target = session.target
+        running, ended = session.generation is not None, target.end is not None
+        state = pb.SESSION_STATE_ENDED if ended else pb.SESSION_STATE_IDLE
+        return pb.GetSessionResponse(
+            session_id=session.id,
+            state=pb.SESSION_STATE_RUNNING if running else state,
+            model=self._service.model_name,
+            target_language=session.language,
+            tokens=len(target.produced),
+            text=_text(target.produced, target.end),
+            source_positions=session.source_positions,
+            size_bytes=session.reserved_bytes,
+            expires_in_ms=int(self._service.sessions.expires_in(session) * 1000),
+        )
+
+    def _recorded(self, session_id: str, record: Record) -> pb.GetSessionResponse:
+        return pb.GetSessionResponse(
+            session_id=session_id,
+            state=pb.SESSION_STATE_CLOSED,
+            model=self._service.model_name,
+            target_language=record.language,
+            tokens=len(record.produced),
+            text=_text(record.produced, record.ended),
+            source_positions=record.source_positions,
+        )
+
+
+def register(service: DecoderService, server: aio.Server) -> None:
+    """Let a server answer for the service."""
+    add_DecoderServiceServicer_to_server(DecoderServicer(service), server)
+
+
+async def _first_header(requests: Requests) -> pb.SessionHeader:
+    async for request in requests:
+        if request.WhichOneof("part") != "header":
+            break
+        return request.header
+    raise InvalidArgumentError.of(
+        "header", "must be the first message of the stream", None, reason="NO_HEADER"
+    )
+
+
+async def _receive(
+    header: tensor_pb2.MemoryHeader, requests: Requests, check: CheckHeader
+) -> bytearray:
+    """Take a memory's chunks off the stream until it ends."""
+    check(header)
+    assembler = wire.ChunkAssembler(wire.packed_bytes(header.dtype, header.shape))
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            raise InvalidArgumentError.of(
+                "chunk", "must follow the header", request.WhichOneof("part"), reason="NO_CHUNK"
+            )
+        assembler.add(request.chunk)
+    return assembler.finish()
+
+
+def _tokens_per_message(requested: int) -> int:
+    if requested < 0:
+        raise InvalidArgumentError.of(
+            "max_tokens_per_message", "must be at least 0", requested, reason="BAD_OPTION"
+        )
+    return requested or 1
+
+
+def _text(produced: list[Produced] | tuple[Produced, ...], end: Produced | None) -> str:
+    return "".join(token.text for token in produced) + (end.text if end else "")

@@ -1,0 +1,236 @@
+"""Sessions: who holds which target, within which byte budget, until when.
+
+A session ends when its caller closes it, when a generation with `close_on_end` is over, or when it
+has been idle too long. Its keys and values go at once; its tokens are remembered for a short while,
+so that a caller whose last answer got lost can still ask for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from decoder_service.engine import Generation
+from splitformer.errors import AbortedError, NotFoundError, ResourceExhaustedError
+from splitformer.generation import EndReason, Produced, Target
+
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One target over one memory, as its caller sees it.
+
+    Attributes:
+        id: 128 random bits, hexadecimal.
+        target: Tokens, keys and values.
+        language: Target language.
+        source_positions: Rows of the memory.
+        reserved_bytes: What it counts against the budget.
+        seed: Key of the generator for calls that name none.
+        last_used: When a call last ended or began, on the registry's clock.
+        end: Why the last generation ended.
+        generation: The one that is running or being taken out.
+    """
+
+    id: str
+    target: Target
+    language: str
+    source_positions: int
+    reserved_bytes: int
+    last_used: float
+    seed: int = field(default_factory=lambda: secrets.randbits(63))
+    end: EndReason | None = None
+    generation: Generation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new session and where the time of its opening went, in seconds."""
+
+    session: Session
+    transfer_seconds: float
+    project_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is remembered of a session that was let go."""
+
+    produced: tuple[Produced, ...]
+    ended: Produced | None
+    end: EndReason | None
+    language: str
+    source_positions: int
+    forget_at: float
+
+
+class Budget:
+    """Bytes that may be used at once."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.used = 0
+
+    def reserve(self, count: int, field_name: str) -> None:
+        """Take bytes; ResourceExhaustedError OVER_BUDGET if there are not enough."""
+        if self.used + count > self.total:
+            raise ResourceExhaustedError(
+                f"{field_name}: needs {count} bytes, {self.total - self.used} of {self.total} are"
+                " free",
+                retry_after=_RETRY_SECONDS,
+            )
+        self.used += count
+
+    def release(self, count: int) -> None:
+        """Give bytes back."""
+        self.used -= count
+        assert self.used >= 0
+
+
+class Sessions:
+    """All sessions of one decoder service, on its event loop.
+
+    Args:
+        budget: Shared with memories on their way in.
+        idle_seconds: A session that is not used for this long is let go.
+        record_seconds: How long its tokens are remembered then.
+        closed: Called with "closed", "ended", "expired" or "failed" when a session is let go.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        idle_seconds: float,
+        record_seconds: float,
+        closed: Callable[[str], None] = lambda how: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.budget = budget
+        self.idle_seconds = idle_seconds
+        self._record_seconds = record_seconds
+        self._closed = closed
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+        self._records: dict[str, Record] = {}
+        self._openings: dict[str, asyncio.Future[Opened]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def add(
+        self, target: Target, language: str, source_positions: int, reserved_bytes: int
+    ) -> Session:
+        """Register a new session; its bytes have been reserved already."""
+        session_id = secrets.token_hex(16)
+        session = Session(
+            session_id, target, language, source_positions, reserved_bytes, self._clock()
+        )
+        self._sessions[session_id] = session
+        return session
+
+    def get(self, session_id: str) -> Session:
+        """Return an open session; NotFoundError SESSION_NOT_FOUND otherwise."""
+        session = self._sessions.get(session_id)
+        if session is not None and self.expires_in(session) <= 0:
+            self.close(session, "expired")
+            session = None
+        if session is None:
+            raise NotFoundError(
+                f"session_id: is unknown, closed or expired, got {session_id!r}",
+                reason="SESSION_NOT_FOUND",
+            )
+        return session
+
+    def record(self, session_id: str) -> Record | None:
+        """Return what is remembered of a session that was let go."""
+        record = self._records.get(session_id)
+        return record if record is not None and record.forget_at > self._clock() else None
+
+    def expires_in(self, session: Session) -> float:
+        """Seconds until a session is let go if nothing happens; the whole time while it runs."""
+        if session.generation is not None:
+            return self.idle_seconds
+        return session.last_used + self.idle_seconds - self._clock()
+
+    def touch(self, session: Session) -> None:
+        """Count a session as just used."""
+        session.last_used = self._clock()
+
+    def recently_used(self, seconds: float) -> bool:
+        """True if a session is running or was used within the last seconds."""
+        now = self._clock()
+        return any(s.generation or now - s.last_used < seconds for s in self._sessions.values())
+
+    async def claim(self, session: Session) -> None:
+        """Make sure that no generation uses a session; one that is leaving is waited for.
+
+        Raises:
+            AbortedError: SESSION_BUSY.
+        """
+        while session.generation is not None:
+            if not session.generation.leaving:
+                raise AbortedError(
+                    f"session_id: has a generation or step running, got {session.id!r}"
+                )
+            await session.generation.left
+        self.touch(session)
+
+    def close(self, session: Session, how: str) -> None:
+        """Let a session go: its bytes are free at once, its tokens are remembered for a while."""
+        if self._sessions.pop(session.id, None) is None:
+            return
+        self.budget.release(session.reserved_bytes)
+        self._closed(how)
+        self._records[session.id] = Record(
+            tuple(session.target.produced),
+            session.target.end,
+            session.end,
+            session.language,
+            session.source_positions,
+            self._clock() + self._record_seconds,
+        )
+
+    def sweep(self) -> None:
+        """Let go idle sessions and forget old records."""
+        for session in list(self._sessions.values()):
+            if self.expires_in(session) <= 0:
+                self.close(session, "expired")
+        now = self._clock()
+        self._records = {key: r for key, r in self._records.items() if r.forget_at > now}
+        self._openings = {
+            key: opening
+            for key, opening in self._openings.items()
+            if not opening.done()
+            or (not opening.cancelled() and opening.result().session.id in self._sessions)
+        }
+
+    @asynccontextmanager
+    async def opening(self, request_id: str) -> AsyncIterator[asyncio.Future[Opened]]:
+        """Make opening idempotent.
+
+        Yields a future: already done if a call with the same id has opened a session that is still
+        there, otherwise to be set by the caller. A call that fails leaves the id to the next one.
+        """
+        known = self._openings.get(request_id)
+        while request_id and known is not None:
+            await asyncio.wait([known])
+            if not known.cancelled() and known.result().session.id in self._sessions:
+                yield known
+                return
+            if self._openings.get(request_id) is known:
+                break
+            known = self._openings.get(request_id)
+        future: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
+        if request_id:
+            self._openings[request_id] = future
+        try:
+            yield future
+        finally:
+            if not future.done():
+                future.cancel()

@@ -1,0 +1,41 @@
+"""Settings of the decoder service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from splitformer.serving.models import memory_dtype
+from splitformer.serving.settings import Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSettings(Settings):
+    """Settings of the decoder service."""
+
+    prefix: ClassVar[str] = "SPLITFORMER_DECODER_"
+
+    port: int = setting(50052, "Port of the gRPC server; 0 takes a free one.", at_least=0)
+    metrics_port: int = setting(9102, "Port of /metrics; 0 takes a free one.", at_least=0)
+    endpoint: str = setting("", "host:port for calls on a session; empty: the same connection.")
+    encoders: tuple[str, ...] = setting(
+        ("127.0.0.1:50051", "localhost:50051"),
+        "Encoders that memories may be pulled from, host:port or host:*, separated by commas.",
+    )
+    memory_dtype: str = setting("f16", "Wire type of memories, as the encoder's.")
+    memory_bytes: int = setting(
+        2**30, "Budget for memories, keys and values, in bytes.", at_least=1, size=True
+    )
+    idle_seconds: float = setting(120.0, "Idle sessions are let go after this.", at_least=0.001)
+    record_seconds: float = setting(
+        30.0, "How long a closed session's tokens are remembered.", at_least=0
+    )
+    fetch_seconds: float = setting(10.0, "Longest wait for a memory.", at_least=0.001)
+    max_batch: int = setting(64, "Most sequences per step.", at_least=1)
+    window_tokens: int = setting(
+        64, "Tokens a session may be ahead of its reader before it pauses.", at_least=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        memory_dtype(self.memory_dtype)

@@ -1,0 +1,1 @@
+"""The encoder service: sources in, memories out, in parallel and in batches."""

@@ -1,0 +1,177 @@
+"""The encoder engine: many callers' sources, batched by length, on one thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from splitformer import wire
+from splitformer.errors import ResourceExhaustedError, UnavailableError
+from splitformer.model.encoder import Encoder
+
+_RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A source's memory and where the time went.
+
+    Attributes:
+        memory: Packed bytes of the (S, D) matrix in the wire type.
+        queue_seconds: Waiting for a place in a batch.
+        encode_seconds: Running the encoder, for the whole batch.
+    """
+
+    memory: bytes
+    queue_seconds: float
+    encode_seconds: float
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """One source on its way through the engine."""
+
+    ids: Sequence[int]
+    answer: asyncio.Future[Encoded]
+    arrived: float = field(default_factory=time.perf_counter)
+
+
+class EncoderEngine:
+    """Schedules, runs and publishes batches.
+
+    A batch is the source that has waited longest and those of nearest length, as many as fit into
+    `max_batch_tokens` with padding; a source is never split from its answer.
+
+    Args:
+        encoder: The model's encoder.
+        dtype: Wire type every memory is rounded to, once, here.
+        pad_id: Fills shorter sources.
+        max_batch_tokens: Rows times longest length of a batch, at most (one source always fits).
+        max_queue: Sources waiting at most.
+    """
+
+    def __init__(
+        self, encoder: Encoder, dtype: int, pad_id: int, max_batch_tokens: int, max_queue: int
+    ) -> None:
+        self._encoder = encoder
+        self._dtype = dtype
+        self._pad_id = pad_id
+        self._max_batch_tokens = max_batch_tokens
+        self._max_queue = max_queue
+        self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting: list[_Job] = []
+        self._open = 0
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="encoder-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def open(self) -> int:
+        """Sources that have no answer yet."""
+        return self._open
+
+    async def encode(self, ids: Sequence[int]) -> Encoded:
+        """Encode one source.
+
+        Raises:
+            ResourceExhaustedError: QUEUE_FULL.
+        """
+        if self._open >= self._max_queue:
+            raise ResourceExhaustedError(
+                f"queue: holds {self._max_queue} sources at most and is full",
+                reason="QUEUE_FULL",
+                retry_after=_RETRY_SECONDS,
+            )
+        job = _Job(ids, self._loop.create_future())
+        self._open += 1
+        try:
+            self._inbox.put(job)
+            return await job.answer
+        finally:
+            self._open -= 1
+
+    def close(self) -> None:
+        """Stop the thread; sources without an answer get UNAVAILABLE."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._receive():
+            batch = self.schedule()
+            if batch:
+                self.publish(batch, *self.encode_batch(batch))
+        self._loop.call_soon_threadsafe(_refuse, self._waiting)
+
+    def _receive(self) -> bool:
+        """Take in what has arrived, waiting if there is nothing to do; False when closing."""
+        block = not self._waiting
+        while True:
+            try:
+                job = self._inbox.get(block)
+            except queue.Empty:
+                return True
+            if job is None:
+                return False
+            self._waiting.append(job)
+            block = False
+
+    def schedule(self) -> list[_Job]:
+        """Take the next batch out of the waiting jobs; jobs whose caller has gone are dropped."""
+        self._waiting = [job for job in self._waiting if not job.answer.cancelled()]
+        if not self._waiting:
+            return []
+        oldest = self._waiting[0]
+        batch: list[_Job] = []
+        longest = 0
+        for job in sorted(self._waiting, key=lambda j: abs(len(j.ids) - len(oldest.ids))):
+            longest = max(longest, len(job.ids))
+            if batch and longest * (len(batch) + 1) > self._max_batch_tokens:
+                break
+            batch.append(job)
+        taken = set(map(id, batch))
+        self._waiting = [job for job in self._waiting if id(job) not in taken]
+        return batch
+
+    @torch.inference_mode()
+    def encode_batch(self, batch: list[_Job]) -> tuple[list[bytes], float, float]:
+        """Run a batch; return its packed memories and when it started and ended."""
+        started = time.perf_counter()
+        lengths = [len(job.ids) for job in batch]
+        source = np.full((len(batch), max(lengths)), self._pad_id, np.int64)
+        for row, job in enumerate(batch):
+            source[row, : lengths[row]] = job.ids
+        output = self._encoder(torch.from_numpy(source), torch.tensor(lengths))  # (B, S, D)
+        rows = zip(output.numpy(), lengths, strict=True)
+        memories = [wire.pack(row[:length], self._dtype) for row, length in rows]
+        return memories, started, time.perf_counter()
+
+    def publish(
+        self, batch: list[_Job], memories: list[bytes], started: float, ended: float
+    ) -> None:
+        """Hand the answers to the event loop, in one call."""
+        answers = [
+            (job.answer, Encoded(memory, started - job.arrived, ended - started))
+            for job, memory in zip(batch, memories, strict=True)
+        ]
+        self._loop.call_soon_threadsafe(_deliver, answers)
+
+
+def _deliver(answers: list[tuple[asyncio.Future[Encoded], Encoded]]) -> None:
+    for future, encoded in answers:
+        if not future.done():
+            future.set_result(encoded)
+
+
+def _refuse(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if not job.answer.done():
+            job.answer.set_exception(
+                UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0)
+            )

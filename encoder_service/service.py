@@ -1,0 +1,234 @@
+"""The encoder service without its protocol: model, engine, store and rules put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from encoder_service.engine import Encoded, EncoderEngine
+from encoder_service.metrics import EncoderMetrics
+from encoder_service.settings import EncoderSettings
+from encoder_service.store import MemoryStore
+from splitformer.errors import InvalidArgumentError, UnavailableError
+from splitformer.model.tokenizer import SourcePiece
+from splitformer.serving import models
+from splitformer.serving.telemetry import Telemetry
+from splitformer.v1 import model_pb2, tensor_pb2
+
+_SWEEP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSource:
+    """An encoded source, ready to be sent or kept."""
+
+    header: tensor_pb2.MemoryHeader
+    encoded: Encoded
+    tokenize_seconds: float
+
+
+class EncoderService:
+    """What the servicer calls and the server runs.
+
+    Args:
+        settings: How to run.
+        telemetry: Where to count.
+    """
+
+    names = ("splitformer.v1.EncoderService",)
+
+    def __init__(self, settings: EncoderSettings, telemetry: Telemetry) -> None:
+        self.settings = settings
+        self.metrics = EncoderMetrics(telemetry.registry)
+        self.store = MemoryStore(
+            settings.memory_bytes, lease_ended=lambda how: self.metrics.lease_ends.labels(how).inc()
+        )
+        self.metrics.memory_budget_bytes.set(settings.memory_bytes)
+        self.metrics.memory_bytes.set_function(lambda: self.store.used_bytes)
+        self.metrics.memories.set_function(lambda: len(self.store))
+        self.metrics.leases.set_function(lambda: self.store.leases)
+        self.endpoint = settings.advertise
+        self.draining = False
+        self._dtype = models.memory_dtype(settings.memory_dtype)
+
+    async def start(self, port: int) -> None:
+        """Load the model and encode one source, so that the first caller does not wait."""
+        self.endpoint = self.endpoint or f"{self.settings.host}:{port}"
+        await asyncio.to_thread(self._load)
+        self._engine = EncoderEngine(
+            self._encoder,
+            self._dtype,
+            self._checkpoint.description.pad_id,
+            self.settings.max_batch_tokens,
+            self.settings.max_queue,
+        )
+        self.metrics.open_sources.set_function(lambda: self._engine.open)
+        await self._engine.encode([self._checkpoint.description.eos_id])
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    def drain(self) -> None:
+        """Take no new sources from now on."""
+        self.draining = True
+
+    @property
+    def busy(self) -> bool:
+        """True while a source has no answer or a decoder may be about to fetch a memory."""
+        return self._engine.open > 0 or self.store.leases > 0
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        self._sweeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._sweeper
+        await asyncio.to_thread(self._engine.close)
+
+    async def encode(
+        self, pieces: Sequence[SourcePiece], tokenize_seconds: float, keep_pieces: bool
+    ) -> EncodedSource:
+        """Encode a source.
+
+        Raises:
+            ResourceExhaustedError: QUEUE_FULL.
+            UnavailableError: DRAINING.
+        """
+        if self.draining:
+            raise UnavailableError(
+                "the service takes no new sources", reason="DRAINING", retry_after=1.0
+            )
+        encoded = await self._engine.encode([piece.id for piece in pieces])
+        self.metrics.sources.inc()
+        self.metrics.source_tokens.inc(len(pieces))
+        self.metrics.queue_seconds.observe(encoded.queue_seconds)
+        self.metrics.encode_seconds.observe(encoded.encode_seconds)
+        header = self._header(pieces if keep_pieces else (), len(pieces))
+        return EncodedSource(header, encoded, tokenize_seconds)
+
+    def tokenize(self, text: str) -> tuple[list[SourcePiece], float]:
+        """Turn text into tokens; return them and the seconds it took.
+
+        Raises:
+            InvalidArgumentError: EMPTY_SOURCE or SOURCE_TOO_LONG.
+        """
+        started = time.perf_counter()
+        pieces = self._checkpoint.tokenizer.encode_source(text)
+        if len(pieces) == 1:
+            raise InvalidArgumentError.of(
+                "source.text", "must hold more than white space", text[:20], reason="EMPTY_SOURCE"
+            )
+        self._check_length("source.text", len(pieces))
+        return pieces, time.perf_counter() - started
+
+    def accept_tokens(self, ids: Sequence[int]) -> list[SourcePiece]:
+        """Check token ids given by the caller.
+
+        Raises:
+            InvalidArgumentError: EMPTY_SOURCE, SOURCE_TOO_LONG or TOKEN_OUT_OF_RANGE.
+        """
+        if not ids:
+            raise InvalidArgumentError.of(
+                "source.tokens.ids", "must hold at least one id", [], reason="EMPTY_SOURCE"
+            )
+        self._check_length("source.tokens.ids", len(ids))
+        size = self._checkpoint.description.architecture.source_vocabulary_size
+        for position, token in enumerate(ids):
+            if not 0 <= token < size:
+                raise InvalidArgumentError.of(
+                    f"source.tokens.ids[{position}]",
+                    f"must be at least 0 and below {size}",
+                    token,
+                    reason="TOKEN_OUT_OF_RANGE",
+                )
+        return [SourcePiece(token, 0, 0) for token in ids]
+
+    def check_model(self, name: str) -> None:
+        """NotFoundError MODEL_NOT_FOUND unless `name` is empty or our model's."""
+        models.check_model_name(name, self._checkpoint.description.name)
+
+    def check_languages(self, language: str, target_language: str) -> None:
+        """InvalidArgumentError unless both fit the model, whose memories fit every target."""
+        own = self._checkpoint.description.source_language
+        if language not in ("", own):
+            raise InvalidArgumentError.of(
+                "source.language", f"must be {own!r} or empty", language, reason="UNKNOWN_LANGUAGE"
+            )
+        if target_language:
+            raise InvalidArgumentError.of(
+                "source.target_language",
+                "must be empty: this model's decoder chooses the language",
+                target_language,
+                reason="LANGUAGE_ON_DECODER",
+            )
+
+    def lease_seconds(self, milliseconds: int) -> float:
+        """Return how long a lease shall last; 0 asks for the default.
+
+        Raises:
+            InvalidArgumentError: BAD_LEASE.
+        """
+        longest = self.settings.max_lease_seconds
+        if not 0 <= milliseconds <= longest * 1000:
+            raise InvalidArgumentError.of(
+                "lease_ms", f"must be 0 to {int(longest * 1000)}", milliseconds, reason="BAD_LEASE"
+            )
+        return milliseconds / 1000 or self.settings.lease_seconds
+
+    def info(self) -> model_pb2.ModelInfo:
+        """Describe the model as we run it."""
+        config = self._checkpoint.description.architecture
+        return models.model_info(
+            self._checkpoint,
+            self._encoder,
+            config.encoder_layers,
+            config.source_vocabulary_size,
+            self.settings.memory_dtype,
+        )
+
+    def load(self) -> model_pb2.Load:
+        """Say how busy we are."""
+        return model_pb2.Load(
+            queued=self._engine.open,
+            capacity=self.settings.max_queue,
+            used_bytes=self.store.used_bytes,
+            budget_bytes=self.store.budget_bytes,
+            draining=self.draining,
+        )
+
+    def _load(self) -> None:
+        self._checkpoint = models.open_checkpoint(self.settings.model)
+        self._encoder = self._checkpoint.load_encoder()
+        self._fingerprint = models.fingerprint(self._checkpoint, self.settings.memory_dtype)
+        torch.set_num_threads(self.settings.threads)
+
+    def _check_length(self, field: str, length: int) -> None:
+        limit = self._checkpoint.description.architecture.max_positions
+        if length > limit:
+            raise InvalidArgumentError.of(
+                field,
+                f"must be at most {limit} tokens long",
+                length,
+                reason="SOURCE_TOO_LONG",
+                metadata={"limit": str(limit), "length": str(length)},
+            )
+
+    def _header(self, pieces: Sequence[SourcePiece], length: int) -> tensor_pb2.MemoryHeader:
+        return tensor_pb2.MemoryHeader(
+            kind=tensor_pb2.MEMORY_KIND_SEQUENCE,
+            model=self._checkpoint.description.name,
+            fingerprint=self._fingerprint,
+            dtype=self._dtype,
+            shape=(length, self._checkpoint.description.architecture.d_model),
+            source_tokens=[
+                tensor_pb2.SourceToken(id=piece.id, begin=piece.begin, end=piece.end)
+                for piece in pieces
+            ],
+        )
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.store.sweep()

@@ -1,0 +1,154 @@
+"""Between the protocol and the encoder service; nothing else happens here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+
+from encoder_service.service import EncodedSource, EncoderService
+from encoder_service.store import StoredMemory
+from splitformer import wire
+from splitformer.errors import InvalidArgumentError, ResourceExhaustedError
+from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
+from splitformer.v1.encoder_service_pb2_grpc import (
+    EncoderServiceServicer,
+    add_EncoderServiceServicer_to_server,
+)
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class EncoderServicer(EncoderServiceServicer):
+    """Answers `splitformer.v1.EncoderService`; what it lacks is UNIMPLEMENTED."""
+
+    def __init__(self, service: EncoderService) -> None:
+        self._service = service
+
+    async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
+        """Encode one source; return the memory inline or keep it under a lease."""
+        seconds = self._service.lease_seconds(request.lease_ms)
+        source = await self._encode(request.model, request.source, not request.omit_source_tokens)
+        response = pb.EncodeResponse(timings=_timings(source))
+        if self._inline(request.delivery, len(source.encoded.memory)):
+            response.inline.CopyFrom(self._inline_memory(source))
+        else:
+            response.reference.CopyFrom(self._keep(source, seconds))
+        return response
+
+    async def StreamEncode(
+        self, request: pb.StreamEncodeRequest, context: Context
+    ) -> AsyncIterator[pb.StreamEncodeResponse]:
+        """Encode one source and stream its memory."""
+        size = self._chunk_bytes(request.chunk_bytes)
+        source = await self._encode(request.model, request.source, not request.omit_source_tokens)
+        yield pb.StreamEncodeResponse(header=source.header)
+        data, count = source.encoded.memory, 0
+        for count, chunk in enumerate(wire.chunks_of(data, size), start=1):  # noqa: B007
+            yield pb.StreamEncodeResponse(chunk=chunk)
+        self._service.metrics.sent_bytes.inc(len(data))
+        trailer = pb.MemoryTrailer(total_bytes=len(data), chunks=count, timings=_timings(source))
+        yield pb.StreamEncodeResponse(trailer=trailer)
+
+    async def FetchMemory(
+        self, request: pb.FetchMemoryRequest, context: Context
+    ) -> AsyncIterator[pb.FetchMemoryResponse]:
+        """Grant the caller a lease and stream a kept memory."""
+        size = self._chunk_bytes(request.chunk_bytes)
+        seconds = self._service.lease_seconds(request.lease_ms)
+        memory: StoredMemory = self._service.store.get(request.memory_id)
+        lease = self._service.store.grant(request.memory_id, seconds)
+        yield pb.FetchMemoryResponse(header=pb.FetchedHeader(header=memory.header, lease=lease))
+        count = 0
+        for count, chunk in enumerate(wire.chunks_of(memory.data, size), start=1):  # noqa: B007
+            yield pb.FetchMemoryResponse(chunk=chunk)
+        self._service.metrics.sent_bytes.inc(len(memory.data))
+        trailer = pb.MemoryTrailer(total_bytes=len(memory.data), chunks=count)
+        yield pb.FetchMemoryResponse(trailer=trailer)
+
+    async def RenewLease(
+        self, request: pb.RenewLeaseRequest, context: Context
+    ) -> pb.RenewLeaseResponse:
+        """Prolong a lease."""
+        seconds = self._service.lease_seconds(request.lease_ms)
+        lease = self._service.store.renew(request.memory_id, request.lease_id, seconds)
+        return pb.RenewLeaseResponse(lease=lease)
+
+    async def ReleaseMemory(
+        self, request: pb.ReleaseMemoryRequest, context: Context
+    ) -> pb.ReleaseMemoryResponse:
+        """End a lease."""
+        remaining = self._service.store.release(request.memory_id, request.lease_id)
+        return pb.ReleaseMemoryResponse(remaining_leases=remaining)
+
+    async def GetModelInfo(
+        self, request: pb.EncoderServiceGetModelInfoRequest, context: Context
+    ) -> pb.EncoderServiceGetModelInfoResponse:
+        """Describe the model."""
+        self._service.check_model(request.model)
+        return pb.EncoderServiceGetModelInfoResponse(model=self._service.info())
+
+    async def GetLoad(
+        self, request: pb.EncoderServiceGetLoadRequest, context: Context
+    ) -> pb.EncoderServiceGetLoadResponse:
+        """Say how busy the service is."""
+        return pb.EncoderServiceGetLoadResponse(load=self._service.load())
+
+    async def _encode(self, model: str, source: pb.Source, keep_pieces: bool) -> EncodedSource:
+        service = self._service
+        service.check_model(model)
+        service.check_languages(source.language, source.target_language)
+        form = source.WhichOneof("form")
+        if form == "text":
+            pieces, seconds = service.tokenize(source.text)
+        elif form == "tokens":
+            pieces, seconds = service.accept_tokens(source.tokens.ids), 0.0
+        else:
+            raise InvalidArgumentError.of(
+                "source", "must hold text or tokens", None, reason="EMPTY_SOURCE"
+            )
+        return await service.encode(pieces, seconds, keep_pieces)
+
+    def _inline(self, delivery: pb.MemoryDelivery.ValueType, size: int) -> bool:
+        limit = self._service.settings.inline_bytes
+        if delivery == pb.MEMORY_DELIVERY_INLINE and size > limit:
+            raise ResourceExhaustedError(
+                f"delivery: an inline memory must hold at most {limit} bytes, got {size};"
+                " ask for a reference or use StreamEncode",
+                reason="MEMORY_TOO_LARGE",
+            )
+        return delivery != pb.MEMORY_DELIVERY_REFERENCE and size <= limit
+
+    def _inline_memory(self, source: EncodedSource) -> pb.InlineMemory:
+        header, data = source.header, source.encoded.memory
+        self._service.metrics.sent_bytes.inc(len(data))
+        tensor = wire.tensor_message(data, header.dtype, header.shape)
+        return pb.InlineMemory(header=header, tensor=tensor)
+
+    def _keep(self, source: EncodedSource, seconds: float) -> tensor_pb2.MemoryReference:
+        memory_id, lease = self._service.store.put(source.header, source.encoded.memory, seconds)
+        return tensor_pb2.MemoryReference(
+            memory_id=memory_id, endpoint=self._service.endpoint, header=source.header, lease=lease
+        )
+
+    def _chunk_bytes(self, requested: int) -> int:
+        largest = self._service.settings.max_message_bytes // 2
+        if not 0 <= requested <= largest:
+            raise InvalidArgumentError.of(
+                "chunk_bytes", f"must be 0 to {largest}", requested, reason="BAD_CHUNK_SIZE"
+            )
+        return requested or self._service.settings.chunk_bytes
+
+
+def _timings(source: EncodedSource) -> pb.EncodeTimings:
+    return pb.EncodeTimings(
+        queue_seconds=source.encoded.queue_seconds,
+        tokenize_seconds=source.tokenize_seconds,
+        encode_seconds=source.encoded.encode_seconds,
+    )
+
+
+def register(service: EncoderService, server: aio.Server) -> None:
+    """Let a server answer for the service."""
+    add_EncoderServiceServicer_to_server(EncoderServicer(service), server)

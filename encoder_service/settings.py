@@ -1,0 +1,44 @@
+"""Settings of the encoder service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from splitformer.errors import ConfigurationError
+from splitformer.serving.models import memory_dtype
+from splitformer.serving.settings import Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(Settings):
+    """Settings of the encoder service."""
+
+    prefix: ClassVar[str] = "SPLITFORMER_ENCODER_"
+
+    port: int = setting(50051, "Port of the gRPC server; 0 takes a free one.", at_least=0)
+    metrics_port: int = setting(9101, "Port of /metrics; 0 takes a free one.", at_least=0)
+    advertise: str = setting("", "host:port in memory references; empty: where we listen.")
+    memory_dtype: str = setting("f16", "Wire type memories are rounded to: f32, f16, bf16 or i8.")
+    memory_bytes: int = setting(
+        2**30, "Budget for memories kept under leases, in bytes.", at_least=1, size=True
+    )
+    inline_bytes: int = setting(
+        64 * 2**10, "Largest memory returned inline, in bytes.", at_least=0, size=True
+    )
+    chunk_bytes: int = setting(
+        512 * 2**10, "Chunk size where the caller names none, in bytes.", at_least=1, size=True
+    )
+    lease_seconds: float = setting(30.0, "Lease where the caller asks for none.", at_least=0.001)
+    max_lease_seconds: float = setting(600.0, "Longest lease granted.", at_least=0.001)
+    max_batch_tokens: int = setting(4096, "Most tokens per batch, padding included.", at_least=1)
+    max_queue: int = setting(1024, "Sources waiting at most; more are refused.", at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        memory_dtype(self.memory_dtype)
+        if self.lease_seconds > self.max_lease_seconds:
+            raise ConfigurationError(
+                f"lease_seconds: must be at most max_lease_seconds ({self.max_lease_seconds}),"
+                f" got {self.lease_seconds}"
+            )

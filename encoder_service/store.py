@@ -1,0 +1,139 @@
+"""Memories kept for those who hold a lease on them.
+
+A memory goes when its last lease has been released or has expired, so a holder that crashes strands
+nothing. The bytes are counted against a budget when a memory is put in.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from splitformer.errors import NotFoundError, ResourceExhaustedError
+from splitformer.v1 import tensor_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMemory:
+    """A memory and the leases on it (lease id to the time it expires)."""
+
+    header: tensor_pb2.MemoryHeader
+    data: bytes
+    leases: dict[str, float] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """Keeps memories under leases within a byte budget.
+
+    Args:
+        budget_bytes: Most bytes kept at once.
+        clock: Seconds, monotonic.
+        lease_ended: Called with "released" or "expired" for every lease that ends.
+    """
+
+    def __init__(
+        self,
+        budget_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        lease_ended: Callable[[str], None] = lambda how: None,
+    ) -> None:
+        self.budget_bytes = budget_bytes
+        self.used_bytes = 0
+        self._clock = clock
+        self._lease_ended = lease_ended
+        self._memories: dict[str, StoredMemory] = {}
+
+    def __len__(self) -> int:
+        return len(self._memories)
+
+    @property
+    def leases(self) -> int:
+        """Leases held on all memories."""
+        return sum(len(memory.leases) for memory in self._memories.values())
+
+    def put(
+        self, header: tensor_pb2.MemoryHeader, data: bytes, seconds: float
+    ) -> tuple[str, tensor_pb2.Lease]:
+        """Keep a memory and grant its first lease; return the memory's id and the lease.
+
+        Raises:
+            ResourceExhaustedError: OVER_BUDGET; says when the next lease expires.
+        """
+        self.sweep()
+        if self.used_bytes + len(data) > self.budget_bytes:
+            raise ResourceExhaustedError(
+                f"memory: needs {len(data)} bytes, {self.budget_bytes - self.used_bytes} of"
+                f" {self.budget_bytes} are free",
+                retry_after=self._next_expiry(),
+            )
+        memory_id = secrets.token_hex(16)
+        memory = self._memories[memory_id] = StoredMemory(header, data)
+        self.used_bytes += len(data)
+        return memory_id, self._grant(memory, seconds)
+
+    def get(self, memory_id: str) -> StoredMemory:
+        """Return a memory; NotFoundError MEMORY_NOT_FOUND if unknown, released or expired."""
+        self._expire(memory_id)
+        if memory_id not in self._memories:
+            raise NotFoundError(
+                f"memory_id: is unknown, released or expired, got {memory_id!r}",
+                reason="MEMORY_NOT_FOUND",
+            )
+        return self._memories[memory_id]
+
+    def grant(self, memory_id: str, seconds: float) -> tensor_pb2.Lease:
+        """Grant one more lease on a memory; NotFoundError MEMORY_NOT_FOUND if there is none."""
+        return self._grant(self.get(memory_id), seconds)
+
+    def renew(self, memory_id: str, lease_id: str, seconds: float) -> tensor_pb2.Lease:
+        """Let a lease last `seconds` from now; NotFoundError if memory or lease is gone."""
+        memory = self.get(memory_id)
+        _check_lease(memory, lease_id)
+        return self._grant(memory, seconds, lease_id)
+
+    def release(self, memory_id: str, lease_id: str) -> int:
+        """End a lease; return how many others hold the memory. NotFoundError as for `renew`."""
+        memory = self.get(memory_id)
+        _check_lease(memory, lease_id)
+        del memory.leases[lease_id]
+        self._lease_ended("released")
+        self._drop_if_free(memory_id)
+        return len(memory.leases)
+
+    def sweep(self) -> None:
+        """Let go what nobody holds any more."""
+        for memory_id in list(self._memories):
+            self._expire(memory_id)
+
+    def _grant(
+        self, memory: StoredMemory, seconds: float, lease_id: str | None = None
+    ) -> tensor_pb2.Lease:
+        lease_id = lease_id or secrets.token_hex(16)
+        memory.leases[lease_id] = self._clock() + seconds
+        return tensor_pb2.Lease(lease_id=lease_id, remaining_ms=int(seconds * 1000))
+
+    def _expire(self, memory_id: str) -> None:
+        memory, now = self._memories.get(memory_id), self._clock()
+        if memory is None:
+            return
+        for lease_id in [key for key, expiry in memory.leases.items() if expiry <= now]:
+            del memory.leases[lease_id]
+            self._lease_ended("expired")
+        self._drop_if_free(memory_id)
+
+    def _drop_if_free(self, memory_id: str) -> None:
+        if not self._memories[memory_id].leases:
+            self.used_bytes -= len(self._memories.pop(memory_id).data)
+
+    def _next_expiry(self) -> float:
+        expiries = [e for memory in self._memories.values() for e in memory.leases.values()]
+        return max(0.1, min(expiries, default=self._clock()) - self._clock())
+
+
+def _check_lease(memory: StoredMemory, lease_id: str) -> None:
+    if lease_id not in memory.leases:
+        raise NotFoundError(
+            f"lease_id: is unknown, released or expired, got {lease_id!r}", reason="LEASE_NOT_FOUND"
+        )

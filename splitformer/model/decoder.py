@@ -1,0 +1,196 @@
+"""The decoder: one stack, run two ways.
+
+`forward` is the parallel pass over a whole known target, used in training and scoring. `step` is
+the
+loop: it takes the new tokens of many sequences, each at its own position with its own caches, and
+computes only their rows. Both give the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from splitformer.model.attention import MultiHeadAttention, attention, causal_mask
+from splitformer.model.cache import CrossCache, SelfCache
+from splitformer.model.config import TransformerConfig
+from splitformer.model.encoder import padding_mask
+from splitformer.model.layers import Embedding, FeedForward, Residual, final_norm, initialise
+
+
+class DecoderState:
+    """Everything the decoder remembers of one sequence.
+
+    Attributes:
+        cross: Keys and values of the memory; shared between forks.
+        own: Keys and values of the sequence's own positions.
+    """
+
+    __slots__ = ("cross", "own")
+
+    def __init__(self, cross: CrossCache, own: SelfCache) -> None:
+        self.cross = cross
+        self.own = own
+
+    @property
+    def length(self) -> int:
+        """Positions computed so far."""
+        return self.own.length
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of both caches; a fork's share of `cross` counts in full."""
+        return self.cross.size_bytes + self.own.size_bytes
+
+    def truncate(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+        self.own.truncate(length)
+
+    def fork(self) -> DecoderState:
+        """Return a state that goes its own way from here, over the same memory."""
+        return DecoderState(self.cross, self.own.fork())
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, cross-attention to the memory, feed-forward; each residual."""
+
+    def __init__(self, config: TransformerConfig, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(config.d_model, config.heads)
+        self.self_attention_residual = Residual(config, dropout)
+        self.cross_attention = MultiHeadAttention(config.d_model, config.heads)
+        self.cross_attention_residual = Residual(config, dropout)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_residual = Residual(config, dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, causal: Tensor, inside: Tensor) -> Tensor:
+        """Whole targets at once: (B, T, D) -> (B, T, D)."""
+        x = self.self_attention_residual(x, lambda y: self.self_attention(y, y, causal))
+        x = self.cross_attention_residual(x, lambda y: self.cross_attention(y, memory, inside))
+        output: Tensor = self.feed_forward_residual(x, self.feed_forward)
+        return output
+
+    def step(self, x: Tensor, counts: list[int], states: Sequence[DecoderState], i: int) -> Tensor:
+        """New rows of many sequences, packed: (sum of counts, D) -> the same; `i` is our layer."""
+        x = self.self_attention_residual(x, lambda y: self._attend_own(y, counts, states, i))
+        x = self.cross_attention_residual(x, lambda y: self._attend_memory(y, counts, states, i))
+        output: Tensor = self.feed_forward_residual(x, self.feed_forward)
+        return output
+
+    def _attend_own(
+        self, x: Tensor, counts: list[int], states: Sequence[DecoderState], i: int
+    ) -> Tensor:
+        queries = self.self_attention.project_query(x).split(counts, dim=1)  # each (H, n, K)
+        keys, values = self.self_attention.project_key_value(x)  # (H, N, K)
+        new_rows = zip(keys.split(counts, dim=1), values.split(counts, dim=1), strict=True)
+        mixed = []
+        for state, q, (k, v) in zip(states, queries, new_rows, strict=True):
+            all_keys, all_values = state.own.append(i, k, v)  # (H, T, K)
+            mask = causal_mask(q.shape[1], all_keys.shape[1], x.device) if q.shape[1] > 1 else None
+            mixed.append(attention(q, all_keys, all_values, mask))
+        return self.self_attention.merge(torch.cat(mixed, dim=1))
+
+    def _attend_memory(
+        self, x: Tensor, counts: list[int], states: Sequence[DecoderState], i: int
+    ) -> Tensor:
+        queries = self.cross_attention.project_query(x).split(counts, dim=1)  # each (H, n, K)
+        mixed = [
+            attention(q, state.cross.keys[i], state.cross.values[i])
+            for state, q in zip(states, queries, strict=True)
+        ]
+        return self.cross_attention.merge(torch.cat(mixed, dim=1))
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers over embedded tokens (Vaswani et al. 2017, section 3.1).
+
+    Args:
+        config: The architecture.
+        tokens: The encoder's embedding table where the two share one; None makes an own one.
+        dropout: Applied to embeddings and sublayer outputs while training.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, tokens: nn.Embedding | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.config = config
+        width, size = config.d_model, config.target_vocabulary_size
+        if tokens is None:
+            tokens = nn.Embedding(size, width)
+        self.embedding = Embedding(config, tokens, dropout)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, dropout) for _ in range(config.decoder_layers)
+        )
+        self.norm = final_norm(config)
+        self.output = nn.Linear(width, size, bias=config.output_bias)
+        if config.tie_output:
+            self.output.weight = tokens.weight
+        initialise(self)
+
+    def forward(self, target: Tensor, memory: Tensor, lengths: Tensor) -> Tensor:
+        """Run whole known targets at once (teacher forcing).
+
+        Args:
+            target: Decoder inputs, already shifted right, (B, T), int64. Padding belongs at the
+                end, where causality keeps it from mattering.
+            memory: (B, S, D).
+            lengths: Rows of each memory that hold meaning, (B,), int64.
+
+        Returns:
+            (B, T, D), normalised, ready for `unembed`.
+        """
+        positions = torch.arange(target.shape[1], device=target.device)  # (T,)
+        x = self.embedding(target, positions)  # (B, T, D)
+        causal = causal_mask(target.shape[1], target.shape[1], target.device)
+        inside = padding_mask(lengths, memory.shape[1])
+        for layer in self.layers:
+            x = layer(x, memory, causal, inside)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+    def begin(self, memory: Tensor) -> DecoderState:
+        """Project a memory (S, D) into every layer's cross keys and values, once."""
+        pairs = [layer.cross_attention.project_key_value(memory) for layer in self._blocks()]
+        cross = CrossCache([k.contiguous() for k, _ in pairs], [v.contiguous() for _, v in pairs])
+        return DecoderState(cross, self.empty_cache())
+
+    def empty_cache(self) -> SelfCache:
+        """A cache with no positions, on our device and in our precision."""
+        config, like = self.config, self.embedding.tokens.weight
+        return SelfCache(config.decoder_layers, config.heads, config.head_size, like)
+
+    def step(self, tokens: Sequence[Sequence[int]], states: Sequence[DecoderState]) -> Tensor:
+        """Compute the rows of new tokens, each sequence at its own position.
+
+        Args:
+            tokens: For each sequence its new input tokens, at least one; several make a prefix
+                pass.
+            states: The sequences' states; each grows by as many positions.
+
+        Returns:
+            Logits after the last new token of each sequence, (B, V).
+        """
+        counts = [len(new) for new in tokens]
+        device = self.embedding.tokens.weight.device
+        flat = [token for new in tokens for token in new]
+        at = [s.length + j for s, count in zip(states, counts, strict=True) for j in range(count)]
+        ids, positions = torch.tensor([flat, at], device=device)  # (N,) each
+        x = self.embedding(ids, positions)  # (N, D)
+        for i, layer in enumerate(self._blocks()):
+            x = layer.step(x, counts, states, i)
+        for state, count in zip(states, counts, strict=True):
+            state.own.commit(count)
+        last = torch.tensor(counts, device=device).cumsum(0) - 1  # (B,)
+        return self.unembed(self.norm(x[last]))
+
+    def _blocks(self) -> list[DecoderLayer]:
+        return cast(list[DecoderLayer], list(self.layers))
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> logits (..., V)."""
+        logits: Tensor = self.output(hidden)
+        return logits

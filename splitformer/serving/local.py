@@ -1,0 +1,173 @@
+"""Both services on this machine, as two processes: for development and the demo."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Annotated, Self
+
+import grpc
+import typer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_POLL_SECONDS = 0.05
+_HOST = "127.0.0.1"
+
+
+class StartError(RuntimeError):
+    """A service ended before it was serving; the message is what it said last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the two services listen."""
+
+    encoder: int = 50051
+    encoder_metrics: int = 9101
+    decoder: int = 50052
+    decoder_metrics: int = 9102
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Return the usual ports, each replaced by a free one if it is taken."""
+        usual = cls()
+        names = ("encoder", "encoder_metrics", "decoder", "decoder_metrics")
+        return cls(**{name: _free_port(getattr(usual, name)) for name in names})
+
+
+@dataclass(slots=True)
+class LocalServices:
+    """An encoder and a decoder service as child processes; a context manager.
+
+    Attributes:
+        ports: Where they listen, on the loopback interface.
+        model: Model folder; empty: the embedded model.
+        log: Where their logs go; None: to our standard error.
+        seconds: Longest wait until both are serving.
+    """
+
+    ports: Ports = field(default_factory=Ports)
+    model: str = ""
+    log: Path | None = None
+    seconds: float = 60.0
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def encoder(self) -> str:
+        """host:port of the encoder service."""
+        return f"{_HOST}:{self.ports.encoder}"
+
+    @property
+    def decoder(self) -> str:
+        """host:port of the decoder service."""
+        return f"{_HOST}:{self.ports.decoder}"
+
+    def __enter__(self) -> Self:
+        ports = self.ports
+        try:
+            self._start("encoder_service", ports.encoder, ports.encoder_metrics)
+            self._start(
+                "decoder_service", ports.decoder, ports.decoder_metrics, "--encoders", self.encoder
+            )
+            for address in (self.encoder, self.decoder):
+                self._wait_until_serving(address)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self._processes:
+            process.wait()
+        self._processes.clear()
+
+    def ended(self) -> int | None:
+        """Return the exit status of a service that has ended, None while both run."""
+        for process in self._processes:
+            if process.poll() is not None:
+                return process.returncode
+        return None
+
+    def _start(self, module: str, port: int, metrics_port: int, *more: str) -> None:
+        flags = ["--port", str(port), "--metrics-port", str(metrics_port), *more]
+        command = [sys.executable, "-m", module, "--host", _HOST, "--model", self.model, *flags]
+        stderr: IO[bytes] | None = self.log.open("ab") if self.log else None
+        # A group of its own: Ctrl-C reaches us alone, and we tell them to drain.
+        process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
+        if stderr is not None:
+            stderr.close()
+        self._processes.append(process)
+
+    def _wait_until_serving(self, address: str) -> None:
+        deadline = time.monotonic() + self.seconds
+        with grpc.insecure_channel(address) as channel:
+            while not _is_serving(channel):
+                if self.ended() is not None:
+                    raise StartError(self._last_words())
+                if time.monotonic() > deadline:
+                    raise StartError(f"{address} is not serving after {self.seconds:.0f} s")
+                time.sleep(_POLL_SECONDS)
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log else []
+        return lines[-1] if lines else "a service ended before it was serving"
+
+
+def serve(
+    model: Annotated[str, typer.Option(help="Model folder; empty: the embedded model.")] = "",
+    encoder_port: Annotated[int, typer.Option(help="Port of the encoder service.")] = 50051,
+    decoder_port: Annotated[int, typer.Option(help="Port of the decoder service.")] = 50052,
+    encoder_metrics_port: Annotated[int, typer.Option(help="Its /metrics page.")] = 9101,
+    decoder_metrics_port: Annotated[int, typer.Option(help="Its /metrics page.")] = 9102,
+) -> None:
+    """Run both services on this machine until Ctrl-C; logs go to standard error."""
+    ports = Ports(encoder_port, encoder_metrics_port, decoder_port, decoder_metrics_port)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with LocalServices(ports, model) as services:
+            typer.echo(f"encoder {services.encoder}  metrics {_page(ports.encoder_metrics)}")
+            typer.echo(f"decoder {services.decoder}  metrics {_page(ports.decoder_metrics)}")
+            while services.ended() is None:
+                time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        return
+    except StartError as error:
+        typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(1)
+
+
+def _page(port: int) -> str:
+    return f"http://{_HOST}:{port}/metrics"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _is_serving(channel: grpc.Channel) -> bool:
+    stub = health_pb2_grpc.HealthStub(channel)
+    try:
+        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)  # type: ignore[attr-defined]
+    except grpc.RpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _free_port(preferred: int) -> int:
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind((_HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise StartError("no port is free")

@@ -1,0 +1,104 @@
+"""Finding the model that a service is told to run, and describing it to clients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+import splitformer
+from splitformer import wire
+from splitformer.errors import ConfigurationError, InvalidArgumentError, NotFoundError
+from splitformer.model.checkpoint import FAMILY, Checkpoint
+from splitformer.v1 import model_pb2, tensor_pb2
+
+KERNELS = "torch"
+"""Which implementation of the arithmetic runs; part of the `numerics` fingerprint."""
+
+PRECISION = "fp32"
+
+
+def open_checkpoint(folder: str) -> Checkpoint:
+    """Open a model folder, or the embedded model if `folder` is empty.
+
+    Raises:
+        ConfigurationError: There is no usable model.
+    """
+    if folder:
+        return Checkpoint(Path(folder))
+    try:
+        import splitformer_models  # noqa: PLC0415 (its own distribution; not needed with a folder)
+    except ImportError as error:
+        raise ConfigurationError(
+            "model: names no folder, and the embedded model is not installed"
+            " (pip install splitformer-models)"
+        ) from error
+    try:
+        return Checkpoint(splitformer_models.model_path())
+    except ValueError as error:
+        raise ConfigurationError(f"model: the embedded model is not usable: {error}") from error
+
+
+def memory_dtype(name: str) -> tensor_pb2.DataType.ValueType:
+    """Return the wire type of a setting; ConfigurationError if there is none of that name."""
+    if name not in wire.DTYPE_NAMES:
+        raise ConfigurationError(
+            f"memory_dtype: must be one of {', '.join(wire.DTYPE_NAMES)}, got {name!r}"
+        )
+    return wire.DTYPE_NAMES[name]
+
+
+def fingerprint(checkpoint: Checkpoint, dtype_name: str) -> tensor_pb2.Fingerprint:
+    """Return a checkpoint's fingerprints under a wire type."""
+    numerics = f"{PRECISION}/{dtype_name}/{KERNELS}"
+    return tensor_pb2.Fingerprint(model=checkpoint.fingerprint, numerics=numerics)
+
+
+def check_model_name(requested: str, served: str) -> None:
+    """Accept the empty name and the one served; NotFoundError MODEL_NOT_FOUND otherwise."""
+    if requested not in ("", served):
+        raise NotFoundError(
+            f"model: must be one that is loaded ({served!r}), got {requested!r}",
+            reason="MODEL_NOT_FOUND",
+        )
+
+
+def check_target_language(language: str, known: list[str]) -> None:
+    """Accept a language the model knows; InvalidArgumentError UNKNOWN_LANGUAGE otherwise."""
+    if language not in known:
+        raise InvalidArgumentError.of(
+            "target_language",
+            f"must be one of {', '.join(known) or '(none)'}",
+            language,
+            reason="UNKNOWN_LANGUAGE",
+            metadata={"known": ",".join(known)},
+        )
+
+
+def model_info(
+    checkpoint: Checkpoint, half: nn.Module, layers: int, vocabulary_size: int, dtype_name: str
+) -> model_pb2.ModelInfo:
+    """Describe the half of a model that a service runs."""
+    description = checkpoint.description
+    config = description.architecture
+    return model_pb2.ModelInfo(
+        name=description.name,
+        family=FAMILY,
+        fingerprint=fingerprint(checkpoint, dtype_name),
+        memory_kind=tensor_pb2.MEMORY_KIND_SEQUENCE,
+        d_model=config.d_model,
+        layers=layers,
+        heads=config.heads,
+        vocabulary_size=vocabulary_size,
+        max_positions=config.max_positions,
+        source_language=description.source_language,
+        target_languages=list(description.target_languages),
+        language_on_decoder=True,
+        parameters=sum(parameter.numel() for parameter in half.parameters()),
+        weight_bytes=sum(parameter.nbytes for parameter in half.parameters()),
+        precision=PRECISION,
+        device="cpu",
+        memory_dtype=memory_dtype(dtype_name),
+        batch_invariant=False,
+        server_version=splitformer.__version__,
+    )

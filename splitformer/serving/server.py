@@ -1,0 +1,194 @@
+"""A gRPC server's life: listen, warm up, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from splitformer.errors import ConfigurationError
+from splitformer.serving.interceptor import RpcInterceptor
+from splitformer.serving.logs import configure_logs, log
+from splitformer.serving.settings import Settings
+from splitformer.serving.telemetry import MetricsPage, Telemetry
+
+_logger = logging.getLogger("splitformer.server")
+_POLL_SECONDS = 0.05
+_STOP_SECONDS = 1.0
+
+
+class Service(Protocol):
+    """What a server runs; each service package has one."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Full names of its gRPC services."""
+
+    async def start(self, port: int) -> None:
+        """Load and warm up; `port` is the one the server listens on."""
+
+    def drain(self) -> None:
+        """Take no new work from now on."""
+
+    @property
+    def busy(self) -> bool:
+        """True while work that was taken is unfinished."""
+
+    async def close(self) -> None:
+        """Let everything go."""
+
+
+S = TypeVar("S", bound=Settings)
+T = TypeVar("T", bound=Service)
+
+
+class Server:
+    """One gRPC server with health, reflection and a metrics page around a service.
+
+    Args:
+        settings: Where to listen and how long to drain.
+        service: What to serve.
+        register: Adds the service's servicer to a gRPC server.
+        telemetry: Where to count.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        service: T,
+        register: Callable[[T, aio.Server], None],
+        telemetry: Telemetry,
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._register = partial(register, service)
+        self._telemetry = telemetry
+        self._interceptor = RpcInterceptor(telemetry)
+        self._health = health.aio.HealthServicer()
+        self._metrics: MetricsPage | None = None
+        self.port = 0
+
+    @property
+    def metrics_port(self) -> int:
+        """The port of the metrics page, once started."""
+        assert self._metrics is not None
+        return self._metrics.port
+
+    async def start(self) -> None:
+        """Listen, report NOT_SERVING, warm up, report SERVING.
+
+        Raises:
+            ConfigurationError: A port is taken or the model cannot be loaded.
+        """
+        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._server = self._build()
+        await self._server.start()
+        try:
+            await self._service.start(self.port)
+        except BaseException:
+            await self._stop_listening()
+            raise
+        self._interceptor.ready = True
+        await self._report(health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Refuse new work, let running work finish for `drain_seconds` at most, then stop."""
+        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._service.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds):
+                while self._interceptor.in_flight or self._service.busy:  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_SECONDS)
+        await self._stop_listening()
+        await self._service.close()
+
+    async def _stop_listening(self) -> None:
+        await self._server.stop(_STOP_SECONDS)
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
+
+    def _build(self) -> aio.Server:
+        server = aio.server(
+            interceptors=[self._interceptor],
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+                ("grpc.max_send_message_length", self._settings.max_message_bytes),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+        self._register(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (*self._service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        self._listen(server)
+        return server
+
+    def _listen(self, server: aio.Server) -> None:
+        host, port = self._settings.host, self._settings.port
+        try:
+            self.port = server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise ConfigurationError(f"port: cannot listen on {host}:{port}: {error}") from error
+        metrics_port = self._settings.metrics_port
+        try:
+            self._metrics = MetricsPage(self._telemetry, host, metrics_port)
+        except OSError as error:
+            raise ConfigurationError(
+                f"metrics_port: cannot listen on {host}:{metrics_port}: {error}"
+            ) from error
+
+    async def _report(self, status: int) -> None:
+        for name in ("", *self._service.names):
+            await self._health.set(name, status)
+
+
+def main(
+    name: str,
+    settings_type: type[S],
+    build: Callable[[S, Telemetry], T],
+    register: Callable[[T, aio.Server], None],
+    arguments: Sequence[str],
+) -> int:
+    """Run a service as a process until SIGTERM or SIGINT; return the exit status.
+
+    Bad settings and unusable models end it at once with one line that says what and why.
+    """
+    try:
+        settings = settings_type.read(arguments, os.environ)
+        configure_logs(name, settings.log_level)
+        log(_logger, logging.INFO, "settings", **settings.describe())
+        asyncio.run(_run(settings, build, register))
+    except ConfigurationError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 2
+    return 0
+
+
+async def _run(
+    settings: S,
+    build: Callable[[S, Telemetry], T],
+    register: Callable[[T, aio.Server], None],
+) -> None:
+    telemetry = Telemetry()
+    server = Server(settings, build(settings, telemetry), register, telemetry)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await server.start()
+    log(_logger, logging.INFO, "serving", port=server.port, metrics_port=server.metrics_port)
+    await stopping.wait()
+    log(_logger, logging.INFO, "draining")
+    await server.stop()
+    log(_logger, logging.INFO, "stopped")

@@ -1,0 +1,149 @@
+"""Settings from flags and environment, as one frozen dataclass per service.
+
+A setting `max_positions` of the encoder is the flag `--max-positions` and the environment variable
+`SPLITFORMER_ENCODER_MAX_POSITIONS`; flags win. Unknown names and malformed values are refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, get_type_hints
+
+from splitformer.errors import ConfigurationError
+
+_BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, **_BINARY_UNITS}
+
+
+def setting(
+    default: Any, explanation: str, *, at_least: float | None = None, size: bool = False
+) -> Any:
+    """Declare a setting.
+
+    Args:
+        default: Its value if neither flag nor environment gives one.
+        explanation: One line for `--help` and the documentation, with the unit.
+        at_least: Smallest number allowed.
+        size: A number of bytes, which may be written as `512MiB`.
+    """
+    metadata = {"explanation": explanation, "at_least": at_least, "size": size}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings that both services have.
+
+    Raises:
+        ConfigurationError: A value breaks its rule.
+    """
+
+    prefix: ClassVar[str] = "SPLITFORMER_"
+
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
+    port: int = setting(0, "Port of the gRPC server; 0 takes a free one.", at_least=0)
+    metrics_port: int = setting(0, "Port of the /metrics page; 0 takes a free one.", at_least=0)
+    model: str = setting("", "Model folder; empty: the embedded model.")
+    threads: int = setting(1, "Threads for the arithmetic.", at_least=1)
+    max_message_bytes: int = setting(
+        64 * 2**20, "Largest gRPC message accepted, in bytes.", at_least=2**16, size=True
+    )
+    drain_seconds: float = setting(
+        30.0, "Longest wait for running calls after SIGTERM, in seconds.", at_least=0
+    )
+    log_level: str = setting("info", "Least severe log lines: debug, info, warning or error.")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            least, value = field.metadata["at_least"], getattr(self, field.name)
+            if least is not None and not value >= least:
+                raise ConfigurationError(f"{field.name}: must be at least {least}, got {value!r}")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ConfigurationError(
+                "log_level: must be debug, info, warning or error, got " + repr(self.log_level)
+            )
+
+    @classmethod
+    def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
+        """Read flags and environment variables.
+
+        Raises:
+            ConfigurationError: A name is unknown or a value malformed.
+        """
+        given = {**_from_environment(cls, environment), **_from_flags(cls, arguments)}
+        hints = get_type_hints(cls)
+        values = {
+            field.name: _parse(source, text, hints[field.name], field.metadata["size"])
+            for field in dataclasses.fields(cls)
+            if field.name in given
+            for source, text in [given[field.name]]
+        }
+        return cls(**values)
+
+    def describe(self) -> dict[str, Any]:
+        """Return all settings as JSON-ready values, to be printed at start."""
+        return dataclasses.asdict(self)
+
+
+def _from_environment(
+    cls: type[Settings], environment: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
+    """Map field names to (variable, text); refuse variables with our prefix that name no field."""
+    known = {cls.prefix + field.name.upper(): field.name for field in dataclasses.fields(cls)}
+    ours = {name: text for name, text in environment.items() if name.startswith(cls.prefix)}
+    if unknown := sorted(ours.keys() - known.keys()):
+        raise ConfigurationError(f"{unknown[0]}: no such setting; known: {', '.join(known)}")
+    return {known[name]: (name, text) for name, text in ours.items()}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise ConfigurationError(message)
+
+
+def _from_flags(cls: type[Settings], arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Map field names to (flag, text)."""
+    parser = _Parser(description=cls.__doc__, allow_abbrev=False)
+    for field in dataclasses.fields(cls):
+        explanation = f"{field.metadata['explanation']} Default: {field.default!r}."
+        parser.add_argument(_flag(field.name), help=explanation.replace("%", "%%"), metavar="VALUE")
+    given = vars(parser.parse_args(arguments))
+    return {name: (_flag(name), text) for name, text in given.items() if text is not None}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _parse(source: str, text: str, kind: Any, size: bool) -> Any:
+    parsers: dict[Any, Callable[[str], Any]] = {
+        str: str,
+        int: parse_size if size else int,
+        float: float,
+        bool: _parse_bool,
+        tuple[str, ...]: lambda value: tuple(p.strip() for p in value.split(",") if p.strip()),
+    }
+    name = getattr(kind, "__name__", "list")
+    try:
+        return parsers[kind](text)
+    except ValueError as error:
+        raise ConfigurationError(f"{source}: must be a valid {name}, got {text!r}") from error
+
+
+def _parse_bool(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise ValueError(text)
+    return values[text.lower()]
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes such as `1048576`, `512MiB` or `2 GB`; ValueError if it is none."""
+    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise ValueError(text)
+    return int(match[1]) * _UNITS[match[2].upper()]

@@ -1,0 +1,256 @@
+"""Between protobuf messages and what the rest of the code works with: numpy arrays and exceptions.
+
+Arrays are float32 in memory everywhere; `pack` rounds them to a wire type and `unpack` brings them
+back. A memory is rounded once, by its encoder, so `unpack(pack(x))` of such an array is the
+identity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from splitformer.errors import (
+    ERRORS_BY_CODE,
+    Code,
+    DataLossError,
+    InvalidArgumentError,
+    SplitformerError,
+    Violation,
+)
+from splitformer.v1 import tensor_pb2
+
+FloatArray = npt.NDArray[np.float32]
+Buffer = bytes | bytearray | memoryview
+
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata under which gRPC carries a serialised google.rpc.Status."""
+
+ERROR_DOMAIN = "splitformer"
+"""`domain` of every ErrorInfo of ours."""
+
+_ELEMENT_TYPES: dict[int, np.dtype[Any]] = {
+    tensor_pb2.DATA_TYPE_F32: np.dtype("<f4"),
+    tensor_pb2.DATA_TYPE_F16: np.dtype("<f2"),
+    tensor_pb2.DATA_TYPE_BF16: np.dtype("<u2"),
+    tensor_pb2.DATA_TYPE_I8: np.dtype("i1"),
+}
+
+DTYPE_NAMES = {
+    "f32": tensor_pb2.DATA_TYPE_F32,
+    "f16": tensor_pb2.DATA_TYPE_F16,
+    "bf16": tensor_pb2.DATA_TYPE_BF16,
+    "i8": tensor_pb2.DATA_TYPE_I8,
+}
+"""Wire types by the names that settings and documents use."""
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def checked_shape(dtype: int, shape: Sequence[int], field: str) -> tuple[int, ...]:
+    """Return `shape` if it and `dtype` describe an array; the error names `field`."""
+    if dtype not in _ELEMENT_TYPES:
+        raise InvalidArgumentError.of(
+            f"{field}.dtype", f"must be one of {sorted(DTYPE_NAMES)}", dtype, reason="BAD_DTYPE"
+        )
+    if not shape or any(axis < 1 for axis in shape):
+        raise InvalidArgumentError.of(
+            f"{field}.shape", "needs axes of at least 1", list(shape), reason="BAD_SHAPE"
+        )
+    return tuple(shape)
+
+
+def packed_bytes(dtype: int, shape: Sequence[int]) -> int:
+    """Bytes that `pack` makes of an array: the elements, and for I8 a f32 scale per row."""
+    elements = math.prod(shape) * _ELEMENT_TYPES[dtype].itemsize
+    scales = math.prod(shape[:-1]) * 4 if dtype == tensor_pb2.DATA_TYPE_I8 else 0
+    return elements + scales
+
+
+def pack(array: FloatArray, dtype: int) -> bytes:
+    """Round a float32 array to a wire type; I8 elements are followed by their rows' scales."""
+    if dtype == tensor_pb2.DATA_TYPE_BF16:
+        return _to_bfloat16(array).tobytes()
+    if dtype == tensor_pb2.DATA_TYPE_I8:
+        scales = np.maximum(np.abs(array).max(axis=-1, keepdims=True), np.float32(1e-30)) / 127
+        elements = np.rint(array / scales).astype(np.int8)
+        return bytes(elements.tobytes() + scales.astype("<f4").tobytes())
+    rounded: bytes = array.astype(_ELEMENT_TYPES[dtype]).tobytes()
+    return rounded
+
+
+def unpack(data: Buffer, dtype: int, shape: Sequence[int], field: str = "tensor") -> FloatArray:
+    """Read what `pack` wrote, as float32 of the given shape; the error names `field`."""
+    shape = checked_shape(dtype, shape, field)
+    if len(data) != packed_bytes(dtype, shape):
+        raise InvalidArgumentError.of(
+            f"{field}.data",
+            f"must hold {packed_bytes(dtype, shape)} bytes for shape {list(shape)}",
+            len(data),
+            reason="BAD_SIZE",
+        )
+    count = math.prod(shape)
+    elements = np.frombuffer(data, _ELEMENT_TYPES[dtype], count).reshape(shape)
+    if dtype == tensor_pb2.DATA_TYPE_BF16:
+        return (elements.astype(np.uint32) << 16).view(np.float32)
+    if dtype == tensor_pb2.DATA_TYPE_I8:
+        scales = np.frombuffer(data, "<f4", offset=count).reshape(*shape[:-1], 1)
+        elements = elements * scales
+    values: FloatArray = elements.astype(np.float32)
+    return values
+
+
+def _to_bfloat16(array: FloatArray) -> npt.NDArray[np.uint16]:
+    """Round to the upper half of each float32, to nearest, ties to even."""
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))
+    return (rounded >> 16).astype("<u2")
+
+
+def tensor_message(data: bytes, dtype: int, shape: Sequence[int]) -> tensor_pb2.Tensor:
+    """Wrap packed bytes as a Tensor, moving I8 scales into their own field."""
+    count = math.prod(shape) * _ELEMENT_TYPES[dtype].itemsize
+    return tensor_pb2.Tensor(
+        dtype=tensor_pb2.DataType.ValueType(dtype),
+        shape=shape,
+        data=data[:count],
+        scales=np.frombuffer(data, "<f4", offset=count).tolist(),
+    )
+
+
+def tensor_bytes(tensor: tensor_pb2.Tensor, field: str = "tensor") -> bytes:
+    """Return a Tensor's packed bytes once type, shape and size are checked; `field` as above."""
+    shape = checked_shape(tensor.dtype, tensor.shape, field)
+    data = tensor.data + np.asarray(tensor.scales, "<f4").tobytes()
+    unpack(data, tensor.dtype, shape, field)
+    return data
+
+
+# --- chunks ---------------------------------------------------------------------------------------
+
+
+def chunks_of(data: Buffer, chunk_bytes: int) -> Iterator[tensor_pb2.MemoryChunk]:
+    """Cut packed bytes into checksummed chunks of at most `chunk_bytes`."""
+    view = memoryview(data)
+    for offset in range(0, len(view), chunk_bytes):
+        piece = bytes(view[offset : offset + chunk_bytes])
+        yield tensor_pb2.MemoryChunk(offset=offset, data=piece, crc32c=google_crc32c.value(piece))
+
+
+class ChunkAssembler:
+    """Puts chunks back together in one buffer allocated beforehand.
+
+    Args:
+        total_bytes: What the header's type and shape promise.
+    """
+
+    def __init__(self, total_bytes: int) -> None:
+        self._buffer = bytearray(total_bytes)
+        self._filled = 0
+
+    def add(self, chunk: tensor_pb2.MemoryChunk) -> None:
+        """Check and copy the next chunk.
+
+        Raises:
+            InvalidArgumentError: CHUNK_OUT_OF_ORDER or CHUNK_TOO_LONG.
+            DataLossError: CORRUPT_CHUNK, the checksum does not match.
+        """
+        if chunk.offset != self._filled:
+            raise InvalidArgumentError.of(
+                "chunk.offset", f"must be {self._filled}", chunk.offset, reason="CHUNK_OUT_OF_ORDER"
+            )
+        end = self._filled + len(chunk.data)
+        if end > len(self._buffer) or not chunk.data:
+            raise InvalidArgumentError.of(
+                "chunk.data",
+                f"must hold 1 to {len(self._buffer) - self._filled} bytes",
+                len(chunk.data),
+                reason="CHUNK_TOO_LONG" if chunk.data else "CHUNK_EMPTY",
+            )
+        if google_crc32c.value(chunk.data) != chunk.crc32c:
+            raise DataLossError(
+                f"chunk.crc32c: does not match the data at offset {chunk.offset},"
+                f" got {chunk.crc32c:#010x}"
+            )
+        self._buffer[self._filled : end] = chunk.data
+        self._filled = end
+
+    def finish(self) -> bytearray:
+        """Return the whole; DataLossError MEMORY_TRUNCATED if bytes are missing."""
+        if self._filled != len(self._buffer):
+            raise DataLossError(
+                f"chunk: the stream ended after {self._filled} of {len(self._buffer)} bytes",
+                reason="MEMORY_TRUNCATED",
+            )
+        return self._buffer
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def status_of(error: SplitformerError) -> status_pb2.Status:
+    """Put an exception into a google.rpc.Status with ErrorInfo and what else it carries."""
+    details = [
+        error_details_pb2.ErrorInfo(
+            reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
+        )
+    ]
+    packed = [_any(detail) for detail in details]
+    if error.violations:
+        packed.append(_any(_bad_request(error.violations)))
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        packed.append(_any(error_details_pb2.RetryInfo(retry_delay=delay)))
+    return status_pb2.Status(code=error.code, message=error.message, details=packed)
+
+
+def error_of(code: int, message: str, details: bytes | None = None) -> SplitformerError:
+    """Rebuild the exception from a gRPC status.
+
+    Args:
+        code: Number of the status code.
+        message: Its details string.
+        details: Value of the `grpc-status-details-bin` trailer, if there was one.
+    """
+    kind = ERRORS_BY_CODE.get(Code(code), SplitformerError)
+    info, bad, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
+    for detail in status_pb2.Status.FromString(details or b"").details:
+        for message_type in (info, bad, retry):
+            detail.Unpack(message_type)  # does nothing if it is of another type
+    return kind(
+        message,
+        reason=info.reason or None,
+        violations=tuple(Violation(v.field, v.description) for v in bad.field_violations),
+        retry_after=retry.retry_delay.ToNanoseconds() / 1e9
+        if retry.HasField("retry_delay")
+        else None,
+        metadata=dict(info.metadata),
+    )
+
+
+def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
+    return error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+            for v in violations
+        ]
+    )
+
+
+def _any(message: Any) -> any_pb2.Any:
+    wrapped = any_pb2.Any()
+    wrapped.Pack(message)
+    return wrapped

@@ -1,0 +1,53 @@
+"""Fixtures: a tiny model, real servers over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from decoder_service.service import DecoderService
+from encoder_service.service import EncoderService
+from tests.support.checkpoints import make_checkpoint
+from tests.support.servers import Running, ServerThread
+
+
+@dataclass(frozen=True)
+class Services:
+    """Both services over one tiny model."""
+
+    encoder: Running[EncoderService]
+    decoder: Running[DecoderService]
+    model: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny seeded model's folder."""
+    return make_checkpoint(tmp_path_factory.mktemp("model") / "tiny", seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model of the same shape."""
+    return make_checkpoint(tmp_path_factory.mktemp("model") / "other", seed=1)
+
+
+@pytest.fixture(scope="session")
+def services(tiny_model: Path) -> Iterator[Services]:
+    """Both services with default settings, shared by all tests that leave them as they found them."""
+    thread = ServerThread()
+    encoder = thread.start_encoder(tiny_model)
+    decoder = thread.start_decoder(tiny_model, encoder)
+    yield Services(encoder, decoder, tiny_model)
+    thread.close()
+
+
+@pytest.fixture
+def servers() -> Iterator[ServerThread]:
+    """Starts servers with settings of the test's own; all are stopped at its end."""
+    thread = ServerThread()
+    yield thread
+    thread.close()

@@ -1,0 +1,148 @@
+"""Export round trip, translation, evaluation and the card, on a tiny model and tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from splitformer.model import Transformer, TransformerConfig
+from splitformer.model.checkpoint import Checkpoint, save_checkpoint
+from training.card import model_card
+from training.corpus import Example
+from training.evaluate import chrf_probe, evaluate
+from training.export import describe
+from training.fetch import Package, read_manifest, write_manifest
+from training.recipe import LANGUAGES, Genre
+from training.results import read_sentences, write_results
+from training.tokenizer import Tokenizer, TokenizerSettings, language_ids, train_tokenizer
+from training.translate import translate
+
+TEXTS = [
+    "Open the file and close the window.",
+    "ファイルを開いて、ウィンドウを閉じます。",
+    "Öffnen Sie die Datei und schließen Sie das Fenster.",
+    "打开文件并关闭窗口。",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    train_tokenizer(TEXTS * 20, path, TokenizerSettings(pieces=320, coverage=1.0, sentences=1000))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_file: Path) -> Tokenizer:
+    return Tokenizer(tokenizer_file)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer) -> Transformer:
+    torch.manual_seed(1)
+    size = len(tokenizer)
+    return Transformer(
+        TransformerConfig(
+            source_vocabulary_size=size,
+            target_vocabulary_size=size,
+            d_model=16,
+            heads=2,
+            encoder_layers=1,
+            decoder_layers=1,
+            d_feed_forward=32,
+            max_positions=48,
+            norm="pre",
+        )
+    ).eval()
+
+
+def test_tokenizer_keeps_text_as_it_is(tokenizer: Tokenizer) -> None:
+    text = "（全角）！ <ja> 😀"
+    (pieces,) = tokenizer.encode([text])
+    assert tokenizer.decode(pieces) == text
+    assert not set(pieces) & {0, 1, 2, *language_ids().values()}
+    assert language_ids() == {"ja": 3, "de": 4, "fr": 5, "es": 6, "zh_CN": 7}
+
+
+def test_export_round_trip(
+    tmp_path: Path, model: Transformer, tokenizer: Tokenizer, tokenizer_file: Path
+) -> None:
+    save_checkpoint(tmp_path, model, describe(model, "tiny"), tokenizer_file)
+    checkpoint = Checkpoint(tmp_path)
+    assert dict(checkpoint.description.target_languages) == language_ids()
+    assert checkpoint.description.architecture == model.config
+    loaded = checkpoint.load().state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded[name], tensor.half().float()), name
+    assert translate(checkpoint.load(), tokenizer, TEXTS[:1], "ja")
+
+
+def test_translation_does_not_depend_on_the_batch(model: Transformer, tokenizer: Tokenizer) -> None:
+    texts = [TEXTS[0], "Open", "close the window", "x" * 200]
+    together = translate(model, tokenizer, texts, "de")
+    assert together == [translate(model, tokenizer, [text], "de")[0] for text in texts]
+    with pytest.raises(ValueError, match="language: must be one of ja, de, fr, es, zh_CN"):
+        translate(model, tokenizer, texts, "it")
+
+
+@pytest.fixture
+def results(model: Transformer, tokenizer: Tokenizer) -> dict[str, Any]:
+    translations = dict(
+        zip(LANGUAGES, [TEXTS[1], TEXTS[2], "Ouvrir", "Abrir", TEXTS[3]], strict=True)
+    )
+    found = [
+        Example(TEXTS[0], "gimp", Genre.INTERFACE, translations),
+        Example("Open", "libreoffice-help", Genre.HELP, {"de": "Öffnen", "ja": "開く"}),
+    ]
+    assert chrf_probe(tokenizer, found, 5)(model).keys() == set(LANGUAGES)
+    scores = evaluate(model, tokenizer, found)
+    assert scores["de"].overall.strings == 2
+    assert scores["fr"].by_source.keys() == {"gimp"}
+    facts = {
+        "parameters": 8_300_000,
+        "weight_bytes": 17_000_000,
+        "steps": 10,
+        "seconds": 5400.0,
+        "tokens": 20_000_000,
+        "strings": {"training": 130_000, "validation": 1800, "test": 1900},
+        "pairs": dict.fromkeys(LANGUAGES, 90_000),
+        "target_tokens": 10_000_000,
+    }
+    sample = {"en": "This is a <b>pen</b>."} | dict.fromkeys(LANGUAGES, "%s <b>x</b>")
+    test = {
+        language: {
+            "overall": vars_of(result.overall),
+            "by_source": {name: vars_of(score) for name, score in result.by_source.items()},
+            "chrf_signature": result.chrf_signature,
+            "bleu_signature": result.bleu_signature,
+        }
+        for language, result in scores.items()
+    }
+    return {"facts": facts, "test": test, "samples": [sample] * 12}
+
+
+def vars_of(score: object) -> dict[str, Any]:
+    return {name: getattr(score, name) for name in ("strings", "chrf", "bleu")}
+
+
+def test_card_is_made_of_measured_results(tmp_path: Path, results: dict[str, Any]) -> None:
+    write_results(results, tmp_path / "logs" / "results.json")
+    again = json.loads((tmp_path / "logs" / "results.json").read_text(encoding="utf-8"))
+    packages = [Package("gimp-data", "2.10", "ab" * 32, 5, "gimp", "GPL-3.0-or-later")]
+    write_manifest(packages, tmp_path / "sources.json")
+    card = model_card(again, read_manifest(tmp_path / "sources.json"))
+    assert "| gimp | GPL-3.0-or-later | gimp-data 2.10 |" in card
+    assert card.count("**`This is a <b>pen</b>.`**") == 10
+    assert f"| German | 2 | {results['test']['de']['overall']['chrf']:.1f} |" in card
+    assert results["test"]["ja"]["bleu_signature"] in card
+    assert card == model_card(results, packages)
+
+
+def test_sentences_are_lines(tmp_path: Path) -> None:
+    path = tmp_path / "sentences.txt"
+    path.write_text("This is a pen.\n\nOpen the file.\n", encoding="utf-8")
+    assert read_sentences(path) == ["This is a pen.", "Open the file."]
