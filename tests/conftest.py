@@ -37,7 +37,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def services(tiny_model: Path) -> Iterator[Services]:
-    """Both services with default settings, shared by all tests that leave them as they found them."""
+    """Both services with default settings, shared by tests that leave them as they were."""
     thread = ServerThread()
     encoder = thread.start_encoder(tiny_model)
     decoder = thread.start_decoder(tiny_model, encoder)

@@ -1,8 +1,8 @@
-"""The demo behind `make demo`: one sentence, encoded once, decoded into five languages at the same time.
+"""The demo behind `make demo`: one sentence, encoded once, decoded into five languages at a time.
 
-Starts both services with the embedded model, translates over gRPC and streams the tokens; then shows,
-from the services' own metrics, that one memory fed five decodings. On a terminal the lines grow token
-by token; elsewhere each language is printed on one line when it is complete.
+Starts both services with the embedded model, translates over gRPC and streams the tokens; then
+shows, from the services' own metrics, that one memory fed five decodings. On a terminal the lines
+grow token by token; elsewhere each language has one line, printed when it is complete.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from splitformer_client import Client, End, SplitformerError, Token, connect
 
 from splitformer.serving.local import LocalServices, Ports, StartError
-from splitformer_client import Client, End, SplitformerError, Token, connect
 
 SENTENCE = "Do you want to delete the selected files?"
 LANGUAGES = ("ja", "de", "fr", "es", "zh_CN")

@@ -1,4 +1,4 @@
-"""What happens around every RPC: request id, counting, timing, logging, exceptions to statuses.
+"""What happens around our RPCs: request id, counting, timing, logging, exceptions to statuses.
 
 Servicers raise the exceptions of `splitformer.errors` and nothing else; this is the only place
 where they become statuses. A fault of ours becomes INTERNAL with the request id, and the log has
@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -34,6 +34,7 @@ REQUEST_ID_KEY = "splitformer-request-id"
 """Metadata with the caller's id for a request; we make one up if there is none."""
 
 _OURS = "splitformer."
+_LONGEST_REQUEST_ID = 128
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _logger = logging.getLogger("splitformer.rpc")
 
@@ -55,11 +56,11 @@ class _Call:
 
 
 class RpcInterceptor(aio.ServerInterceptor):
-    """Wraps every handler.
+    """Wraps every handler of our services; health and reflection are left alone.
 
     Attributes:
-        ready: False until warm-up is done; until then our services answer UNAVAILABLE.
-        in_flight: RPCs of our services that are running.
+        ready: False until warm-up is done; until then every RPC is UNAVAILABLE.
+        in_flight: RPCs that are running.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -76,11 +77,12 @@ class RpcInterceptor(aio.ServerInterceptor):
     ) -> Any:
         """Return the handler with everything around it; None where there is no such method."""
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
         _, service, method = handler_call_details.method.split("/")
+        if handler is None or not service.startswith(_OURS):
+            return handler
         metadata = dict(handler_call_details.invocation_metadata or ())
-        request_id = str(metadata.get(REQUEST_ID_KEY) or uuid.uuid4().hex)
+        given = str(metadata.get(REQUEST_ID_KEY, ""))
+        request_id = given[:_LONGEST_REQUEST_ID] or uuid.uuid4().hex
         return self._wrap(handler, lambda: _Call(service, method, request_id))
 
     def _wrap(self, handler: Any, new_call: Callable[[], _Call]) -> Any:
@@ -108,9 +110,11 @@ class RpcInterceptor(aio.ServerInterceptor):
             call = new_call()
             async with self._around(call, context):
                 sent = self._telemetry.sent.labels(*call.labels)
-                async for response in inner(self._counted(request, handler, call), context):
-                    yield response
-                    sent.inc()
+                counted = self._counted(request, handler, call)
+                async with aclosing(inner(counted, context)) as responses:
+                    async for response in responses:
+                        yield response
+                        sent.inc()
 
         return behaviour
 
@@ -125,41 +129,32 @@ class RpcInterceptor(aio.ServerInterceptor):
     async def _around(
         self, call: _Call, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
-        ours = call.service.startswith(_OURS)
         self._telemetry.started.labels(*call.labels).inc()
-        self.in_flight += ours
+        self.in_flight += 1
         try:
-            if ours and not self.ready:
+            if not self.ready:
                 raise UnavailableError(
                     "the service is still starting", reason="NOT_READY", retry_after=1.0
                 )
             yield
-        except SplitformerError as error:
-            await _abort(call, context, error)
-        except NotImplementedError:
-            message = f"{call.method}: is not offered by this version"
-            await _abort(call, context, UnimplementedError(message))
         except (asyncio.CancelledError, GeneratorExit):
             remaining = context.time_remaining()
             late = remaining is not None and remaining <= 0  # type: ignore[redundant-expr]
             call.code = Code.DEADLINE_EXCEEDED if late else Code.CANCELLED
             raise
-        except Exception:
-            log(_logger, logging.ERROR, "fault", request_id=call.request_id, method=call.method)
-            _logger.exception("fault in %s, request %s", call.method, call.request_id)
-            message = f"internal fault; the log has it under request id {call.request_id}"
-            await _abort(call, context, InternalError(message))
+        except Exception as error:
+            await _abort(call, context, _for_caller(call, context, error))
         finally:
-            self.in_flight -= ours
-            self._ended(call, ours)
+            self.in_flight -= 1
+            self._ended(call)
 
-    def _ended(self, call: _Call, ours: bool) -> None:
+    def _ended(self, call: _Call) -> None:
         seconds = time.perf_counter() - call.started
         self._telemetry.handling_seconds.labels(*call.labels).observe(seconds)
         self._telemetry.handled.labels(*call.labels, call.code.name, call.reason).inc()
         log(
             _logger,
-            logging.INFO if ours else logging.DEBUG,
+            logging.INFO,
             "rpc",
             method=call.method,
             request_id=call.request_id,
@@ -173,6 +168,20 @@ async def _counting(requests: Any, count: Callable[[], None]) -> AsyncIterator[A
     async for request in requests:
         count()
         yield request
+
+
+def _for_caller(
+    call: _Call, context: aio.ServicerContext[Any, Any], error: Exception
+) -> SplitformerError:
+    """Return what the caller is told; a fault of ours is logged and told by request id only."""
+    if isinstance(error, SplitformerError) and not isinstance(error, InternalError):
+        return error
+    if isinstance(error, NotImplementedError) and context.code() == grpc.StatusCode.UNIMPLEMENTED:
+        return UnimplementedError(f"{call.method}: is not offered by this version")
+    fields = {"request_id": call.request_id, "method": call.method, "fault": type(error).__name__}
+    traceback = None if isinstance(error, InternalError) else error  # engines log their own
+    _logger.error("fault", exc_info=traceback, extra={"fields": fields})
+    return InternalError(f"internal fault; the log has it under request id {call.request_id}")
 
 
 async def _abort(

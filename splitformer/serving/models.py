@@ -8,7 +8,7 @@ from torch import nn
 
 import splitformer
 from splitformer import wire
-from splitformer.errors import ConfigurationError, InvalidArgumentError, NotFoundError
+from splitformer.errors import ConfigurationError, InvalidArgumentError, NotFoundError, shown
 from splitformer.model.checkpoint import FAMILY, Checkpoint
 from splitformer.v1 import model_pb2, tensor_pb2
 
@@ -25,7 +25,7 @@ def open_checkpoint(folder: str) -> Checkpoint:
         ConfigurationError: There is no usable model.
     """
     if folder:
-        return Checkpoint(Path(folder))
+        return _open(Path(folder))
     try:
         import splitformer_models  # noqa: PLC0415 (its own distribution; not needed with a folder)
     except ImportError as error:
@@ -34,9 +34,17 @@ def open_checkpoint(folder: str) -> Checkpoint:
             " (pip install splitformer-models)"
         ) from error
     try:
-        return Checkpoint(splitformer_models.model_path())
+        folder_of_ours = splitformer_models.model_path()
     except ValueError as error:
         raise ConfigurationError(f"model: the embedded model is not usable: {error}") from error
+    return _open(folder_of_ours)
+
+
+def _open(folder: Path) -> Checkpoint:
+    try:
+        return Checkpoint(folder)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"model: {str(folder)!r} is no usable model: {error}") from error
 
 
 def memory_dtype(name: str) -> tensor_pb2.DataType.ValueType:
@@ -58,7 +66,7 @@ def check_model_name(requested: str, served: str) -> None:
     """Accept the empty name and the one served; NotFoundError MODEL_NOT_FOUND otherwise."""
     if requested not in ("", served):
         raise NotFoundError(
-            f"model: must be one that is loaded ({served!r}), got {requested!r}",
+            f"model: must be one that is loaded ({served!r}), got {shown(requested)}",
             reason="MODEL_NOT_FOUND",
         )
 

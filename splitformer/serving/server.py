@@ -45,7 +45,7 @@ class Service(Protocol):
         """True while work that was taken is unfinished."""
 
     async def close(self) -> None:
-        """Let everything go."""
+        """Fail what is unfinished with UNAVAILABLE and let everything go."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -102,15 +102,18 @@ class Server:
         await self._report(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
-        """Refuse new work, let running work finish for `drain_seconds` at most, then stop."""
+        """Refuse new work, let running work finish for `drain_seconds` at most, then stop.
+
+        What is unfinished then is failed with a reply.
+        """
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._service.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds):
                 while self._interceptor.in_flight or self._service.busy:  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_SECONDS)
-        await self._stop_listening()
         await self._service.close()
+        await self._stop_listening()
 
     async def _stop_listening(self) -> None:
         await self._server.stop(_STOP_SECONDS)
@@ -137,16 +140,21 @@ class Server:
 
     def _listen(self, server: aio.Server) -> None:
         host, port = self._settings.host, self._settings.port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = server.add_insecure_port(f"{host}:{port}")
+            self.port = server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ConfigurationError(f"port: cannot listen on {host}:{port}: {error}") from error
+            raise ConfigurationError(
+                f"port: cannot listen on {address}; is it in use? Choose another, or 0 for a free"
+                " one"
+            ) from error
         metrics_port = self._settings.metrics_port
         try:
             self._metrics = MetricsPage(self._telemetry, host, metrics_port)
         except OSError as error:
             raise ConfigurationError(
-                f"metrics_port: cannot listen on {host}:{metrics_port}: {error}"
+                f"metrics_port: cannot listen on {host}:{metrics_port}: {error}; choose another,"
+                " or 0 for a free one"
             ) from error
 
     async def _report(self, status: int) -> None:
@@ -171,7 +179,7 @@ def main(
         log(_logger, logging.INFO, "settings", **settings.describe())
         asyncio.run(_run(settings, build, register))
     except ConfigurationError as error:
-        sys.stderr.write(f"{name}: {error}\n")
+        sys.stderr.write(f"{name}: {' '.join(str(error).split())}\n")
         return 2
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,12 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, **_BINARY_UNITS}
 
 
 def setting(
-    default: Any, explanation: str, *, at_least: float | None = None, size: bool = False
+    default: Any,
+    explanation: str,
+    *,
+    at_least: float | None = None,
+    at_most: float = math.inf,
+    size: bool = False,
 ) -> Any:
     """Declare a setting.
 
@@ -28,10 +34,21 @@ def setting(
         default: Its value if neither flag nor environment gives one.
         explanation: One line for `--help` and the documentation, with the unit.
         at_least: Smallest number allowed.
+        at_most: Largest number allowed; infinity itself never is.
         size: A number of bytes, which may be written as `512MiB`.
     """
-    metadata = {"explanation": explanation, "at_least": at_least, "size": size}
+    metadata = {
+        "explanation": explanation,
+        "at_least": at_least,
+        "at_most": at_most,
+        "size": size,
+    }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def port_setting(default: int, explanation: str) -> Any:
+    """Declare a setting that is a port."""
+    return setting(default, explanation, at_least=0, at_most=65535)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +62,8 @@ class Settings:
     prefix: ClassVar[str] = "SPLITFORMER_"
 
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
-    port: int = setting(0, "Port of the gRPC server; 0 takes a free one.", at_least=0)
-    metrics_port: int = setting(0, "Port of the /metrics page; 0 takes a free one.", at_least=0)
+    port: int = port_setting(0, "Port of the gRPC server; 0 takes a free one.")
+    metrics_port: int = port_setting(0, "Port of the /metrics page; 0 takes a free one.")
     model: str = setting("", "Model folder; empty: the embedded model.")
     threads: int = setting(1, "Threads for the arithmetic.", at_least=1)
     max_message_bytes: int = setting(
@@ -59,9 +76,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            least, value = field.metadata["at_least"], getattr(self, field.name)
-            if least is not None and not value >= least:
-                raise ConfigurationError(f"{field.name}: must be at least {least}, got {value!r}")
+            _check_range(field, getattr(self, field.name))
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigurationError(
                 "log_level: must be debug, info, warning or error, got " + repr(self.log_level)
@@ -89,6 +104,14 @@ class Settings:
         return dataclasses.asdict(self)
 
 
+def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
+    least, most = field.metadata["at_least"], field.metadata["at_most"]
+    if least is None or (least <= value <= most and value != math.inf):
+        return
+    rule = f"at least {least}" if most == math.inf else f"{least} to {most}"
+    raise ConfigurationError(f"{field.name}: must be finite and {rule}, got {value!r}")
+
+
 def _from_environment(
     cls: type[Settings], environment: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
@@ -102,7 +125,7 @@ def _from_environment(
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
-        raise ConfigurationError(message)
+        raise ConfigurationError(f"{message}; --help lists all settings")
 
 
 def _from_flags(cls: type[Settings], arguments: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -43,12 +43,13 @@ def reference() -> MarianMTModel:
         eos_token_id=EOS,
         decoder_start_token_id=START,
         forced_eos_token_id=None,
-        init_std=0.3,
+        init_std=0.1,
     )
     model = MarianMTModel(config).eval()
     with torch.no_grad():
-        model.final_logits_bias.normal_(generator=torch.Generator().manual_seed(3))
-        model.model.shared.weight.mul_(0.2)  # or the tied output would only echo the last token
+        model.final_logits_bias.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
+        # With tied weights a random model only echoes its last token; turned round, it does not.
+        model.model.decoder.layers[-1].final_layer_norm.weight.neg_()
     return model
 
 
@@ -109,9 +110,7 @@ def test_encoder_output(reference: MarianMTModel, ours: Transformer) -> None:
 def test_logits(reference: MarianMTModel, ours: Transformer) -> None:
     source, lengths, mask = padded()
     target = torch.randint(0, VOCABULARY, (3, 9))
-    expected = reference(
-        input_ids=source, attention_mask=mask, decoder_input_ids=target
-    ).logits
+    expected = reference(input_ids=source, attention_mask=mask, decoder_input_ids=target).logits
     torch.testing.assert_close(ours(source, lengths, target), expected, atol=2e-5, rtol=1e-5)
 
 

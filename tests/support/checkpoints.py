@@ -63,13 +63,13 @@ def tiny_config(vocabulary: int, **changes: object) -> TransformerConfig:
     return TransformerConfig.from_dict(values | changes)
 
 
-def make_checkpoint(folder: Path, seed: int = 0) -> Path:
+def make_checkpoint(folder: Path, seed: int = 0, **changes: object) -> Path:
     """Write a tiny random model; its embeddings are stretched so that its targets vary."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = folder / "tokenizer.model"
     vocabulary = train_tokenizer(tokenizer)
     torch.manual_seed(seed)
-    model = Transformer(tiny_config(vocabulary, tie_output=False))
+    model = Transformer(tiny_config(vocabulary, tie_output=False, **changes))
     with torch.no_grad():
         model.decoder.output.weight.mul_(8)
     description = Description(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -76,10 +76,10 @@ class FakeEncoder(EncoderServiceServicer):
 
     async def Encode(self, request: Any, context: Context) -> Any:
         self.recorded.note("Encode", request, context)
+        number = str(len(self.recorded.requests("Encode")))
         await asyncio.sleep(self.delay)
         if self.failures:
             await abort(context, self.failures.pop(0))
-        number = str(len(self.recorded.requests("Encode")))
         header = tensor_pb2.MemoryHeader(
             kind=tensor_pb2.MEMORY_KIND_SEQUENCE,
             model=self.name,
@@ -216,5 +216,3 @@ async def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> Non
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "it never came true"
         await asyncio.sleep(0.005)
-
-

@@ -9,16 +9,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from decoder_service.servicer import register as register_decoder
 from decoder_service.service import DecoderService
+from decoder_service.servicer import register as register_decoder
 from decoder_service.settings import DecoderSettings
-from encoder_service.servicer import register as register_encoder
 from encoder_service.service import EncoderService
+from encoder_service.servicer import register as register_encoder
 from encoder_service.settings import EncoderSettings
 from splitformer.serving.server import Server
 from splitformer.serving.telemetry import Telemetry
 
-S = TypeVar("S", EncoderService, DecoderService)
+S = TypeVar("S", bound=EncoderService | DecoderService)
 R = TypeVar("R")
 
 

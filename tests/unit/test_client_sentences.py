@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, strategies as st
-
 from splitformer_client.sentences import Sentence, separator_in, split
 
 

@@ -1,0 +1,131 @@
+"""Checkpoints: halves load alone, fingerprints tell models apart, damage gets a reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from splitformer.errors import ConfigurationError
+from splitformer.model import Transformer
+from splitformer.model.checkpoint import Checkpoint, save_checkpoint
+from tests.support.checkpoints import make_checkpoint, tiny_config
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "copy"))
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@torch.inference_mode()
+def test_the_halves_together_are_the_whole(tiny_model: Path) -> None:
+    checkpoint = Checkpoint(tiny_model)
+    encoder, decoder, whole = (
+        checkpoint.load_encoder(),
+        checkpoint.load_decoder(),
+        checkpoint.load(),
+    )
+    source, lengths = torch.tensor([[4, 5, 6, 1]]), torch.tensor([4])
+    memory = encoder(source, lengths)
+    torch.testing.assert_close(memory, whole.encode(source, lengths), atol=0, rtol=0)
+    target = torch.tensor([[3, 9, 10]])
+    torch.testing.assert_close(
+        decoder.unembed(decoder(target, memory, lengths)),
+        whole(source, lengths, target),
+        atol=0,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_saved_and_loaded_again(tiny_model: Path, tmp_path: Path, tied: bool) -> None:
+    description = Checkpoint(tiny_model).description
+    vocabulary = description.architecture.source_vocabulary_size
+    model = Transformer(tiny_config(vocabulary, tie_output=tied, share_embeddings=tied))
+    changed = type(description)(
+        **{name: getattr(description, name) for name in type(description).__dataclass_fields__}
+        | {"architecture": model.config}
+    )
+    save_checkpoint(tmp_path, model, changed, tiny_model / "tokenizer.model", torch.float32)
+    loaded = Checkpoint(tmp_path).load()
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=0, rtol=0)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert ("decoder.output.weight" in stored) != tied
+
+
+def test_the_fingerprint_is_the_contents_not_the_place(tiny_model: Path, folder: Path) -> None:
+    assert Checkpoint(folder).fingerprint == Checkpoint(tiny_model).fingerprint
+
+
+def test_every_part_changes_the_fingerprint(
+    tiny_model: Path, other_model: Path, folder: Path
+) -> None:
+    original = Checkpoint(tiny_model).fingerprint
+    assert Checkpoint(other_model).fingerprint != original
+    tensors = load_file(folder / "model.safetensors")
+    tensors["encoder.norm.bias"][0] += 1
+    save_file(tensors, folder / "model.safetensors")
+    changed = Checkpoint(folder).fingerprint
+    assert changed != original
+    edit(folder, name="renamed")
+    assert Checkpoint(folder).fingerprint not in (original, changed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "bert"}, "model_type: must be 'splitformer', got 'bert'"),
+        ({"eos_id": 100000}, "eos_id: must be an id below"),
+        ({"eos_id": True}, "eos_id: must be an id below"),
+        ({"target_languages": {"ja": -1}}, r"target_languages\.ja: must be an id"),
+        ({"tokenizer": {"file": "../../etc/passwd"}}, "must be a bare file name"),
+        ({"tokenizer": {}}, "missing field 'file'"),
+        ({"architecture": {}}, "architecture: missing field"),
+    ],
+)
+def test_a_bad_config_gets_a_reason(folder: Path, changes: dict[str, object], message: str) -> None:
+    edit(folder, **changes)
+    with pytest.raises(ConfigurationError, match=message):
+        Checkpoint(folder)
+
+
+def test_missing_and_broken_files_get_a_reason(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"config\.json: cannot be read"):
+        Checkpoint(tmp_path / "nowhere")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ConfigurationError, match=r"model\.safetensors: cannot be read"):
+        Checkpoint(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ConfigurationError, match=r"config\.json: is not JSON"):
+        Checkpoint(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ConfigurationError, match="must hold an object, got list"):
+        Checkpoint(folder)
+
+
+def test_missing_tensors_and_wrong_shapes_are_named(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"encoder.norm.bias": torch.zeros(5)}, path)
+    with pytest.raises(ConfigurationError, match=r"'norm\.bias' must have shape \[32\], got \[5\]"):
+        Checkpoint(folder).load_encoder()
+    del tensors["encoder.norm.bias"]
+    save_file(tensors, path)
+    with pytest.raises(ConfigurationError, match=r"missing tensor 'encoder\.norm\.bias'"):
+        Checkpoint(folder).load_encoder()
+
+
+def test_the_same_seed_gives_the_same_model(tiny_model: Path, tmp_path: Path) -> None:
+    twin = make_checkpoint(tmp_path / "twin", seed=0)
+    assert Checkpoint(twin).fingerprint == Checkpoint(tiny_model).fingerprint

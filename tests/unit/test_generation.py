@@ -1,0 +1,168 @@
+"""Filters are Transformers', draws depend on (seed, position) only, the loop keeps step."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from splitformer.errors import InvalidArgumentError
+from splitformer.generation import GenerationOptions, Target, step
+from splitformer.generation.filters import keep_top_k, keep_top_p, likely, suppress
+from splitformer.generation.selectors import select, uniform
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.decoder import Decoder
+
+VOCABULARY = 50
+NO_IDS = torch.zeros(1, 1, dtype=torch.long)
+
+
+def logits(seed: int = 0) -> torch.Tensor:
+    return torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed)).double() * 3
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 49, 50, 500])
+def test_top_k_is_transformers(k: int) -> None:
+    theirs = TopKLogitsWarper(k)(NO_IDS, logits()[None])[0]
+    torch.testing.assert_close(keep_top_k(logits(), k), theirs, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.3, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("seed", range(5))
+def test_top_p_is_transformers(p: float, seed: int) -> None:
+    theirs = TopPLogitsWarper(p)(NO_IDS, logits(seed)[None])[0]
+    torch.testing.assert_close(keep_top_p(logits(seed), p), theirs, atol=0, rtol=0)
+
+
+def test_temperature_top_k_and_top_p_in_transformers_order() -> None:
+    theirs = logits()[None]
+    for warper in (TemperatureLogitsWarper(0.7), TopKLogitsWarper(20), TopPLogitsWarper(0.8)):
+        theirs = warper(NO_IDS, theirs)
+    expected = theirs[0].softmax(-1)
+    torch.testing.assert_close(likely(logits(), 0.7, 20, 0.8), expected)
+
+
+def test_suppressed_tokens_have_no_chance() -> None:
+    ruled_out = suppress(logits(), torch.tensor([3, 4]))
+    assert ruled_out[[3, 4]].tolist() == [-torch.inf, -torch.inf]
+    assert torch.equal(ruled_out[5:], logits()[5:])
+
+
+def test_a_draw_depends_on_seed_and_position_only() -> None:
+    first = [uniform(42, position) for position in range(20)]
+    assert [uniform(42, position) for position in reversed(range(20))] == first[::-1]
+    assert len({*first, *(uniform(43, position) for position in range(20))}) == 40
+    assert all(0 <= draw < 1 for draw in first)
+
+
+def test_draws_follow_the_probabilities() -> None:
+    """With 4,000 draws a frequency is off by more than 5 standard errors once in 1.7 million."""
+    options = GenerationOptions(temperature=1.5, top_k=6, seed=5)
+    draws, expected = 4000, likely(logits(), 1.5, 6, None)
+    counts = collections.Counter(select(logits(), options, i) for i in range(draws))
+    for token, probability in enumerate(expected.tolist()):
+        error = (probability * (1 - probability) / draws) ** 0.5
+        assert abs(counts[token] / draws - probability) <= 5 * error
+    assert len(counts) == 6
+
+
+def test_temperature_zero_and_nothing_set_are_greedy() -> None:
+    for options in (GenerationOptions(), GenerationOptions(temperature=0.0, top_k=5)):
+        assert not options.sampled
+        assert select(logits(), options, 3) == int(logits().argmax())
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"min_new_tokens": -1}, "min_new_tokens"),
+        ({"min_new_tokens": 5, "max_new_tokens": 4}, "min_new_tokens"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_options_out_of_range_name_the_field(options: dict[str, float], field: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        GenerationOptions(**options)  # type: ignore[arg-type]
+    assert caught.value.violations[0].field == f"options.{field}"
+    assert caught.value.reason == "BAD_OPTION"
+
+
+class Scripted(Decoder):
+    """A decoder whose logits follow a script instead of weights; it records what it is fed."""
+
+    def __init__(self, checkpoint: Checkpoint, script: list[int]) -> None:
+        super().__init__(checkpoint.description.architecture)
+        self.script = script
+        self.fed: list[list[int]] = []
+
+    def step(self, tokens, states):  # type: ignore[no-untyped-def]
+        self.fed.extend(list(new) for new in tokens)
+        result = super().step(tokens, states)
+        row = torch.full_like(result, -5.0)
+        row[:, self.script[len(self.fed) - 1]] = 5.0
+        return row
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model: Path) -> Checkpoint:
+    return Checkpoint(tiny_model)
+
+
+def target_of(checkpoint: Checkpoint, decoder: Decoder, start: tuple[int, ...]) -> Target:
+    state = decoder.begin(torch.randn(4, checkpoint.description.architecture.d_model))
+    return Target(start, state, checkpoint.tokenizer.detokenizer(), 48)
+
+
+def run(
+    checkpoint: Checkpoint, decoder: Decoder, target: Target, options: GenerationOptions
+) -> None:
+    never = torch.tensor(checkpoint.description.never_generated)
+    with torch.inference_mode():
+        step(decoder, [(target, options)], checkpoint.description.eos_id, never)
+
+
+def test_each_step_is_fed_what_the_last_one_produced(checkpoint: Checkpoint) -> None:
+    decoder = Scripted(checkpoint, [300, 301, 1]).eval()
+    target = target_of(checkpoint, decoder, (3, 20, 21))
+    for _ in range(3):
+        run(checkpoint, decoder, target, GenerationOptions())
+    assert decoder.fed == [[3, 20, 21], [300], [301]]
+    assert [token.id for token in target.produced] == [300, 301]
+    assert target.end is not None
+    assert target.end.id == 1
+
+
+def test_the_end_token_waits_for_min_new_tokens(checkpoint: Checkpoint) -> None:
+    decoder = Scripted(checkpoint, [1, 1, 1]).eval()
+    target = target_of(checkpoint, decoder, (3,))
+    for expected in (1, 2, 2):
+        run(checkpoint, decoder, target, GenerationOptions(min_new_tokens=2))
+        assert len(target.produced) == expected
+    assert target.end is not None
+
+
+def test_language_and_padding_tokens_are_never_produced(checkpoint: Checkpoint) -> None:
+    for forbidden in checkpoint.description.never_generated:
+        decoder = Scripted(checkpoint, [forbidden]).eval()
+        target = target_of(checkpoint, decoder, (3,))
+        run(checkpoint, decoder, target, GenerationOptions(min_new_tokens=1))
+        assert target.produced[0].id not in checkpoint.description.never_generated
+        assert target.produced[0].log_probability < -5, "it is the model's, before filters"
+
+
+def test_a_target_is_full_when_its_last_token_has_no_position(checkpoint: Checkpoint) -> None:
+    decoder = Scripted(checkpoint, [300] * 60).eval()
+    target = target_of(checkpoint, decoder, (3,))
+    while not target.full:
+        run(checkpoint, decoder, target, GenerationOptions())
+    assert len(target.produced) == 48
+    assert target.state.length == 48
