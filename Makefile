@@ -14,7 +14,7 @@ CODE := $(wildcard splitformer encoder_service decoder_service client training t
 	benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format protos dev bench train evaluate clean
+.PHONY: help demo serve test lint format protos docs dev bench train evaluate clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,11 @@ protos:  ## regenerate splitformer/v1 from protos/
 	@$(BOOTSTRAP) dev
 	$(BIN)/python tools/generate_protos.py
 
+docs:  ## redraw the picture and rewrite the generated tables
+	@$(BOOTSTRAP) dev
+	$(BIN)/python tools/draw_flow.py
+	$(BIN)/python tools/reference_tables.py
+
 dev:  ## install everything that working on the code takes
 	@$(BOOTSTRAP) dev
 
@@ -60,11 +65,11 @@ bench:  ## run the benchmarks
 
 train:  ## train the default model from public parallel text
 	@$(BOOTSTRAP) train
-	$(BIN)/python -m training.train
+	$(BIN)/python -m training all
 
 evaluate:  ## score the default model on its held-out text
 	@$(BOOTSTRAP) train
-	$(BIN)/python -m training.evaluate
+	$(BIN)/python -m training evaluate
 
 clean:  ## remove caches and build outputs; the environment stays
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -51,7 +51,7 @@ class Generation:
         self.end: EndReason | None = None
         self.leaving = False
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._limit = limit
+        self.limit = limit
         self._window = window
         self._published = 0
         self._taken = 0
@@ -66,12 +66,12 @@ class Generation:
     def finished(self) -> bool:
         """True if there is nothing left to compute."""
         target = self.target
-        return target.end is not None or target.full or len(target.produced) >= self._limit
+        return target.end is not None or target.full or len(target.produced) >= self.limit
 
     def news(self) -> list[Event]:
         """Return what the last step brought; called by the engine after each step."""
         target, events = self.target, list[Event]()
-        if not self.steps and len(target.produced) >= self._limit:
+        if not self.steps and len(target.produced) >= self.limit:
             return [EndReason.LENGTH]
         if target.end is not None:
             return [EndReason.EOS]
@@ -130,6 +130,7 @@ class DecoderEngine:
         self._metrics = metrics
         self._running: list[Generation] = []
         self._closing = False
+        self._closed = False
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="decoder-engine", daemon=True)
@@ -149,7 +150,8 @@ class DecoderEngine:
         return await self._call(state.fork)
 
     def join(self, generation: Generation) -> None:
-        """Let a generation take part from the next step on."""
+        """Let a generation take part from the next step on; UnavailableError DRAINING if closed."""
+        self._check_open()
         self._inbox.put(lambda: self._running.append(generation))
 
     def wake(self) -> None:
@@ -168,6 +170,7 @@ class DecoderEngine:
 
     def close(self) -> None:
         """Stop the thread; generations still running get UNAVAILABLE."""
+        self._closed = True
         self._inbox.put(self._stop)
         self._thread.join()
 
@@ -234,6 +237,7 @@ class DecoderEngine:
             block = False
 
     async def _call(self, function: Callable[[], R]) -> R:
+        self._check_open()
         answer: asyncio.Future[R] = self._loop.create_future()
 
         def run() -> None:
@@ -263,10 +267,15 @@ class DecoderEngine:
 
     def _stop(self) -> None:
         self._closing = True
-        self._fail(
-            self._running,
-            UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0),
-        )
+        self._fail(self._running, _stopped())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _stopped()
+
+
+def _stopped() -> UnavailableError:
+    return UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0)
 
 
 def _goes_on(events: list[Event]) -> bool:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from decoder_service.engine import DecoderEngine, Event, Generation
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.sessions import Record, Session, Sessions
-from splitformer.errors import FailedPreconditionError, InvalidArgumentError, SplitformerError
+from splitformer.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    SplitformerError,
+)
 from splitformer.generation import EndReason, GenerationOptions, Produced
 
 
@@ -81,7 +86,7 @@ class Generating:
         start_index: int | None = None,
         tokens_per_message: int = 1,
         close_on_end: bool = False,
-    ) -> AsyncIterator[list[IndexedToken] | Ended]:
+    ) -> AsyncGenerator[list[IndexedToken] | Ended, None]:
         """Stream a session's tokens from `start_index` on, produced ones first, then the end.
 
         Args:
@@ -98,8 +103,8 @@ class Generating:
         """
         called = time.perf_counter()
         record = self._sessions.record(session_id)
-        if record is not None and start_index is not None:
-            for part in _replay(record, start_index, tokens_per_message):
+        if record is not None and record.end is not None and start_index is not None:
+            for part in _replay(record, options, start_index, tokens_per_message):
                 yield part
             return
         session = self._sessions.get(session_id)
@@ -111,12 +116,13 @@ class Generating:
             for part in _batches(known[:limit], start, tokens_per_message):
                 yield part
             first = 0.0
-            async for tokens in self._computed(generation, tokens_per_message):
-                if not first:
-                    first = time.perf_counter() - called
-                    self._metrics.first_token_seconds.observe(first)
-                yield tokens
-                self._count_read(generation, len(tokens))
+            async with aclosing(self._computed(generation, tokens_per_message)) as computed:
+                async for tokens in computed:
+                    if not first:
+                        first = time.perf_counter() - called
+                        self._metrics.first_token_seconds.observe(first)
+                    yield tokens
+                    self._count_read(generation, len(tokens))
             ended = self._ended(session, generation, start, called)
             if close_on_end:
                 self._sessions.close(session, "ended")
@@ -134,8 +140,8 @@ class Generating:
         """
         called = time.perf_counter()
         record = self._sessions.record(session_id)
-        if record is not None and index < len(record.produced):
-            return IndexedToken(index, record.produced[index])
+        if record is not None and (remembered := _remembered(record, index)):
+            return remembered
         session = self._sessions.get(session_id)
         await self._sessions.claim(session)
         produced = session.target.produced
@@ -147,9 +153,10 @@ class Generating:
                 reason="STEP_INDEX_AHEAD",
             )
         async with self._running(session, options, index + 1) as generation:
-            async for tokens in self._computed(generation, 1):
-                self._count_read(generation, 1)
-                return tokens[0]
+            async with aclosing(self._computed(generation, 1)) as computed:
+                async for tokens in computed:
+                    self._count_read(generation, 1)
+                    return tokens[0]
             return self._ended(session, generation, index, called)
 
     @asynccontextmanager
@@ -157,26 +164,29 @@ class Generating:
         self, session: Session, options: GenerationOptions, limit: int
     ) -> AsyncIterator[Generation]:
         """Run a generation; whatever happens, it leaves the engine and the session is freed."""
-        if options.sampled and options.seed is None:
-            options = dataclasses.replace(options, seed=session.seed)
+        if options.sampled:
+            options = dataclasses.replace(options, seed=_seed(options, session.seed))
         generation = Generation(session.target, options, limit, self._window)
         session.generation = generation
         session.end = None
-        self._engine.join(generation)
+        how = "cancelled"
         try:
+            self._engine.join(generation)
             yield generation
-        except SplitformerError:
-            self._metrics.ends.labels("failed").inc()
+            how = (generation.end or EndReason.LENGTH).value
+        except SplitformerError as error:
+            how = "cancelled" if isinstance(error, NotFoundError) else "failed"
             self._sessions.close(session, "failed")
             raise
         finally:
+            self._metrics.ends.labels(how).inc()
             if not generation.left.done():
                 self._engine.leave(generation)
             generation.left.add_done_callback(lambda _: self._free(session, generation))
 
     async def _computed(
         self, generation: Generation, most: int
-    ) -> AsyncIterator[list[IndexedToken]]:
+    ) -> AsyncGenerator[list[IndexedToken], None]:
         """Yield tokens as they are computed, until the generation ends."""
         while generation.end is None:
             tokens = []
@@ -204,14 +214,13 @@ class Generating:
         session.end = generation.end
         queued = max(0.0, generation.first_step - called) if generation.steps else 0.0
         self._metrics.queue_seconds.observe(queued)
-        self._metrics.ends.labels(generation.end.value).inc()
         running = generation.last_step - generation.first_step
         return Ended(
             reason=generation.end,
-            tokens=max(0, len(target.produced) - start),
+            tokens=max(0, min(len(target.produced), generation.limit) - start),
             total_tokens=len(target.produced),
             steps=generation.steps,
-            seed=generation.options.seed or 0,
+            seed=_seed(generation.options, session.seed),
             closing=target.end,
             queue_seconds=queued,
             step_seconds=running / generation.steps if generation.steps else 0.0,
@@ -219,8 +228,6 @@ class Generating:
         )
 
     def _free(self, session: Session, generation: Generation) -> None:
-        if generation.end is None:
-            self._metrics.ends.labels("cancelled").inc()
         if session.generation is generation:
             session.generation = None
             self._sessions.touch(session)
@@ -247,14 +254,35 @@ def _batches(produced: Sequence[Produced], start: int, most: int) -> list[list[I
     return [indexed[i : i + most] for i in range(0, len(indexed), most)]
 
 
-def _replay(record: Record, start: int, most: int) -> list[list[IndexedToken] | Ended]:
-    """Repeat what a session that was let go has streamed, end included."""
-    start = _checked_start(start, len(record.produced))
+def _seed(options: GenerationOptions, default: int) -> int:
+    """Key of the generator: the caller's or the session's; 0 where nothing is drawn."""
+    if not options.sampled:
+        return 0
+    return default if options.seed is None else options.seed
+
+
+def _remembered(record: Record, index: int) -> IndexedToken | Ended | None:
+    """What a step at `index` gave before its session was let go; None if it never ran."""
     total = len(record.produced)
+    if index < total:
+        return IndexedToken(index, record.produced[index])
+    if index == total and record.ended is not None:
+        return Ended(reason=EndReason.EOS, tokens=0, total_tokens=total, closing=record.ended)
+    return None
+
+
+def _replay(
+    record: Record, options: GenerationOptions, start: int, most: int
+) -> list[list[IndexedToken] | Ended]:
+    """Repeat what a session that was let go has streamed, end included."""
+    total = len(record.produced)
+    start = _checked_start(start, total)
+    stop = min(total, start + (options.max_new_tokens or total))
     ended = Ended(
-        reason=record.end or EndReason.CANCELLED,
-        tokens=total - start,
+        reason=record.end if record.end and stop == total else EndReason.LENGTH,
+        tokens=stop - start,
         total_tokens=total,
+        seed=_seed(options, record.seed),
         closing=record.ended,
     )
-    return [*_batches(record.produced, start, most), ended]
+    return [*_batches(record.produced[:stop], start, most), ended]

@@ -15,6 +15,7 @@ from splitformer.errors import (
     PermissionDeniedError,
     SplitformerError,
     UnavailableError,
+    shown,
 )
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
@@ -28,6 +29,13 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 30_000),
 ]
+
+
+_GONE = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,  # by an encoder that stops
+)
 
 
 class MemoryPuller:
@@ -46,11 +54,12 @@ class MemoryPuller:
 
     def check_endpoint(self, endpoint: str) -> None:
         """PermissionDeniedError ENDPOINT_NOT_ALLOWED unless the endpoint is on the allow-list."""
-        host = endpoint.rpartition(":")[0]
-        if endpoint not in self._allowed and f"{host}:*" not in self._allowed:
+        host, _, port = endpoint.rpartition(":")
+        any_port = port.isdecimal() and f"{host}:*" in self._allowed
+        if endpoint not in self._allowed and not any_port:
             raise PermissionDeniedError(
                 "reference.endpoint: must be an encoder that this decoder may pull from,"
-                f" got {endpoint!r}",
+                f" got {shown(endpoint)}",
                 reason="ENDPOINT_NOT_ALLOWED",
             )
 
@@ -88,6 +97,10 @@ class MemoryPuller:
                     assembler.add(response.chunk)
         except aio.AioRpcError as error:
             raise _translated(error, reference.endpoint) from error
+        except asyncio.CancelledError as error:
+            if _caller_has_gone():
+                raise
+            raise _stopped() from error
         finally:
             call.cancel()
             if lease is not None:
@@ -124,17 +137,27 @@ class MemoryPuller:
             task.exception()  # looked at, so that it is not reported as forgotten
 
 
+def _caller_has_gone() -> bool:
+    """Tell a cancelled RPC of ours from one whose channel was closed under it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _stopped() -> UnavailableError:
+    return UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0)
+
+
 def _translated(error: aio.AioRpcError, endpoint: str) -> SplitformerError:
     """Put a failed fetch in terms of the decoder's caller."""
     code = error.code()
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+    if code in _GONE:
         return UnavailableError(
             f"reference.endpoint: encoder {endpoint!r} cannot be reached ({code.name.lower()})",
             reason="ENCODER_UNREACHABLE",
             retry_after=1.0,
         )
-    trailer = dict(error.trailing_metadata() or ())
-    details = trailer.get(wire.STATUS_DETAILS_KEY)
+    trailer = error.trailing_metadata() or ()
+    details = next((value for key, value in trailer if key == wire.STATUS_DETAILS_KEY), None)
     return wire.error_of(
         code.value[0], error.details() or "", details if isinstance(details, bytes) else None
     )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from decoder_service.generating import Ended, IndexedToken
 from decoder_service.opening import Wish
-from splitformer.errors import InvalidArgumentError, UnimplementedError
+from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
 from splitformer.generation import EndReason, GenerationOptions
 from splitformer.v1 import decoder_service_pb2 as pb
 
@@ -14,6 +14,7 @@ _OFFERED = frozenset(
     ("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "seed", "draft", "mode")
 )
 OptionalField = Literal["max_new_tokens", "temperature", "top_k", "top_p", "seed"]
+_NOT_OFFERED = "is not offered by this version"
 _HARMLESS_DRAFTS = (pb.DRAFT_MODE_UNSPECIFIED, pb.DRAFT_MODE_OFF)
 _HARMLESS_MODES = (pb.DECODING_MODE_UNSPECIFIED, pb.DECODING_MODE_LOOP)
 
@@ -51,8 +52,9 @@ def _check_offered(name: str, value: object) -> None:
     harmless = {"draft": _HARMLESS_DRAFTS, "mode": _HARMLESS_MODES}
     if name not in _OFFERED or (name in harmless and value not in harmless[name]):
         raise UnimplementedError(
-            f"options.{name}: is not offered by this version, got {value!r}",
+            f"options.{name}: {_NOT_OFFERED}, got {shown(value)}",
             reason="OPTION_NOT_OFFERED",
+            violations=(Violation(f"options.{name}", f"{_NOT_OFFERED}, got {shown(value)}"),),
         )
 
 
@@ -76,8 +78,9 @@ def step_index(request: pb.StepRequest) -> int:
     """
     if request.HasField("forced_token"):
         raise UnimplementedError(
-            f"forced_token: is not offered by this version, got {request.forced_token}",
+            f"forced_token: {_NOT_OFFERED}, got {request.forced_token}",
             reason="OPTION_NOT_OFFERED",
+            violations=(Violation("forced_token", f"{_NOT_OFFERED}, got {request.forced_token}"),),
         )
     if not request.HasField("index") or request.index < 0:
         value = request.index if request.HasField("index") else None
@@ -85,6 +88,13 @@ def step_index(request: pb.StepRequest) -> int:
             "index", "must be given and at least 0", value, reason="BAD_STEP_INDEX"
         )
     return request.index
+
+
+def part_message(part: list[IndexedToken] | Ended) -> pb.GenerateResponse:
+    """Write what a generation yields."""
+    if isinstance(part, Ended):
+        return pb.GenerateResponse(end=end_message(part))
+    return pb.GenerateResponse(tokens=pb.Tokens(tokens=map(token_message, part)))
 
 
 def token_message(indexed: IndexedToken) -> pb.Token:

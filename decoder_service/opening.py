@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from decoder_service.sessions import Budget
-from splitformer.errors import FailedPreconditionError, InvalidArgumentError
+from splitformer.errors import FailedPreconditionError, InvalidArgumentError, shown
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving import models
@@ -80,21 +80,10 @@ class OpeningRules:
         """
         languages = self._description.target_languages
         models.check_target_language(wish.language, list(languages))
-        prefix = wish.prefix or ()
-        if isinstance(prefix, str):
-            prefix = self._checkpoint.tokenizer.encode_target(prefix)
-        self._check_ids(prefix)
-        start = (languages[wish.language], *prefix)
         limit = self.positions(wish)
-        if len(start) > limit:
-            raise InvalidArgumentError.of(
-                "target_prefix",
-                f"must leave room in {limit} positions",
-                len(prefix),
-                reason="TARGET_TOO_LONG",
-                metadata={"limit": str(limit), "length": str(len(start))},
-            )
-        return start
+        prefix = self._prefix_ids(wish.prefix or (), limit)
+        self._check_ids(prefix)
+        return (languages[wish.language], *prefix)
 
     def positions(self, wish: Wish) -> int:
         """Return the longest decoder input; InvalidArgumentError TARGET_TOO_LONG if too long."""
@@ -117,15 +106,14 @@ class OpeningRules:
         """
         if header.kind != tensor_pb2.MEMORY_KIND_SEQUENCE:
             raise FailedPreconditionError(
-                "memory.kind: must be MEMORY_KIND_SEQUENCE, got"
-                f" {tensor_pb2.MemoryKind.Name(header.kind)}",
+                f"memory.kind: must be MEMORY_KIND_SEQUENCE, got {_kind_name(header.kind)}",
                 reason="WRONG_MEMORY_KIND",
             )
         if header.fingerprint.model != self._checkpoint.fingerprint:
             raise FailedPreconditionError(
                 "memory.fingerprint.model: must be this model's"
                 f" ({self._checkpoint.fingerprint[:12]}...), got"
-                f" {header.fingerprint.model[:12]!r} of model {header.model!r}",
+                f" {header.fingerprint.model[:12]!r} of model {shown(header.model)}",
                 reason="FINGERPRINT_MISMATCH",
             )
         if header.dtype != self._dtype:
@@ -162,6 +150,20 @@ class OpeningRules:
                 "memory.shape", f"must be [1 to {most}, {width}]", list(shape), reason="BAD_SHAPE"
             )
 
+    def _prefix_ids(self, prefix: str | Sequence[int], limit: int) -> Sequence[int]:
+        """Tokenise a prefix unless it is hopelessly long; `limit` counts the language token too."""
+        if isinstance(prefix, str) and len(prefix) <= limit * models.CHARACTERS_PER_TOKEN:
+            prefix = self._checkpoint.tokenizer.encode_target(prefix)
+        if isinstance(prefix, str) or len(prefix) >= limit:
+            raise InvalidArgumentError.of(
+                "target_prefix",
+                f"must leave room in {limit} positions",
+                len(prefix),
+                reason="TARGET_TOO_LONG",
+                metadata={"limit": str(limit), "length": str(len(prefix) + 1)},
+            )
+        return prefix
+
     def _check_ids(self, ids: Sequence[int]) -> None:
         size = self._config.target_vocabulary_size
         for position, token in enumerate(ids):
@@ -172,3 +174,8 @@ class OpeningRules:
                     token,
                     reason="TOKEN_OUT_OF_RANGE",
                 )
+
+
+def _kind_name(kind: tensor_pb2.MemoryKind.ValueType) -> str:
+    known = kind in tensor_pb2.MemoryKind.values()
+    return tensor_pb2.MemoryKind.Name(kind) if known else str(kind)

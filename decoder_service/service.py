@@ -87,7 +87,7 @@ class DecoderService:
         return self.sessions.recently_used(_BETWEEN_CALLS_SECONDS)
 
     async def close(self) -> None:
-        """Stop the engine and close connections to encoders."""
+        """Stop the engine, failing what still runs, and close connections to encoders."""
         self._sweeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._sweeper
@@ -174,8 +174,8 @@ class DecoderService:
 
             def admit(header: tensor_pb2.MemoryHeader) -> None:
                 self.rules.check_header(header)
-                reservation.add(self.rules.session_bytes(header.shape[0], wish), "memory")
-                reservation.add(wire.packed_bytes(header.dtype, header.shape), "memory")
+                size = self.rules.session_bytes(header.shape[0], wish)
+                reservation.add(size + wire.packed_bytes(header.dtype, header.shape), "memory")
 
             header, data = await transfer(admit)
             received = time.perf_counter()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from grpc import aio
@@ -12,7 +14,7 @@ from decoder_service.generating import Ended
 from decoder_service.service import CheckHeader, DecoderService
 from decoder_service.sessions import Opened, Record, Session
 from splitformer import wire
-from splitformer.errors import InvalidArgumentError
+from splitformer.errors import DeadlineExceededError, InvalidArgumentError
 from splitformer.generation import Produced
 from splitformer.v1 import decoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import (
@@ -43,7 +45,8 @@ class DecoderServicer(DecoderServiceServicer):
         async def transfer(check: CheckHeader) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
             if source == "reference":
                 return await self._service.puller.pull(header.reference, check)
-            return header.upload, await _receive(header.upload, request_iterator, check)
+            seconds = self._service.settings.fetch_seconds
+            return header.upload, await _receive(header.upload, request_iterator, check, seconds)
 
         if source is None:
             raise InvalidArgumentError.of(
@@ -64,12 +67,9 @@ class DecoderServicer(DecoderServiceServicer):
         parts = self._service.generating.generate(
             request.session_id, options, start, most, request.close_on_end
         )
-        async for part in parts:
-            if isinstance(part, Ended):
-                yield pb.GenerateResponse(end=messages.end_message(part))
-            else:
-                tokens = pb.Tokens(tokens=map(messages.token_message, part))
-                yield pb.GenerateResponse(tokens=tokens)
+        async with aclosing(parts):
+            async for part in parts:
+                yield messages.part_message(part)
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         """Return one token, or the end."""
@@ -167,18 +167,34 @@ async def _first_header(requests: Requests) -> pb.SessionHeader:
 
 
 async def _receive(
-    header: tensor_pb2.MemoryHeader, requests: Requests, check: CheckHeader
+    header: tensor_pb2.MemoryHeader, requests: Requests, check: CheckHeader, seconds: float
 ) -> bytearray:
-    """Take a memory's chunks off the stream until it ends."""
+    """Take a memory's chunks off the stream until it ends, waiting `seconds` at most for each."""
     check(header)
     assembler = wire.ChunkAssembler(wire.packed_bytes(header.dtype, header.shape))
-    async for request in requests:
+    async for request in _prompt(requests, seconds):
         if request.WhichOneof("part") != "chunk":
             raise InvalidArgumentError.of(
                 "chunk", "must follow the header", request.WhichOneof("part"), reason="NO_CHUNK"
             )
         assembler.add(request.chunk)
     return assembler.finish()
+
+
+async def _prompt(requests: Requests, seconds: float) -> Requests:
+    """Pass requests on; DeadlineExceededError UPLOAD_STALLED if one takes too long."""
+    iterator = aiter(requests)
+    try:
+        while True:
+            async with asyncio.timeout(seconds):
+                request = await anext(iterator)
+            yield request
+    except StopAsyncIteration:
+        return
+    except TimeoutError as error:
+        raise DeadlineExceededError(
+            f"chunk: must come within {seconds} s of the one before", reason="UPLOAD_STALLED"
+        ) from error
 
 
 def _tokens_per_message(requested: int) -> int:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from decoder_service.engine import Generation
-from splitformer.errors import AbortedError, NotFoundError, ResourceExhaustedError
+from splitformer.errors import AbortedError, NotFoundError, ResourceExhaustedError, shown
 from splitformer.generation import EndReason, Produced, Target
 
 _RETRY_SECONDS = 1.0
@@ -59,11 +59,22 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is remembered of a session that was let go."""
+    """What is remembered of a session that was let go.
+
+    Attributes:
+        produced: Its tokens.
+        ended: The end token, if its target had one.
+        end: Why its last generation ended, if that is what let it go.
+        seed: Key of the generator for calls that named none.
+        language: Target language.
+        source_positions: Rows of the memory.
+        forget_at: Until when, on the registry's clock.
+    """
 
     produced: tuple[Produced, ...]
     ended: Produced | None
     end: EndReason | None
+    seed: int
     language: str
     source_positions: int
     forget_at: float
@@ -77,12 +88,15 @@ class Budget:
         self.used = 0
 
     def reserve(self, count: int, field_name: str) -> None:
-        """Take bytes; ResourceExhaustedError OVER_BUDGET if there are not enough."""
+        """Take bytes; ResourceExhaustedError OVER_BUDGET if there are not enough.
+
+        The error says when to try again, unless there would never be enough.
+        """
         if self.used + count > self.total:
             raise ResourceExhaustedError(
                 f"{field_name}: needs {count} bytes, {self.total - self.used} of {self.total} are"
                 " free",
-                retry_after=_RETRY_SECONDS,
+                retry_after=_RETRY_SECONDS if count <= self.total else None,
             )
         self.used += count
 
@@ -142,7 +156,7 @@ class Sessions:
             session = None
         if session is None:
             raise NotFoundError(
-                f"session_id: is unknown, closed or expired, got {session_id!r}",
+                f"session_id: is unknown, closed or expired, got {shown(session_id)}",
                 reason="SESSION_NOT_FOUND",
             )
         return session
@@ -172,13 +186,15 @@ class Sessions:
 
         Raises:
             AbortedError: SESSION_BUSY.
+            NotFoundError: SESSION_NOT_FOUND, it was closed while we waited.
         """
         while session.generation is not None:
             if not session.generation.leaving:
                 raise AbortedError(
                     f"session_id: has a generation or step running, got {session.id!r}"
                 )
-            await session.generation.left
+            await asyncio.wait([session.generation.left])  # unlike await, never cancels it
+            self.get(session.id)
         self.touch(session)
 
     def close(self, session: Session, how: str) -> None:
@@ -190,7 +206,8 @@ class Sessions:
         self._records[session.id] = Record(
             tuple(session.target.produced),
             session.target.end,
-            session.end,
+            session.end if how == "ended" else None,
+            session.seed,
             session.language,
             session.source_positions,
             self._clock() + self._record_seconds,
@@ -206,8 +223,7 @@ class Sessions:
         self._openings = {
             key: opening
             for key, opening in self._openings.items()
-            if not opening.done()
-            or (not opening.cancelled() and opening.result().session.id in self._sessions)
+            if not opening.done() or self._is_open(opening)
         }
 
     @asynccontextmanager
@@ -220,7 +236,8 @@ class Sessions:
         known = self._openings.get(request_id)
         while request_id and known is not None:
             await asyncio.wait([known])
-            if not known.cancelled() and known.result().session.id in self._sessions:
+            if self._is_open(known):
+                self.touch(known.result().session)
                 yield known
                 return
             if self._openings.get(request_id) is known:
@@ -234,3 +251,10 @@ class Sessions:
         finally:
             if not future.done():
                 future.cancel()
+
+    def _is_open(self, opening: asyncio.Future[Opened]) -> bool:
+        """True if an opening that is done led to a session that is still there."""
+        if opening.cancelled():
+            return False
+        session = opening.result().session
+        return session.id in self._sessions and self.expires_in(session) > 0

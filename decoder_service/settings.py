@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splitformer.serving.models import memory_dtype
-from splitformer.serving.settings import Settings, setting
+from splitformer.serving.settings import Settings, port_setting, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +15,8 @@ class DecoderSettings(Settings):
 
     prefix: ClassVar[str] = "SPLITFORMER_DECODER_"
 
-    port: int = setting(50052, "Port of the gRPC server; 0 takes a free one.", at_least=0)
-    metrics_port: int = setting(9102, "Port of /metrics; 0 takes a free one.", at_least=0)
+    port: int = port_setting(50052, "Port of the gRPC server; 0 takes a free one.")
+    metrics_port: int = port_setting(9102, "Port of /metrics; 0 takes a free one.")
     endpoint: str = setting("", "host:port for calls on a session; empty: the same connection.")
     encoders: tuple[str, ...] = setting(
         ("127.0.0.1:50051", "localhost:50051"),

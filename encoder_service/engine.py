@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -13,10 +14,16 @@ import numpy as np
 import torch
 
 from splitformer import wire
-from splitformer.errors import ResourceExhaustedError, UnavailableError
+from splitformer.errors import (
+    InternalError,
+    ResourceExhaustedError,
+    SplitformerError,
+    UnavailableError,
+)
 from splitformer.model.encoder import Encoder
 
 _RETRY_SECONDS = 0.5
+_logger = logging.getLogger("splitformer.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ class EncoderEngine:
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting: list[_Job] = []
         self._open = 0
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="encoder-engine", daemon=True)
         self._thread.start()
@@ -82,7 +90,11 @@ class EncoderEngine:
 
         Raises:
             ResourceExhaustedError: QUEUE_FULL.
+            UnavailableError: DRAINING, the engine was closed.
+            InternalError: The encoder failed.
         """
+        if self._closed:
+            raise _stopped()
         if self._open >= self._max_queue:
             raise ResourceExhaustedError(
                 f"queue: holds {self._max_queue} sources at most and is full",
@@ -99,6 +111,7 @@ class EncoderEngine:
 
     def close(self) -> None:
         """Stop the thread; sources without an answer get UNAVAILABLE."""
+        self._closed = True
         self._inbox.put(None)
         self._thread.join()
 
@@ -106,8 +119,16 @@ class EncoderEngine:
         while self._receive():
             batch = self.schedule()
             if batch:
-                self.publish(batch, *self.encode_batch(batch))
-        self._loop.call_soon_threadsafe(_refuse, self._waiting)
+                self._run_batch(batch)
+        self._loop.call_soon_threadsafe(_refuse, self._waiting, _stopped())
+
+    def _run_batch(self, batch: list[_Job]) -> None:
+        try:
+            self.publish(batch, *self.encode_batch(batch))
+        except Exception:
+            _logger.exception("a batch failed")
+            error = InternalError("the encoder failed; the log has the details")
+            self._loop.call_soon_threadsafe(_refuse, batch, error)
 
     def _receive(self) -> bool:
         """Take in what has arrived, waiting if there is nothing to do; False when closing."""
@@ -169,9 +190,11 @@ def _deliver(answers: list[tuple[asyncio.Future[Encoded], Encoded]]) -> None:
             future.set_result(encoded)
 
 
-def _refuse(jobs: list[_Job]) -> None:
+def _refuse(jobs: list[_Job], error: SplitformerError) -> None:
     for job in jobs:
         if not job.answer.done():
-            job.answer.set_exception(
-                UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0)
-            )
+            job.answer.set_exception(error)
+
+
+def _stopped() -> UnavailableError:
+    return UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0)

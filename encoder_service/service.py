@@ -81,7 +81,7 @@ class EncoderService:
         return self._engine.open > 0 or self.store.leases > 0
 
     async def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine, failing sources without an answer."""
         self._sweeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._sweeper
@@ -114,6 +114,7 @@ class EncoderService:
         Raises:
             InvalidArgumentError: EMPTY_SOURCE or SOURCE_TOO_LONG.
         """
+        self._check_characters(text)
         started = time.perf_counter()
         pieces = self._checkpoint.tokenizer.encode_source(text)
         if len(pieces) == 1:
@@ -203,6 +204,18 @@ class EncoderService:
         self._encoder = self._checkpoint.load_encoder()
         self._fingerprint = models.fingerprint(self._checkpoint, self.settings.memory_dtype)
         torch.set_num_threads(self.settings.threads)
+
+    def _check_characters(self, text: str) -> None:
+        limit = self._checkpoint.description.architecture.max_positions
+        most = limit * models.CHARACTERS_PER_TOKEN
+        if len(text) > most:
+            raise InvalidArgumentError.of(
+                "source.text",
+                f"must be at most {limit} tokens long, which more than {most} characters never are",
+                len(text),
+                reason="SOURCE_TOO_LONG",
+                metadata={"limit": str(limit), "characters": str(len(text))},
+            )
 
     def _check_length(self, field: str, length: int) -> None:
         limit = self._checkpoint.description.architecture.max_positions

@@ -28,6 +28,7 @@ class EncoderServicer(EncoderServiceServicer):
 
     async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
         """Encode one source; return the memory inline or keep it under a lease."""
+        _check_delivery(request.delivery)
         seconds = self._service.lease_seconds(request.lease_ms)
         source = await self._encode(request.model, request.source, not request.omit_source_tokens)
         response = pb.EncodeResponse(timings=_timings(source))
@@ -139,6 +140,13 @@ class EncoderServicer(EncoderServiceServicer):
                 "chunk_bytes", f"must be 0 to {largest}", requested, reason="BAD_CHUNK_SIZE"
             )
         return requested or self._service.settings.chunk_bytes
+
+
+def _check_delivery(delivery: int) -> None:
+    if delivery not in pb.MemoryDelivery.values():
+        raise InvalidArgumentError.of(
+            "delivery", "must be a MemoryDelivery", delivery, reason="BAD_DELIVERY"
+        )
 
 
 def _timings(source: EncodedSource) -> pb.EncodeTimings:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from splitformer.errors import ConfigurationError
 from splitformer.serving.models import memory_dtype
-from splitformer.serving.settings import Settings, setting
+from splitformer.serving.settings import Settings, port_setting, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +16,8 @@ class EncoderSettings(Settings):
 
     prefix: ClassVar[str] = "SPLITFORMER_ENCODER_"
 
-    port: int = setting(50051, "Port of the gRPC server; 0 takes a free one.", at_least=0)
-    metrics_port: int = setting(9101, "Port of /metrics; 0 takes a free one.", at_least=0)
+    port: int = port_setting(50051, "Port of the gRPC server; 0 takes a free one.")
+    metrics_port: int = port_setting(9101, "Port of /metrics; 0 takes a free one.")
     advertise: str = setting("", "host:port in memory references; empty: where we listen.")
     memory_dtype: str = setting("f16", "Wire type memories are rounded to: f32, f16, bf16 or i8.")
     memory_bytes: int = setting(
@@ -42,3 +42,9 @@ class EncoderSettings(Settings):
                 f"lease_seconds: must be at most max_lease_seconds ({self.max_lease_seconds}),"
                 f" got {self.lease_seconds}"
             )
+        for name in ("inline_bytes", "chunk_bytes"):
+            if getattr(self, name) > self.max_message_bytes // 2:
+                raise ConfigurationError(
+                    f"{name}: must be at most half of max_message_bytes ({self.max_message_bytes}),"
+                    f" got {getattr(self, name)}"
+                )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from splitformer.errors import NotFoundError, ResourceExhaustedError
+from splitformer.errors import NotFoundError, ResourceExhaustedError, shown
 from splitformer.v1 import tensor_pb2
 
 
@@ -31,6 +31,10 @@ class MemoryStore:
         budget_bytes: Most bytes kept at once.
         clock: Seconds, monotonic.
         lease_ended: Called with "released" or "expired" for every lease that ends.
+
+    Attributes:
+        used_bytes: Bytes kept.
+        leases: Leases held on all memories.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class MemoryStore:
     ) -> None:
         self.budget_bytes = budget_bytes
         self.used_bytes = 0
+        self.leases = 0
         self._clock = clock
         self._lease_ended = lease_ended
         self._memories: dict[str, StoredMemory] = {}
@@ -48,25 +53,21 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._memories)
 
-    @property
-    def leases(self) -> int:
-        """Leases held on all memories."""
-        return sum(len(memory.leases) for memory in self._memories.values())
-
     def put(
         self, header: tensor_pb2.MemoryHeader, data: bytes, seconds: float
     ) -> tuple[str, tensor_pb2.Lease]:
         """Keep a memory and grant its first lease; return the memory's id and the lease.
 
         Raises:
-            ResourceExhaustedError: OVER_BUDGET; says when the next lease expires.
+            ResourceExhaustedError: OVER_BUDGET; says when the next lease expires, unless the memory
+                would not even fit into an empty store.
         """
         self.sweep()
         if self.used_bytes + len(data) > self.budget_bytes:
             raise ResourceExhaustedError(
                 f"memory: needs {len(data)} bytes, {self.budget_bytes - self.used_bytes} of"
                 f" {self.budget_bytes} are free",
-                retry_after=self._next_expiry(),
+                retry_after=self._next_expiry() if len(data) <= self.budget_bytes else None,
             )
         memory_id = secrets.token_hex(16)
         memory = self._memories[memory_id] = StoredMemory(header, data)
@@ -78,7 +79,7 @@ class MemoryStore:
         self._expire(memory_id)
         if memory_id not in self._memories:
             raise NotFoundError(
-                f"memory_id: is unknown, released or expired, got {memory_id!r}",
+                f"memory_id: is unknown, released or expired, got {shown(memory_id)}",
                 reason="MEMORY_NOT_FOUND",
             )
         return self._memories[memory_id]
@@ -97,8 +98,7 @@ class MemoryStore:
         """End a lease; return how many others hold the memory. NotFoundError as for `renew`."""
         memory = self.get(memory_id)
         _check_lease(memory, lease_id)
-        del memory.leases[lease_id]
-        self._lease_ended("released")
+        self._end(memory, lease_id, "released")
         self._drop_if_free(memory_id)
         return len(memory.leases)
 
@@ -110,7 +110,9 @@ class MemoryStore:
     def _grant(
         self, memory: StoredMemory, seconds: float, lease_id: str | None = None
     ) -> tensor_pb2.Lease:
-        lease_id = lease_id or secrets.token_hex(16)
+        if lease_id is None:
+            lease_id = secrets.token_hex(16)
+            self.leases += 1
         memory.leases[lease_id] = self._clock() + seconds
         return tensor_pb2.Lease(lease_id=lease_id, remaining_ms=int(seconds * 1000))
 
@@ -119,9 +121,13 @@ class MemoryStore:
         if memory is None:
             return
         for lease_id in [key for key, expiry in memory.leases.items() if expiry <= now]:
-            del memory.leases[lease_id]
-            self._lease_ended("expired")
+            self._end(memory, lease_id, "expired")
         self._drop_if_free(memory_id)
+
+    def _end(self, memory: StoredMemory, lease_id: str, how: str) -> None:
+        del memory.leases[lease_id]
+        self.leases -= 1
+        self._lease_ended(how)
 
     def _drop_if_free(self, memory_id: str) -> None:
         if not self._memories[memory_id].leases:
@@ -135,5 +141,6 @@ class MemoryStore:
 def _check_lease(memory: StoredMemory, lease_id: str) -> None:
     if lease_id not in memory.leases:
         raise NotFoundError(
-            f"lease_id: is unknown, released or expired, got {lease_id!r}", reason="LEASE_NOT_FOUND"
+            f"lease_id: is unknown, released or expired, got {shown(lease_id)}",
+            reason="LEASE_NOT_FOUND",
         )

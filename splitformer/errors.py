@@ -9,6 +9,7 @@ knows nothing of gRPC itself; codes are the numbers of `google.rpc.Code`.
 from __future__ import annotations
 
 import enum
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -34,6 +35,16 @@ class Code(enum.IntEnum):
     UNAVAILABLE = 14
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
+
+
+_SHOWN_CHARACTERS = 80
+_SHORTENER = reprlib.Repr()
+_SHORTENER.maxstring = _SHORTENER.maxother = _SHOWN_CHARACTERS
+
+
+def shown(value: object) -> str:
+    """Return a value as it appears in messages, cut short: they travel in limited metadata."""
+    return _SHORTENER.repr(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ class InvalidArgumentError(SplitformerError):
         metadata: Mapping[str, str] | None = None,
     ) -> InvalidArgumentError:
         """Build the error for one field, naming field, rule and value."""
-        description = f"{rule}, got {value!r}"
+        description = f"{rule}, got {shown(value)}"
         return cls(
             f"{field}: {description}",
             reason=reason,

@@ -7,6 +7,7 @@ identity.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from splitformer.errors import (
@@ -90,13 +92,7 @@ def pack(array: FloatArray, dtype: int) -> bytes:
 def unpack(data: Buffer, dtype: int, shape: Sequence[int], field: str = "tensor") -> FloatArray:
     """Read what `pack` wrote, as float32 of the given shape; the error names `field`."""
     shape = checked_shape(dtype, shape, field)
-    if len(data) != packed_bytes(dtype, shape):
-        raise InvalidArgumentError.of(
-            f"{field}.data",
-            f"must hold {packed_bytes(dtype, shape)} bytes for shape {list(shape)}",
-            len(data),
-            reason="BAD_SIZE",
-        )
+    _check_size(data, dtype, shape, field)
     count = math.prod(shape)
     elements = np.frombuffer(data, _ELEMENT_TYPES[dtype], count).reshape(shape)
     if dtype == tensor_pb2.DATA_TYPE_BF16:
@@ -108,11 +104,22 @@ def unpack(data: Buffer, dtype: int, shape: Sequence[int], field: str = "tensor"
     return values
 
 
+def _check_size(data: Buffer, dtype: int, shape: Sequence[int], field: str) -> None:
+    if len(data) != packed_bytes(dtype, shape):
+        raise InvalidArgumentError.of(
+            f"{field}.data",
+            f"must hold {packed_bytes(dtype, shape)} bytes for shape {list(shape)}",
+            len(data),
+            reason="BAD_SIZE",
+        )
+
+
 def _to_bfloat16(array: FloatArray) -> npt.NDArray[np.uint16]:
-    """Round to the upper half of each float32, to nearest, ties to even."""
+    """Round to the upper half of each float32, to nearest, ties to even; NaNs stay NaNs."""
     bits = np.ascontiguousarray(array).view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))
-    return (rounded >> 16).astype("<u2")
+    quiet = bits | np.uint32(0x400000)
+    return (np.where(np.isnan(array), quiet, rounded) >> 16).astype("<u2")
 
 
 def tensor_message(data: bytes, dtype: int, shape: Sequence[int]) -> tensor_pb2.Tensor:
@@ -129,8 +136,13 @@ def tensor_message(data: bytes, dtype: int, shape: Sequence[int]) -> tensor_pb2.
 def tensor_bytes(tensor: tensor_pb2.Tensor, field: str = "tensor") -> bytes:
     """Return a Tensor's packed bytes once type, shape and size are checked; `field` as above."""
     shape = checked_shape(tensor.dtype, tensor.shape, field)
+    scales = math.prod(shape[:-1]) if tensor.dtype == tensor_pb2.DATA_TYPE_I8 else 0
+    if len(tensor.scales) != scales:
+        raise InvalidArgumentError.of(
+            f"{field}.scales", f"must hold {scales} numbers", len(tensor.scales), reason="BAD_SIZE"
+        )
     data = tensor.data + np.asarray(tensor.scales, "<f4").tobytes()
-    unpack(data, tensor.dtype, shape, field)
+    _check_size(data, tensor.dtype, shape, field)
     return data
 
 
@@ -227,9 +239,10 @@ def error_of(code: int, message: str, details: bytes | None = None) -> Splitform
         error_details_pb2.BadRequest(),
         error_details_pb2.RetryInfo(),
     )
-    for detail in status_pb2.Status.FromString(details or b"").details:
-        for message_type in (info, bad, retry):
-            detail.Unpack(message_type)  # does nothing if it is of another type
+    with contextlib.suppress(DecodeError):  # a proxy's own details; the code still counts
+        for detail in status_pb2.Status.FromString(details or b"").details:
+            for message_type in (info, bad, retry):
+                detail.Unpack(message_type)  # does nothing if it is of another type
     return kind(
         message,
         reason=info.reason or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,17 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def services(tiny_model: Path) -> Iterator[Services]:
-    """Both services with default settings, shared by tests that leave them as they were."""
+def server_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The event loop that all servers of the tests run on."""
     thread = ServerThread()
+    yield thread.loop
+    thread.close()
+
+
+@pytest.fixture(scope="session")
+def services(tiny_model: Path, server_loop: asyncio.AbstractEventLoop) -> Iterator[Services]:
+    """Both services with default settings, shared by tests that leave them as they were."""
+    thread = ServerThread(server_loop)
     encoder = thread.start_encoder(tiny_model)
     decoder = thread.start_decoder(tiny_model, encoder)
     yield Services(encoder, decoder, tiny_model)
@@ -46,8 +55,8 @@ def services(tiny_model: Path) -> Iterator[Services]:
 
 
 @pytest.fixture
-def servers() -> Iterator[ServerThread]:
+def servers(server_loop: asyncio.AbstractEventLoop) -> Iterator[ServerThread]:
     """Starts servers with settings of the test's own; all are stopped at its end."""
-    thread = ServerThread()
+    thread = ServerThread(server_loop)
     yield thread
     thread.close()

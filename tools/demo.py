@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -38,20 +39,36 @@ SHOWN_METRICS = {
 
 def main() -> int:
     """Run the demo; return the exit status."""
-    console = Console()
-    with tempfile.TemporaryDirectory() as folder:
-        services = LocalServices(Ports.free(), log=Path(folder) / "services.log")
-        try:
-            with services, connect(services.encoder, services.decoder) as client:
-                print(f"encoder service {services.encoder}, decoder service {services.decoder}")
-                print(f"source\t{SENTENCE}")
-                show = stream_live if console.is_terminal else print_lines
-                show(client, console)
-                print_metrics(services.ports)
-        except (StartError, SplitformerError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+    try:
+        with tempfile.TemporaryDirectory() as folder, started(Path(folder)) as services:
+            show(services, Console())
+    except (StartError, SplitformerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[LocalServices]:
+    """Start both services; if a port is snatched away in between, once more with other ports."""
+    with ExitStack() as stack:
+        try:
+            services = stack.enter_context(LocalServices(Ports.free(), log=folder / "first.log"))
+        except StartError:
+            services = stack.enter_context(LocalServices(Ports.free(), log=folder / "second.log"))
+        yield services
+
+
+def show(services: LocalServices, console: Console) -> None:
+    """Translate the sentence and show how, as far as the console can."""
+    print(f"encoder service {services.encoder}, decoder service {services.decoder}")
+    print(f"source\t{SENTENCE}")
+    with connect(services.encoder, services.decoder) as client:
+        if console.is_terminal:
+            stream_live(client, console)
+        else:
+            print_lines(client)
+    print_metrics(services.ports)
 
 
 def stream_live(client: Client, console: Console) -> None:
@@ -64,7 +81,7 @@ def stream_live(client: Client, console: Console) -> None:
             time.sleep(SECONDS_PER_TOKEN)
 
 
-def print_lines(client: Client, console: Console) -> None:
+def print_lines(client: Client) -> None:
     """Print one line per language, code first."""
     texts = dict.fromkeys(LANGUAGES, "")
     for language, text in pieces(client):

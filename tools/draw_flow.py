@@ -38,7 +38,7 @@ LANE_TOP, LANE_STEP = 458, 44
 """Middle of the first language's lane, and the distance to the next, on both sides."""
 
 
-def text(  # noqa: PLR0913 - a text has many properties
+def text(
     x: float,
     y: float,
     words: str,
@@ -55,7 +55,7 @@ def text(  # noqa: PLR0913 - a text has many properties
     )
 
 
-def box(  # noqa: PLR0913 - so has a box
+def box(
     x: float,
     y: float,
     width: float,
@@ -169,9 +169,7 @@ def decoder() -> Iterator[str]:
     yield text(826, 429, "K and V, projected once", size=14)
     for letter, y in (("K", 452), ("V", 538)):
         for layer in (2, 1, 0):
-            yield box(
-                842 + layer * 12, y - layer * 6 + 12, 96, 54, fill=TINTS[PURPLE], line=PURPLE
-            )
+            yield box(842 + layer * 12, y - layer * 6 + 12, 96, 54, fill=TINTS[PURPLE], line=PURPLE)
         yield text(890, y + 45, letter, size=20, color=PURPLE, weight=700, anchor="middle")
     yield text(890, 642, "of every layer, kept for the", size=13, color=MUTED, anchor="middle")
     yield text(890, 660, "session until it is let go", size=13, color=MUTED, anchor="middle")
@@ -189,7 +187,11 @@ def loop() -> Iterator[str]:
     """Draw the three verbs of the engine as a cycle."""
     yield badge(622, 424, 6, GREEN)
     yield text(642, 429, "one token a step", size=14)
-    verbs = (("schedule", "who takes part"), ("step", "one pass, all rows"), ("publish", "hand over"))
+    verbs = (
+        ("schedule", "who takes part"),
+        ("step", "one pass, all rows"),
+        ("publish", "hand over"),
+    )
     for row, (verb, note) in enumerate(verbs):
         y = 448 + row * 74
         yield box(628, y, 132, 50, line=GREEN, radius=10)

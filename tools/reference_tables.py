@@ -67,7 +67,7 @@ def settings_table(cls: type[Settings], names: Iterable[str], prefix: str) -> st
 
 def default_of(field: dataclasses.Field[Any]) -> str:
     """Write a default as a user would give it."""
-    value = field.default
+    value: Any = field.default
     if field.metadata["size"]:
         for unit, name in UNITS:
             if value % unit == 0:
@@ -216,9 +216,7 @@ def tables() -> dict[str, Callable[[str], str]]:
     """Map the names of the tables to what writes them, given the table as it stands."""
     encoder, decoder = EncoderSettings, DecoderSettings
     return {
-        "shared settings": lambda _: settings_table(
-            Settings, shared_settings(), "SPLITFORMER_…_"
-        ),
+        "shared settings": lambda _: settings_table(Settings, shared_settings(), "SPLITFORMER_…_"),
         "encoder settings": lambda _: settings_table(
             encoder, own_settings(encoder), encoder.prefix
         ),

@@ -15,21 +15,36 @@ _FIRST_CAPACITY = 32
 class CrossCache:
     """Cross-attention keys and values of one memory.
 
+    Args:
+        data: (L, 2, H, S, K), contiguous: index 0 of the second axis holds keys, 1 values.
+
     Attributes:
-        keys: Per layer, (H, S, K).
-        values: Per layer, (H, S, K).
+        address: Where the data is.
+        length: Rows of the memory (S).
     """
 
-    __slots__ = ("keys", "values")
+    __slots__ = ("_data", "address", "length")
 
-    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
-        self.keys = keys
-        self.values = values
+    def __init__(self, data: Tensor) -> None:
+        assert data.is_contiguous()
+        self._data = data
+        self.address = data.data_ptr()
+        self.length = data.shape[3]
+
+    @property
+    def keys(self) -> Tensor:
+        """(L, H, S, K)."""
+        return self._data[:, 0]
+
+    @property
+    def values(self) -> Tensor:
+        """(L, H, S, K)."""
+        return self._data[:, 1]
 
     @property
     def size_bytes(self) -> int:
         """Bytes held by all layers."""
-        return sum(t.nbytes for t in (*self.keys, *self.values))
+        return self._data.nbytes
 
     @staticmethod
     def bytes_for(positions: int, layers: int, d_model: int, element_size: int) -> int:
@@ -42,13 +57,18 @@ class SelfCache:
 
     Appending copies nothing but the new rows, except when the room doubles; no other sequence is
     ever touched.
+
+    Attributes:
+        address: Where the data is, (L, 2, H, capacity, K), contiguous: index 0 of the second axis
+            holds keys, 1 values.
+        capacity: Positions there is room for.
+        length: Positions held.
     """
 
-    __slots__ = ("_data", "length")
+    __slots__ = ("_data", "address", "capacity", "length")
 
     def __init__(self, layers: int, heads: int, head_size: int, like: Tensor) -> None:
-        # (L, 2, H, capacity, K): index 0 of the second axis holds keys, 1 values.
-        self._data = like.new_empty(layers, 2, heads, _FIRST_CAPACITY, head_size)
+        self._hold(like.new_empty(layers, 2, heads, _FIRST_CAPACITY, head_size))
         self.length = 0
 
     @property
@@ -77,7 +97,7 @@ class SelfCache:
             views.
         """
         end = self.length + keys.shape[1]
-        self._reserve(end)
+        self.reserve(end)
         self._data[layer, 0, :, self.length : end] = keys
         self._data[layer, 1, :, self.length : end] = values
         return self._data[layer, 0, :, :end], self._data[layer, 1, :, :end]
@@ -94,16 +114,23 @@ class SelfCache:
     def fork(self) -> SelfCache:
         """Return an independent copy."""
         twin = object.__new__(SelfCache)
-        twin._data = self._data.clone()
+        twin._hold(self._data.clone())
         twin.length = self.length
         return twin
 
-    def _reserve(self, positions: int) -> None:
-        layers, two, heads, capacity, width = self._data.shape
+    def reserve(self, positions: int) -> None:
+        """Make room for `positions` positions in all; what is held stays."""
+        capacity = self.capacity
         if positions <= capacity:
             return
         while capacity < positions:
             capacity *= 2
+        layers, two, heads, _, width = self._data.shape
         grown = self._data.new_empty(layers, two, heads, capacity, width)
         grown[:, :, :, : self.length] = self._data[:, :, :, : self.length]
-        self._data = grown
+        self._hold(grown)
+
+    def _hold(self, data: Tensor) -> None:
+        self._data = data
+        self.address = data.data_ptr()
+        self.capacity = data.shape[3]

@@ -155,8 +155,8 @@ class Decoder(nn.Module):
     def begin(self, memory: Tensor) -> DecoderState:
         """Project a memory (S, D) into every layer's cross keys and values, once."""
         pairs = [layer.cross_attention.project_key_value(memory) for layer in self._blocks()]
-        cross = CrossCache([k.contiguous() for k, _ in pairs], [v.contiguous() for _, v in pairs])
-        return DecoderState(cross, self.empty_cache())
+        data = torch.stack([torch.stack(pair) for pair in pairs])  # (L, 2, H, S, K)
+        return DecoderState(CrossCache(data), self.empty_cache())
 
     def empty_cache(self) -> SelfCache:
         """A cache with no positions, on our device and in our precision."""

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from splitformer import wire
 from splitformer.errors import (
     Code,
     InternalError,
+    InvalidArgumentError,
     SplitformerError,
     UnavailableError,
     UnimplementedError,
@@ -77,7 +79,7 @@ class RpcInterceptor(aio.ServerInterceptor):
     ) -> Any:
         """Return the handler with everything around it; None where there is no such method."""
         handler = await continuation(handler_call_details)
-        _, service, method = handler_call_details.method.split("/")
+        service, _, method = handler_call_details.method.lstrip("/").rpartition("/")
         if handler is None or not service.startswith(_OURS):
             return handler
         metadata = dict(handler_call_details.invocation_metadata or ())
@@ -86,7 +88,7 @@ class RpcInterceptor(aio.ServerInterceptor):
         return self._wrap(handler, lambda: _Call(service, method, request_id))
 
     def _wrap(self, handler: Any, new_call: Callable[[], _Call]) -> Any:
-        serializers = (handler.request_deserializer, handler.response_serializer)
+        serializers = (_forgiving(handler.request_deserializer), handler.response_serializer)
         if handler.response_streaming:
             kind = "stream_stream" if handler.request_streaming else "unary_stream"
             behaviour = self._streaming(getattr(handler, kind), handler, new_call)
@@ -123,7 +125,7 @@ class RpcInterceptor(aio.ServerInterceptor):
         if handler.request_streaming:
             return _counting(request, received.inc)
         received.inc()
-        return request
+        return _well_formed(request)
 
     @asynccontextmanager
     async def _around(
@@ -167,7 +169,27 @@ class RpcInterceptor(aio.ServerInterceptor):
 async def _counting(requests: Any, count: Callable[[], None]) -> AsyncIterator[Any]:
     async for request in requests:
         count()
-        yield request
+        yield _well_formed(request)
+
+
+def _forgiving(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Let a malformed message through as None, so that it is answered where all others are."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return None
+
+    return read
+
+
+def _well_formed(request: Any) -> Any:
+    if request is None:
+        raise InvalidArgumentError(
+            "request: is no message of the method's type", reason="MALFORMED_REQUEST"
+        )
+    return request
 
 
 def _for_caller(

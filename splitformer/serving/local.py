@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _POLL_SECONDS = 0.05
 _HOST = "127.0.0.1"
+_IMPATIENT = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
 
 
 class StartError(RuntimeError):
@@ -110,8 +111,8 @@ class LocalServices:
 
     def _wait_until_serving(self, address: str) -> None:
         deadline = time.monotonic() + self.seconds
-        with grpc.insecure_channel(address) as channel:
-            while not _is_serving(channel):
+        with grpc.insecure_channel(address, _IMPATIENT) as channel:
+            while self.ended() is not None or not _is_serving(channel):
                 if self.ended() is not None:
                     raise StartError(self._last_words())
                 if time.monotonic() > deadline:

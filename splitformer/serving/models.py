@@ -17,6 +17,9 @@ KERNELS = "torch"
 
 PRECISION = "fp32"
 
+CHARACTERS_PER_TOKEN = 64
+"""Far more than any text has on average; one with more is too long without being tokenised."""
+
 
 def open_checkpoint(folder: str) -> Checkpoint:
     """Open a model folder, or the embedded model if `folder` is empty.

@@ -129,6 +129,8 @@ class Server:
                 ("grpc.max_send_message_length", self._settings.max_message_bytes),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", 60_000),  # a reader that has vanished lets go
+                ("grpc.keepalive_timeout_ms", 20_000),
             ],
         )
         self._register(server)

@@ -5,13 +5,17 @@ Names follow go-grpc-prometheus at the gRPC layer and `splitformer_` elsewhere, 
 
 from __future__ import annotations
 
+import socket
 import threading
-from wsgiref.simple_server import WSGIServer
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+_POLL_SECONDS = 0.05
 
 LATENCY_BUCKETS = (
     *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
@@ -65,9 +69,13 @@ class MetricsPage:
     """
 
     def __init__(self, telemetry: Telemetry, host: str, port: int) -> None:
-        self._server: WSGIServer
-        self._thread: threading.Thread
-        self._server, self._thread = start_http_server(port, host, telemetry.registry)
+        app = make_wsgi_app(telemetry.registry)
+        kind = _server_kind(host, port)
+        self._server = make_server(host, port, app, kind, handler_class=_QuietHandler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="metrics", daemon=True
+        )
+        self._thread.start()
 
     @property
     def port(self) -> int:
@@ -79,3 +87,14 @@ class MetricsPage:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
+        """Log nothing: a page that is read every few seconds is no news."""
+
+
+def _server_kind(host: str, port: int) -> type[ThreadingWSGIServer]:
+    """A server class for the host's address family, IPv4 or IPv6."""
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    return type("MetricsServer", (ThreadingWSGIServer,), {"address_family": family})

@@ -61,7 +61,8 @@ def refused(
     assert violations == ([] if field is None else [field])
     if field is not None:
         rule, got, seen = error.violations[0].description.rpartition(", got ")
-        assert rule and got, "names rule and value"
+        assert rule
+        assert got
         assert value is ANY or seen == repr(value)
         assert field in error.message
 

@@ -41,12 +41,18 @@ class Running(Generic[S]):
 
 
 class ServerThread:
-    """An event loop on a thread, and the servers that run on it."""
+    """An event loop on a thread, and the servers that run on it.
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
+    Args:
+        loop: One that is running already; several loops in one process make grpc.aio log errors.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or asyncio.new_event_loop()
+        self._thread: threading.Thread | None = None
+        if loop is None:
+            self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+            self._thread.start()
         self._servers: list[Server] = []
 
     def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
@@ -78,8 +84,9 @@ class ServerThread:
         """Stop everything."""
         for server in self._servers:
             self.run(server.stop())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        if self._thread is not None:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(10)
 
     async def _start(self, settings: Any, build: Any, register: Any) -> Any:
         telemetry = Telemetry()

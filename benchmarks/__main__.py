@@ -1,0 +1,34 @@
+"""`python -m benchmarks SCENARIO [--quick] [--json FILE]`: see `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from benchmarks.measuring import Report
+
+SCENARIOS = ("serve",)
+CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"
+
+
+def main() -> int:
+    """Run the scenarios named; all of them if none is."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--quick", action="store_true", help="the most important sizes only")
+    parser.add_argument("--json", type=Path, help="folder for results as JSON")
+    options = parser.parse_args()
+    if unknown := set(options.scenarios) - set(SCENARIOS):
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
+    for name in options.scenarios or SCENARIOS:
+        report = Report(name)
+        importlib.import_module(f"benchmarks.{name}").run(report, CACHE, options.quick)
+        if options.json:
+            report.write(options.json / f"{name}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Interleaved timing, and results as lines and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Seconds of one contestant, over the rounds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle round."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Slowest over fastest round."""
+        return max(self.seconds) / min(self.seconds)
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1
+) -> dict[str, Sample]:
+    """Time all contestants in turn, round by round, after one warm-up of each.
+
+    Args:
+        contestants: What to run, by name.
+        rounds: How often each is timed.
+        repeats: Runs per timing; the seconds are per run.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for run in contestants.values():
+        run()
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            began = time.perf_counter()
+            for _ in range(repeats):
+                run()
+            seconds[name].append((time.perf_counter() - began) / repeats)
+    return {name: Sample(tuple(taken)) for name, taken in seconds.items()}
+
+
+def ratio(ours: Sample, theirs: Sample) -> float:
+    """How many times faster we are: the median of the rounds' own ratios."""
+    pairs = zip(ours.seconds, theirs.seconds, strict=True)
+    return statistics.median(their / our for our, their in pairs)
+
+
+@dataclass(slots=True)
+class Report:
+    """Figures by name, printed as they come and kept as JSON."""
+
+    scenario: str
+    figures: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def figure(self, name: str, value: float) -> None:
+        """Add and print a figure."""
+        self.figures[name] = value
+        print(f"{name} {value:.6g}", flush=True)
+
+    def detail(self, name: str, samples: Mapping[str, Sample]) -> None:
+        """Keep the timings that a figure was made of."""
+        self.details[name] = {
+            key: {"median_s": s.median, "spread": s.spread, "rounds_s": list(s.seconds)}
+            for key, s in samples.items()
+        }
+
+    def write(self, path: Path) -> None:
+        """Write everything with facts about the machine."""
+        content = {
+            "scenario": self.scenario,
+            "machine": machine(),
+            "figures": self.figures,
+            "details": self.details,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to place the figures."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = {line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line}
+    flags = next((line for line in info.splitlines() if line.startswith("flags")), "").split()
+    interesting = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+    return {
+        "cpu": sorted(models),
+        "cores": os.cpu_count(),
+        "features": [flag for flag in interesting if flag in flags],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,1 @@
+"""The peers, loaded with our weights."""

@@ -1,0 +1,68 @@
+"""Client of the Splitformer services: `connect` for plain code, `aio.connect` for asyncio.
+
+Importing this package is cheap: what a name needs is imported when the name is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splitformer.errors import SplitformerError
+    from splitformer_client import aio
+    from splitformer_client.memory import Memory
+    from splitformer_client.options import GenerationOptions
+    from splitformer_client.sync import Client, Session, Stream, connect
+    from splitformer_client.values import (
+        Alternative,
+        End,
+        EndReason,
+        ModelInfo,
+        SessionInfo,
+        Timings,
+        Token,
+        Translation,
+    )
+
+__all__ = [
+    "Alternative",
+    "Client",
+    "End",
+    "EndReason",
+    "GenerationOptions",
+    "Memory",
+    "ModelInfo",
+    "Session",
+    "SessionInfo",
+    "SplitformerError",
+    "Stream",
+    "Timings",
+    "Token",
+    "Translation",
+    "aio",
+    "connect",
+]
+
+_HOMES = {
+    "SplitformerError": "splitformer.errors",
+    "Memory": "splitformer_client.memory",
+    "GenerationOptions": "splitformer_client.options",
+    **dict.fromkeys(("Client", "Session", "Stream", "connect"), "splitformer_client.sync"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module, once."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "aio":
+        return importlib.import_module("splitformer_client.aio")
+    value = getattr(importlib.import_module(_HOMES.get(name, "splitformer_client.values")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted(__all__)

@@ -1,0 +1,276 @@
+"""The client for asyncio. `splitformer_client.connect` gives the same without asyncio."""
+
+# A `timeout` is the deadline of an operation, shared by its RPCs.
+# ruff: noqa: ASYNC109
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from splitformer_client.decoder import Decoder, Opening
+from splitformer_client.encoder import Delivery, Encoder, source_of
+from splitformer_client.fan import Services
+from splitformer_client.memory import Memory
+from splitformer_client.options import GenerationOptions
+from splitformer_client.scope import Scope
+from splitformer_client.session import AsyncGeneration, AsyncSession
+from splitformer_client.settings import (
+    DECODER_VARIABLE,
+    DEFAULT_DECODER,
+    DEFAULT_ENCODER,
+    ENCODER_VARIABLE,
+    Settings,
+    address,
+    names,
+)
+from splitformer_client.tasks import Aftermath
+from splitformer_client.translation import Event, Job, LongText, Translating
+from splitformer_client.values import ModelInfo, Token, Translation
+
+__all__ = ["AsyncClient", "AsyncGeneration", "AsyncSession", "connect"]
+
+TOKENS_PER_MESSAGE = 64
+"""What `translate` allows the decoder, as nobody looks at single tokens there."""
+
+
+def connect(
+    encoder: str | None = None,
+    decoder: str | None = None,
+    *,
+    model: str = "",
+    timeout: float = 30.0,
+    allowed_endpoint_suffixes: Sequence[str] = (),
+) -> AsyncClient:
+    """Make a client; connections are opened when they are first needed.
+
+    Args:
+        encoder: Address of the encoder service; left out: `SPLITFORMER_ENCODER` or localhost:50051.
+        decoder: Address of the decoder service; left out: `SPLITFORMER_DECODER` or localhost:50052.
+        model: Name of the model; empty: the servers' default.
+        timeout: Seconds a call may take in all when it names no timeout; `math.inf`: no limit.
+        allowed_endpoint_suffixes: Domains of further servers that replies may send the client to.
+
+    Raises:
+        ConfigurationError: A setting breaks its rule.
+    """
+    return AsyncClient(
+        Settings(
+            encoder=address(encoder, ENCODER_VARIABLE, DEFAULT_ENCODER),
+            decoder=address(decoder, DECODER_VARIABLE, DEFAULT_DECODER),
+            model=model,
+            timeout=timeout,
+            allowed_endpoint_suffixes=names(allowed_endpoint_suffixes),
+        )
+    )
+
+
+class AsyncClient:
+    """Both services in one object. Use it from one event loop, for any number of calls at once.
+
+    Every method raises `SplitformerError` and nothing of gRPC; `timeout` is in seconds and covers
+    the whole call, None is the client's default.
+
+    Args:
+        settings: Addresses and habits.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        decoder = Decoder(settings, self._scope)
+        self._services = Services(Encoder(settings), decoder, Aftermath(), set())
+
+    async def translate(
+        self,
+        text: str,
+        to: str | Sequence[str],
+        *,
+        source_language: str = "",
+        long_text: LongText = "split",
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> list[Translation]:
+        """Translate a text into one or more languages at the same time.
+
+        Args:
+            text: The source.
+            to: Target language or languages.
+            source_language: Language of the text; empty: the model's own.
+            long_text: "split" cuts a text that is too long for the model into sentences; "refuse"
+                raises the server's error.
+            timeout: Seconds.
+            **options: How tokens are chosen.
+
+        Returns:
+            One translation per language, in the order of `to`.
+
+        Raises:
+            InvalidArgumentError: EMPTY_SOURCE, SOURCE_TOO_LONG, an unknown language or value.
+        """
+        job = Job(
+            text,
+            names(to),
+            source_language,
+            long_text,
+            self.settings.max_in_flight,
+            TOKENS_PER_MESSAGE,
+            options,
+        )
+        return await Translating(self._services, job, self._scope(timeout)).translations()
+
+    async def translate_stream(
+        self,
+        text: str,
+        to: str | Sequence[str],
+        *,
+        source_language: str = "",
+        long_text: LongText = "split",
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncGenerator[Event]:
+        """Translate, giving (language, token) as they come, then (language, end).
+
+        Leaving the loop early cancels what is running and lets go of everything; wrap the iterator
+        in `contextlib.aclosing` to have that done before going on.
+        """
+        job = Job(
+            text,
+            names(to),
+            source_language,
+            long_text,
+            self.settings.max_in_flight,
+            options=options,
+        )
+        work = Translating(self._services, job, self._scope(timeout))
+        async with contextlib.aclosing(work.events()) as events:
+            async for event in events:
+                yield event
+
+    async def stream(
+        self,
+        text: str,
+        to: str,
+        *,
+        source_language: str = "",
+        long_text: LongText = "split",
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncGenerator[Token]:
+        """Translate into one language, giving the tokens as they come; see `translate_stream`."""
+        events = self.translate_stream(
+            text,
+            to,
+            source_language=source_language,
+            long_text=long_text,
+            timeout=timeout,
+            **options,
+        )
+        async with contextlib.aclosing(events):
+            async for _, event in events:
+                if isinstance(event, Token):
+                    yield event
+
+    async def encode(
+        self,
+        source: str | Sequence[int],
+        *,
+        delivery: Delivery = "auto",
+        source_language: str = "",
+        target_language: str = "",
+        lease: float = 0.0,
+        timeout: float | None = None,
+    ) -> Memory:
+        """Encode a source.
+
+        Args:
+            source: Text, or token ids complete with the model's end token.
+            delivery: "inline": numbers come here; "reference": they stay with the encoder under a
+                lease; "auto": inline if small.
+            source_language: Language of the text; empty: the model's own.
+            target_language: For models whose memory is bound to a target language.
+            lease: Seconds a reference shall stay valid; 0: the server's default.
+            timeout: Seconds.
+        """
+        message = source_of(source, source_language, target_language)
+        return await self._services.encoder.encode(message, delivery, lease, self._scope(timeout))
+
+    async def stream_encode(
+        self,
+        source: str | Sequence[int],
+        *,
+        source_language: str = "",
+        target_language: str = "",
+        timeout: float | None = None,
+    ) -> Memory:
+        """Encode a source and receive the memory in chunks: a local memory of any size."""
+        message = source_of(source, source_language, target_language)
+        return await self._services.encoder.stream_encode(message, self._scope(timeout))
+
+    async def fetch(self, memory: Memory, *, timeout: float | None = None) -> Memory:
+        """Return a local copy of a referenced memory; its lease stays as it is."""
+        return await self._services.encoder.fetch(memory, self._scope(timeout))
+
+    async def renew(
+        self, memory: Memory, *, lease: float = 0.0, timeout: float | None = None
+    ) -> Memory:
+        """Prolong the lease of a referenced memory to `lease` seconds; 0: the server's default."""
+        return await self._services.encoder.renew(memory, lease, self._scope(timeout))
+
+    async def release(self, memory: Memory, *, timeout: float | None = None) -> int:
+        """End the lease of a referenced memory; returns how many leases of others remain."""
+        return await self._services.encoder.release(memory, self._scope(timeout))
+
+    async def open_session(
+        self,
+        memory: Memory,
+        *,
+        language: str = "",
+        target_prefix: str | Sequence[int] | None = None,
+        request_id: str | None = None,
+        max_positions: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncSession:
+        """Open a session on a memory: a local one is uploaded, a reference is passed on.
+
+        Args:
+            memory: What to decode.
+            language: Target language; empty if the memory is bound to one or the model has none.
+            target_prefix: Text or token ids that the target starts with.
+            request_id: Makes opening idempotent; a second call with it gives the same session.
+            max_positions: Positions to reserve room for; 0: as many as the model has.
+            timeout: Seconds, for all attempts while the decoder is unavailable.
+
+        Raises:
+            PermissionDeniedError: ENDPOINT_NOT_ALLOWED.
+            ResourceExhaustedError: OVER_BUDGET; `retry_after` says when to try again.
+        """
+        opening = Opening(memory, language, target_prefix, request_id, max_positions)
+        return await self._services.decoder.open_session(opening, self._scope(timeout))
+
+    async def encoder_info(self, *, timeout: float | None = None) -> ModelInfo:
+        """Describe the model of the encoder service."""
+        return await self._services.encoder.info(self._scope(timeout))
+
+    async def decoder_info(self, *, timeout: float | None = None) -> ModelInfo:
+        """Describe the model of the decoder service."""
+        return await self._services.decoder.info(self._scope(timeout))
+
+    async def close(self) -> None:
+        """Cancel calls that are running, let go of what they hold, and close the connections."""
+        await self._services.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _scope(self, timeout: float | None) -> Scope:
+        return Scope(self.settings.timeout if timeout is None else timeout)

@@ -1,0 +1,1 @@
+"""The `splitformer` command, one module per subcommand; each is imported when it is called."""

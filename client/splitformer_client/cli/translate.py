@@ -1,0 +1,220 @@
+"""`splitformer translate`: text or lines in, translations out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from splitformer.errors import SplitformerError
+from splitformer_client import aio
+from splitformer_client.cli.lines import STDIN, given, in_order, pumped, read_lines
+from splitformer_client.cli.options import (
+    DEFAULT_DECODER,
+    DEFAULT_ENCODER,
+    DecoderOption,
+    EncoderOption,
+)
+from splitformer_client.cli.show import json_writer, show_live, tab_writer
+from splitformer_client.options import GenerationOptions
+from splitformer_client.translation import Job
+from splitformer_client.values import End, EndReason, Translation
+
+LINES_IN_FLIGHT = 16
+
+
+class LongText(enum.StrEnum):
+    """What to do with a text that is too long for the model."""
+
+    SPLIT = "split"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Where the sources come from.
+
+    Attributes:
+        texts: Sources from the command line.
+        files: Files with a source per line, if there are no texts; none: the standard input.
+    """
+
+    texts: list[str]
+    files: list[Path]
+
+    @property
+    def is_lines(self) -> bool:
+        """True if there is a source per line of a file."""
+        return not self.texts
+
+    def sources(self) -> AsyncGenerator[str]:
+        """Give the sources."""
+        return given(self.texts) if self.texts else pumped(read_lines(self.files or [STDIN]))
+
+    def total(self) -> int | None:
+        """Count the sources; None if that takes reading what can be read only once."""
+        if self.texts:
+            return len(self.texts)
+        if not self.files or not all(file.is_file() for file in self.files):
+            return None
+        return sum(1 for _ in read_lines(self.files))
+
+
+def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its arguments
+    to: Annotated[
+        list[str], typer.Option("--to", "-t", help="Target languages, for example ja,de.")
+    ],
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help="What to translate; none: lines of files or stdin."),
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", exists=True, dir_okay=False, help="Translate its lines."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write here instead of stdout.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write a JSON object per source.")
+    ] = False,
+    source_language: Annotated[
+        str, typer.Option("--from", help="Language of the source; default: the model's own.")
+    ] = "",
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens per translation.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest p.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    long_text: Annotated[
+        LongText, typer.Option(help="Cut a text that is too long into sentences, or refuse it.")
+    ] = LongText.SPLIT,
+    timeout: Annotated[float, typer.Option(help="Seconds per source.")] = 60.0,
+    model: Annotated[str, typer.Option(help="Name of the model.")] = "",
+    encoder: EncoderOption = DEFAULT_ENCODER,
+    decoder: DecoderOption = DEFAULT_DECODER,
+) -> None:
+    """Translate text, or the lines of files or of the standard input.
+
+    On a terminal, tokens appear as they come. Elsewhere every translation is a line that starts
+    with the code of its language and a tab, in the order of the input. An empty line stays empty.
+    """
+    if texts and file:
+        raise typer.BadParameter("give either TEXT or --file", param_hint="--file")
+    options = GenerationOptions(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    job = Job("", _languages(to), source_language, long_text.value, options=options)
+    client = aio.connect(encoder, decoder, model=model, timeout=timeout)
+    source = Input(texts or [], file or [])
+    console = Console()
+    if source.texts and console.is_terminal and not as_json and output is None:
+        asyncio.run(_show(client, job, source.texts, console))
+    else:
+        _write(client, job, source, output, as_json)
+
+
+def _languages(to: list[str]) -> tuple[str, ...]:
+    """Read `ja,de` or several options."""
+    codes = tuple(code.strip() for codes in to for code in codes.split(","))
+    if not all(codes):
+        raise typer.BadParameter("must be language codes, separated by commas", param_hint="--to")
+    return codes
+
+
+async def _show(client: aio.AsyncClient, job: Job, texts: list[str], console: Console) -> None:
+    async with client:
+        for text in texts:
+            await show_live(client, dataclasses.replace(job, text=text), console)
+
+
+def _write(
+    client: aio.AsyncClient, job: Job, source: Input, output: Path | None, as_json: bool
+) -> None:
+    with _progress(source) as advance, _opened(output) as file:
+        write = json_writer(file) if as_json else tab_writer(file)
+
+        def take(text: str, translations: list[Translation]) -> None:
+            write(text, translations)
+            advance()
+
+        asyncio.run(_run(client, job, source, take))
+
+
+async def _run(
+    client: aio.AsyncClient,
+    job: Job,
+    source: Input,
+    take: Callable[[str, list[Translation]], None],
+) -> None:
+    """Translate all sources; an error names the line it came with."""
+    number = 0
+
+    async def work(text: str) -> list[Translation]:
+        return await _translated(client, dataclasses.replace(job, text=text), source.is_lines)
+
+    results = in_order(source.sources(), work, LINES_IN_FLIGHT)
+    async with client, contextlib.aclosing(results):
+        try:
+            async for text, translations in results:
+                number += 1
+                take(text, translations)
+        except SplitformerError as error:
+            if source.is_lines:
+                error.message = f"line {number + 1}: {error.message}"
+            raise
+
+
+async def _translated(client: aio.AsyncClient, job: Job, is_line: bool) -> list[Translation]:
+    """Translate one source; an empty line is its own translation."""
+    if is_line and not job.text.strip():
+        nothing = End(EndReason.EOS, 0)
+        return [Translation(language, "", (), nothing) for language in job.languages]
+    return await client.translate(
+        job.text,
+        job.languages,
+        source_language=job.source_language,
+        long_text=job.long_text,
+        **job.options,
+    )
+
+
+@contextlib.contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    """Give the file to write to, as UTF-8."""
+    if output is not None:
+        with output.open("w", encoding="utf-8") as file:
+            yield file
+    else:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8")
+        yield sys.stdout
+
+
+@contextlib.contextmanager
+def _progress(source: Input) -> Iterator[Callable[[], object]]:
+    """Show a progress bar on stderr while files are read and somebody is there to see it."""
+    console = Console(stderr=True)
+    if not (console.is_terminal and source.is_lines) or (not source.files and sys.stdin.isatty()):
+        yield lambda: None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    shared = sys.stdout.isatty()  # only then must the bar make way for the output
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=shared)
+    with bar as progress:
+        task = progress.add_task("", total=source.total())
+        yield lambda: progress.advance(task)

@@ -1,0 +1,104 @@
+"""From the protocol's messages to the client's values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from splitformer.v1 import decoder_service_pb2 as pb, model_pb2, tensor_pb2
+from splitformer_client.values import (
+    Alternative,
+    End,
+    EndReason,
+    ModelInfo,
+    SessionInfo,
+    Timings,
+    Token,
+)
+
+_REASONS = {
+    pb.END_REASON_EOS: EndReason.EOS,
+    pb.END_REASON_LENGTH: EndReason.LENGTH,
+    pb.END_REASON_STOP: EndReason.STOP,
+    pb.END_REASON_CANCELLED: EndReason.CANCELLED,
+}
+
+
+def token_of(message: pb.Token) -> Token:
+    """Read a token."""
+    return Token(
+        message.index,
+        message.id,
+        message.text,
+        message.log_probability,
+        tuple(Alternative(a.id, a.text, a.log_probability) for a in message.alternatives),
+        tuple(message.attention),
+        tuple(message.aligned_source),
+    )
+
+
+def end_of(message: pb.End) -> End:
+    """Read the last message of a generation."""
+    timings = message.timings
+    return End(
+        reason=_REASONS.get(message.reason, EndReason.UNSPECIFIED),
+        tokens=message.tokens,
+        total_tokens=message.total_tokens,
+        steps=message.steps,
+        seed=message.seed,
+        log_probability=message.log_probability,
+        text=message.text,
+        timings=Timings(
+            timings.queue_seconds,
+            timings.first_token_seconds,
+            timings.step_seconds,
+            timings.total_seconds,
+        ),
+    )
+
+
+def model_info_of(message: model_pb2.ModelInfo) -> ModelInfo:
+    """Read the description of a model."""
+    return ModelInfo(
+        name=message.name,
+        family=message.family,
+        fingerprint=message.fingerprint.model,
+        numerics=message.fingerprint.numerics,
+        memory_kind=_name(tensor_pb2.MemoryKind, message.memory_kind, "MEMORY_KIND_"),
+        memory_dtype=_name(tensor_pb2.DataType, message.memory_dtype, "DATA_TYPE_"),
+        d_model=message.d_model,
+        layers=message.layers,
+        heads=message.heads,
+        vocabulary_size=message.vocabulary_size,
+        max_positions=message.max_positions,
+        source_language=message.source_language,
+        target_languages=tuple(message.target_languages),
+        language_on_decoder=message.language_on_decoder,
+        parameters=message.parameters,
+        weight_bytes=message.weight_bytes,
+        precision=message.precision,
+        device=message.device,
+        batch_invariant=message.batch_invariant,
+        server_version=message.server_version,
+    )
+
+
+def session_info_of(message: pb.GetSessionResponse) -> SessionInfo:
+    """Read the description of a session."""
+    return SessionInfo(
+        id=message.session_id,
+        state=_name(pb.SessionState, message.state, "SESSION_STATE_"),
+        model=message.model,
+        language=message.target_language,
+        tokens=message.tokens,
+        text=message.text,
+        source_positions=message.source_positions,
+        size_bytes=message.size_bytes,
+        expires_in=message.expires_in_ms / 1000,
+    )
+
+
+def _name(values: Any, number: int, prefix: str) -> str:
+    """Name of an enum's value, short and in lower case; a newer server's values stay numbers."""
+    if number not in values.values():
+        return str(number)
+    return str(values.Name(number)).removeprefix(prefix).lower()

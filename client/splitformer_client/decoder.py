@@ -1,0 +1,126 @@
+"""The decoder service as a client sees it: memories in, sessions out."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from splitformer import wire
+from splitformer.errors import PermissionDeniedError
+from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2
+from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
+from splitformer_client.convert import model_info_of
+from splitformer_client.link import Link
+from splitformer_client.memory import Memory
+from splitformer_client.retry import while_unavailable
+from splitformer_client.scope import Scope
+from splitformer_client.session import AsyncSession, MakeScope
+from splitformer_client.settings import Settings, decoder_options
+from splitformer_client.values import ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a new session shall be.
+
+    Attributes:
+        memory: What it decodes.
+        language: Target language; empty if the memory is bound to one or the model has none.
+        target_prefix: Text or token ids that the target starts with.
+        request_id: Makes the opening idempotent; None: drawn once for all attempts.
+        max_positions: Positions to reserve room for; 0: as many as the model has.
+    """
+
+    memory: Memory
+    language: str = ""
+    target_prefix: str | Sequence[int] | None = None
+    request_id: str | None = None
+    max_positions: int = 0
+
+    def header(self, model: str, request_id: str) -> pb.SessionHeader:
+        """Write it as the protocol's message."""
+        memory = self.memory
+        return pb.SessionHeader(
+            model=model,
+            request_id=request_id,
+            target_language=self.language,
+            upload=memory.header if memory.is_local else None,
+            reference=None if memory.is_local else memory.reference,
+            target_prefix=_prefix_message(self.target_prefix),
+            max_positions=self.max_positions,
+        )
+
+
+class Decoder:
+    """RPCs of the decoder service.
+
+    Args:
+        settings: Addresses, model and limits.
+        make_scope: Starts the scope of each operation on a session.
+    """
+
+    def __init__(self, settings: Settings, make_scope: MakeScope) -> None:
+        self._settings = settings
+        self._make_scope = make_scope
+        self._home = Link("decoder", settings.decoder, decoder_options())
+        self._links = {settings.decoder: self._home, "": self._home}
+
+    async def info(self, scope: Scope) -> ModelInfo:
+        """Describe the model."""
+        request = pb.DecoderServiceGetModelInfoRequest(model=self._settings.model)
+        method = DecoderServiceStub(self._home.channel).GetModelInfo
+        return model_info_of((await self._home.call(method, request, scope)).model)
+
+    async def open_session(self, opening: Opening, scope: Scope) -> AsyncSession:
+        """Open a session, with several attempts while the decoder is unavailable.
+
+        Raises:
+            PermissionDeniedError: ENDPOINT_NOT_ALLOWED, the reply points to a server that the
+                settings do not allow.
+        """
+        header = opening.header(self._settings.model, opening.request_id or uuid.uuid4().hex)
+
+        async def attempt() -> pb.OpenSessionResponse:
+            method = DecoderServiceStub(self._home.channel).OpenSession
+            return await self._home.upload(method, self._upload(header, opening.memory), scope)
+
+        reply = await while_unavailable(attempt, self._settings.upload_attempts, scope)
+        return AsyncSession(
+            self._link_to(reply.endpoint), reply, opening.language, self._make_scope
+        )
+
+    async def close(self) -> None:
+        """Close all channels."""
+        for link in self._links.values():
+            await link.close()
+
+    async def _upload(
+        self, header: pb.SessionHeader, memory: Memory
+    ) -> AsyncIterator[pb.OpenSessionRequest]:
+        """The messages of an opening: the header, and the chunks of a local memory."""
+        yield pb.OpenSessionRequest(header=header)
+        if memory.data is not None:
+            for chunk in wire.chunks_of(memory.data, self._settings.chunk_bytes):
+                yield pb.OpenSessionRequest(chunk=chunk)
+
+    def _link_to(self, endpoint: str) -> Link:
+        if endpoint in self._links:
+            return self._links[endpoint]
+        if not self._settings.allows(endpoint):
+            raise PermissionDeniedError(
+                f"endpoint: the decoder sent this client to {endpoint!r}, which is not within"
+                f" allowed_endpoint_suffixes {list(self._settings.allowed_endpoint_suffixes)}",
+                reason="ENDPOINT_NOT_ALLOWED",
+                metadata={"endpoint": endpoint},
+            )
+        self._links[endpoint] = Link("decoder", endpoint, decoder_options())
+        return self._links[endpoint]
+
+
+def _prefix_message(prefix: str | Sequence[int] | None) -> pb.TargetPrefix | None:
+    if prefix is None:
+        return None
+    if isinstance(prefix, str):
+        return pb.TargetPrefix(text=prefix)
+    return pb.TargetPrefix(tokens=encoder_service_pb2.TokenIds(ids=prefix))

@@ -1,0 +1,138 @@
+"""One source, encoded, with a session per target language open on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from splitformer.errors import SplitformerError
+from splitformer.v1 import encoder_service_pb2
+from splitformer_client.decoder import Decoder, Opening
+from splitformer_client.encoder import Encoder, source_of
+from splitformer_client.memory import Memory
+from splitformer_client.scope import Scope
+from splitformer_client.session import AsyncSession
+from splitformer_client.tasks import Aftermath, cancel, together
+
+CLEANUP_SECONDS = 2.0
+"""How long letting go may take; after it, leases and sessions expire by themselves."""
+
+ANSWER_SECONDS = 0.5
+"""How long letting go waits for memories and sessions that are just coming into being."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Both services, and the clean-up that is under way.
+
+    Attributes:
+        encoder: RPCs of the encoder service.
+        decoder: RPCs of the decoder service.
+        aftermath: Clean-up to wait for before the channels are closed.
+        running: Translations under way.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    aftermath: Aftermath
+    running: set[asyncio.Task[None]]
+
+    async def close(self) -> None:
+        """Cancel what is running, let go of everything, then close the channels."""
+        await cancel(self.running)
+        await self.aftermath.finish()
+        await self.encoder.close()
+        await self.decoder.close()
+
+
+class Fan:
+    """Encodes a source once, or once per language if memories are bound to one; opens sessions.
+
+    The leases are ended as soon as the last session is open: each decoder holds its own by then.
+
+    Args:
+        services: Where to encode and decode.
+        scope: The operation this is part of.
+    """
+
+    def __init__(self, services: Services, scope: Scope) -> None:
+        self._services = services
+        self._scope = scope
+        self._encoding: list[asyncio.Task[Memory]] = []
+        self._held: list[Memory] = []
+        self._opening: dict[str, asyncio.Task[AsyncSession]] = {}
+        self._releasing: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def spread(
+        self, text: str, source_language: str, languages: Sequence[str]
+    ) -> AsyncIterator[Mapping[str, asyncio.Task[AsyncSession]]]:
+        """Give the sessions as they open; leaving closes those that have not ended.
+
+        Args:
+            text: The source.
+            source_language: Its language; empty: the model's own.
+            languages: Target languages, each once.
+        """
+        try:
+            memories = await self._encode(text, source_language, languages)
+            for language, memory in memories.items():
+                self._opening[language] = asyncio.create_task(self._open(memory, language))
+            self._releasing = self._services.aftermath.start(self._release_when_open())
+            yield self._opening
+        finally:
+            await self._services.aftermath.run(self._let_go())
+
+    async def _encode(
+        self, text: str, source_language: str, languages: Sequence[str]
+    ) -> dict[str, Memory]:
+        info = await self._services.encoder.known_info(self._scope)
+        if info.language_on_decoder:
+            return dict.fromkeys(languages, await self._encode_for(text, source_language, ""))
+        memories = await together(
+            self._encode_for(text, source_language, language) for language in languages
+        )
+        return dict(zip(languages, memories, strict=True))
+
+    async def _encode_for(self, text: str, source_language: str, language: str) -> Memory:
+        source = source_of(text, source_language, language)
+        encoding = asyncio.create_task(self._hold(source))
+        self._encoding.append(encoding)
+        return await asyncio.shield(encoding)  # stopping it is up to `_let_go`
+
+    async def _hold(self, source: encoder_service_pb2.Source) -> Memory:
+        memory = await self._services.encoder.encode(source, "reference", 0.0, self._scope)
+        self._held.append(memory)
+        return memory
+
+    async def _open(self, memory: Memory, language: str) -> AsyncSession:
+        opening = Opening(memory, "" if memory.language else language)
+        return await self._services.decoder.open_session(opening, self._scope)
+
+    async def _release_when_open(self) -> None:
+        await asyncio.wait(self._opening.values())
+        await self._release()
+
+    async def _release(self) -> None:
+        """End the leases, each once; one that has expired is no loss."""
+        while self._held:
+            memory = self._held.pop()
+            with contextlib.suppress(SplitformerError):
+                await self._services.encoder.release(memory, self._scope.aftermath(CLEANUP_SECONDS))
+
+    async def _let_go(self) -> None:
+        """Stop what is still running, close what has not ended, end the leases.
+
+        Answers get a moment to arrive: what has an id that we never hear of cannot be let go.
+        """
+        running = [*self._encoding, *self._opening.values()]
+        if running:
+            await asyncio.wait(running, timeout=ANSWER_SECONDS)
+        await cancel(running)
+        for task in self._opening.values():
+            if not task.cancelled() and task.exception() is None:
+                with contextlib.suppress(SplitformerError):
+                    await task.result().close_within(self._scope.aftermath(CLEANUP_SECONDS))
+        await (self._releasing or self._release())

@@ -1,0 +1,178 @@
+"""The way to one server: its channel, and RPCs whose failures are exceptions of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, Self, TypeVar, cast
+
+import grpc
+import grpc.aio
+
+from splitformer import errors, wire
+from splitformer_client.scope import Metadata, Scope
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+_WRITE_FAILED = "Internal error from Core"
+_EXPLANATION_POLLS = 50
+_EXPLANATION_PAUSE = 0.01  # seconds
+
+
+class Link:
+    """One server and the channel to it, opened when it is first needed.
+
+    Args:
+        name: What to call the server in messages, for example "encoder".
+        address: gRPC target.
+        options: Channel options.
+    """
+
+    def __init__(self, name: str, address: str, options: Sequence[tuple[str, int | str]]) -> None:
+        self.name = name
+        self.address = address
+        self._options = options
+        self._channel: grpc.aio.Channel | None = None
+        self._closed = False
+        self._calls: weakref.WeakSet[grpc.aio.Call] = weakref.WeakSet()
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel; belongs to the event loop that first asked for it.
+
+        Raises:
+            FailedPreconditionError: CLIENT_CLOSED.
+        """
+        if self._closed:
+            raise _closed("is closed")
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.address, options=self._options)
+        return self._channel
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        scope: Scope,
+        metadata: Metadata = (),
+    ) -> Answer:
+        """Run a unary RPC within what is left of the scope."""
+        call = method(request, timeout=scope.rpc_timeout(), metadata=scope.metadata + metadata)
+        self._calls.add(call)
+        with self.typed_errors(scope):
+            return await call
+
+    async def upload(
+        self,
+        method: grpc.aio.StreamUnaryMultiCallable[Request, Answer],
+        requests: AsyncIterator[Request],
+        scope: Scope,
+    ) -> Answer:
+        """Run a client-streaming RPC within what is left of the scope."""
+        call = method(requests, timeout=scope.rpc_timeout(), metadata=scope.metadata)
+        self._calls.add(call)
+        with self.typed_errors(scope):
+            try:
+                return await call
+            except grpc.aio.AioRpcError as error:
+                raise await _explained(error, call) from None
+
+    def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Answer],
+        request: Request,
+        scope: Scope,
+        metadata: Metadata = (),
+    ) -> Incoming[Request, Answer]:
+        """Start a server-streaming RPC within what is left of the scope."""
+        call = method(request, timeout=scope.rpc_timeout(), metadata=scope.metadata + metadata)
+        self._calls.add(call)
+        return Incoming(call, self, scope)
+
+    @contextmanager
+    def typed_errors(self, scope: Scope) -> Iterator[None]:
+        """Turn failures of gRPC into exceptions of ours; a cancelled task stays cancelled."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise self._error_of(error, scope) from None
+        except grpc.aio.UsageError as error:
+            raise _closed(str(error)) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise errors.CancelledError(f"{self.name} {self.address}: call cancelled") from None
+
+    async def close(self) -> None:
+        """Close the channel; RPCs that are running end as cancelled.
+
+        Closing a channel of grpc.aio leaves running RPCs to their deadlines.
+        """
+        self._closed = True
+        for call in list(self._calls):
+            call.cancel()
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _error_of(self, error: grpc.aio.AioRpcError, scope: Scope) -> errors.SplitformerError:
+        code, text = int(error.code().value[0]), error.details() or ""
+        trailers = {key: value for key, value in error.trailing_metadata() or ()}  # noqa: C416
+        details = trailers.get(wire.STATUS_DETAILS_KEY)
+        if isinstance(details, bytes):
+            return wire.error_of(code, text, details)
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            text = f"no answer within {scope.timeout:g} s"
+        text = text.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
+        return wire.error_of(code, f"{self.name} {self.address}: {text}")
+
+
+class Incoming(Generic[Request, Answer]):
+    """Messages of a server-streaming RPC; letting go of the object cancels the RPC."""
+
+    def __init__(
+        self, call: grpc.aio.UnaryStreamCall[Request, Answer], link: Link, scope: Scope
+    ) -> None:
+        self._call = call
+        self._link = link
+        self._scope = scope
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Answer:
+        with self._link.typed_errors(self._scope):
+            message = await self._call.read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return cast("Answer", message)
+
+    def cancel(self) -> None:
+        """Cancel the RPC; does nothing once it has ended."""
+        self._call.cancel()
+
+
+async def _explained(
+    error: grpc.aio.AioRpcError, call: grpc.aio.StreamUnaryCall[Request, Answer]
+) -> grpc.aio.AioRpcError:
+    """Return the error with the server's status.
+
+    If a server ends an RPC while the client is writing, grpc.aio first puts an INTERNAL of its own
+    in place of the server's status, and the status itself a moment later.
+    """
+    for _ in range(_EXPLANATION_POLLS):
+        if error.details() != _WRITE_FAILED:
+            break
+        await asyncio.sleep(_EXPLANATION_PAUSE)
+        trailers = await call.trailing_metadata()
+        error = grpc.aio.AioRpcError(
+            await call.code(), grpc.aio.Metadata(), trailers, await call.details()
+        )
+    return error
+
+
+def _closed(why: str) -> errors.FailedPreconditionError:
+    return errors.FailedPreconditionError(f"client: {why}", reason="CLIENT_CLOSED")

@@ -1,0 +1,80 @@
+"""How the next token is chosen, as keyword arguments of the generating calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from splitformer.errors import InvalidArgumentError
+from splitformer.v1 import decoder_service_pb2 as pb
+
+
+class GenerationOptions(TypedDict, total=False):
+    """Options of `translate`, `stream`, `Session.generate` and `Session.step`.
+
+    An option that is left out or None is off. Without any, decoding is greedy.
+
+    Attributes:
+        max_new_tokens: Most tokens to generate.
+        min_new_tokens: Fewest tokens before the end token is allowed.
+        temperature: Divides the logits before sampling; 0 is greedy.
+        top_k: Sample among the k likeliest tokens.
+        top_p: Sample among the likeliest tokens whose probabilities sum to p.
+        min_p: Sample among tokens at least this fraction as likely as the likeliest.
+        seed: Token i depends on (seed, i) only; left out: drawn by the server, returned in `End`.
+        repetition_penalty: Divides positive, multiplies negative logits of tokens that occurred.
+        no_repeat_ngram_size: No n-gram of this size occurs twice.
+        stop: End when the text contains one of these.
+        suppressed_tokens: Never choose these ids.
+        alternatives: Likeliest other tokens to report with each token.
+        attention: Report each token's attention over the source.
+        alignments: Report which source positions each token aligns with.
+    """
+
+    max_new_tokens: int | None
+    min_new_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int | None
+    repetition_penalty: float | None
+    no_repeat_ngram_size: int | None
+    stop: Sequence[str] | None
+    suppressed_tokens: Sequence[int] | None
+    alternatives: int | None
+    attention: bool | None
+    alignments: bool | None
+
+
+def options_message(options: GenerationOptions) -> pb.GenerationOptions:
+    """Write options as the protocol's message.
+
+    Raises:
+        TypeError: An option is unknown or has a value of the wrong type.
+        InvalidArgumentError: A value does not fit its field, for example a negative seed. All other
+            rules are the server's.
+    """
+    message = pb.GenerationOptions()
+    for name, value in options.items():
+        if name not in GenerationOptions.__annotations__:
+            known = ", ".join(GenerationOptions.__annotations__)
+            raise TypeError(f"{name}: not a generation option; known are {known}")
+        if value is not None:
+            _set(message, name, value)
+    return message
+
+
+def _set(message: pb.GenerationOptions, name: str, value: object) -> None:
+    """Set one field, naming it if the value does not fit."""
+    if isinstance(value, str):
+        raise TypeError(f"{name}: must not be a plain string, got {value!r}")
+    try:
+        if isinstance(value, Sequence):
+            getattr(message, name).extend(value)
+        else:
+            setattr(message, name, value)
+    except ValueError as error:
+        raise InvalidArgumentError.of(f"options.{name}", str(error), value) from None
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None

@@ -1,0 +1,237 @@
+"""A session on the decoder service: one target over one memory."""
+
+# A `timeout` is the deadline of an RPC.
+# ruff: noqa: ASYNC109
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, Unpack
+
+from splitformer.errors import DataLossError, FailedPreconditionError, SplitformerError
+from splitformer.v1 import decoder_service_pb2 as pb
+from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
+from splitformer_client.convert import end_of, session_info_of, token_of
+from splitformer_client.link import Incoming, Link
+from splitformer_client.options import GenerationOptions, options_message
+from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
+from splitformer_client.values import End, SessionInfo, Token
+
+MakeScope = Callable[[float | None], Scope]
+"""Starts an operation that may take the given seconds, None for the client's default."""
+
+
+class AsyncSession:
+    """An open session. Leaving its `async with` block lets it go.
+
+    Args:
+        link: The decoder that holds it.
+        reply: What the decoder answered to the opening.
+        language: Target language; empty if the memory is bound to one or the model has none.
+        make_scope: Starts the scope of each operation.
+    """
+
+    def __init__(
+        self, link: Link, reply: pb.OpenSessionResponse, language: str, make_scope: MakeScope
+    ) -> None:
+        self.id = reply.session_id
+        self.language = language
+        self.model = reply.model
+        self.fingerprint = reply.fingerprint.model
+        self.size_bytes = reply.size_bytes
+        self.idle_timeout = reply.idle_timeout_ms / 1000  # seconds
+        self.closed = False
+        self._link = link
+        self._make_scope = make_scope
+        self._metadata: Metadata = ((REPLICA_KEY, reply.replica),) if reply.replica else ()
+
+    def generate(
+        self,
+        *,
+        start_index: int | None = None,
+        max_tokens_per_message: int = 0,
+        close_on_end: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncGeneration:
+        """Run the loop.
+
+        Args:
+            start_index: First token to stream; left out: go on after the last one produced.
+            max_tokens_per_message: Lets the server send more than one token at a time.
+            close_on_end: Let the session go when the generation ends.
+            timeout: Seconds the whole generation may take.
+            **options: How to choose.
+
+        Returns:
+            An iterator of tokens. Closing it early cancels the generation; the session stays.
+        """
+        return self.generation(
+            self._make_scope(timeout), options, start_index, max_tokens_per_message, close_on_end
+        )
+
+    def generation(
+        self,
+        scope: Scope,
+        options: GenerationOptions,
+        start_index: int | None = None,
+        max_tokens_per_message: int = 0,
+        close_on_end: bool = False,
+    ) -> AsyncGeneration:
+        """Run the loop as part of an operation that has begun."""
+        request = pb.GenerateRequest(
+            session_id=self.id,
+            options=options_message(options),
+            start_index=start_index,
+            max_tokens_per_message=max_tokens_per_message,
+            close_on_end=close_on_end,
+        )
+        method = DecoderServiceStub(self._link.channel).Generate
+        messages = self._link.stream(method, request, scope, self._metadata)
+        return AsyncGeneration(messages, self._mark_closed if close_on_end else _do_nothing)
+
+    async def step(
+        self,
+        index: int,
+        *,
+        forced_token: int | None = None,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Token | End:
+        """Produce the token at `index`, or return it again; `End` if the target ends before it.
+
+        Raises:
+            FailedPreconditionError: The index lies beyond the next token.
+            AbortedError: SESSION_BUSY, another call is using the session.
+        """
+        request = pb.StepRequest(
+            session_id=self.id,
+            index=index,
+            options=options_message(options),
+            forced_token=forced_token,
+        )
+        method = DecoderServiceStub(self._link.channel).Step
+        answer = await self._link.call(method, request, self._make_scope(timeout), self._metadata)
+        return token_of(answer.token) if answer.HasField("token") else end_of(answer.end)
+
+    async def info(self, *, timeout: float | None = None) -> SessionInfo:
+        """Describe the session; NotFoundError once it is gone."""
+        request = pb.GetSessionRequest(session_id=self.id)
+        method = DecoderServiceStub(self._link.channel).GetSession
+        scope = self._make_scope(timeout)
+        return session_info_of(await self._link.call(method, request, scope, self._metadata))
+
+    async def close(self, *, timeout: float | None = None) -> int:
+        """Let the session go; returns the bytes that this freed, 0 if it was closed already."""
+        return await self.close_within(self._make_scope(timeout))
+
+    async def close_within(self, scope: Scope) -> int:
+        """Let the session go as part of an operation that has begun."""
+        if self.closed:
+            return 0
+        request = pb.CloseSessionRequest(session_id=self.id)
+        method = DecoderServiceStub(self._link.channel).CloseSession
+        answer = await self._link.call(method, request, scope, self._metadata)
+        self._mark_closed()
+        return answer.freed_bytes
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _mark_closed(self) -> None:
+        self.closed = True
+
+
+class AsyncGeneration:
+    """Tokens of one generation as they come, and afterwards how it ended.
+
+    Letting go of it, or `aclose`, cancels a generation that is still running.
+    """
+
+    def __init__(
+        self,
+        messages: Incoming[pb.GenerateRequest, pb.GenerateResponse],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._messages = messages
+        self._on_end = on_end
+        self._ready: deque[Token] = deque()
+        self._end: End | None = None
+
+    @property
+    def end(self) -> End:
+        """How the generation ended.
+
+        Raises:
+            FailedPreconditionError: GENERATION_RUNNING, not all tokens have been read.
+        """
+        if self._end is None:
+            raise FailedPreconditionError(
+                "generation.end: known only after the last token", reason="GENERATION_RUNNING"
+            )
+        return self._end
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Token:
+        while not self._ready:
+            if self._end is not None:
+                raise StopAsyncIteration
+            await self._receive()
+        return self._ready.popleft()
+
+    async def _receive(self) -> None:
+        """Take in one message.
+
+        Raises:
+            DataLossError: STREAM_TRUNCATED, the stream ended without saying why.
+        """
+        async for message in self._messages:
+            if message.HasField("tokens"):
+                self._ready.extend(map(token_of, message.tokens.tokens))
+            elif message.HasField("end"):
+                self._end = end_of(message.end)
+                self._on_end()
+                await self._finish()
+            return
+        raise DataLossError("generation: ended without an end", reason="STREAM_TRUNCATED")
+
+    async def _finish(self) -> None:
+        """Wait for the status, so that the server does not see a cancelled call.
+
+        All is known by now: a failure after the end changes nothing.
+        """
+        with contextlib.suppress(SplitformerError):
+            async for _ in self._messages:
+                pass
+
+    async def aclose(self) -> None:
+        """Cancel the generation if it is still running."""
+        self._messages.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _do_nothing() -> None:
+    """Nothing follows from the end of a generation that leaves its session open."""

@@ -1,0 +1,218 @@
+"""The client for code without asyncio: the asynchronous one behind plain calls."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from splitformer_client import aio
+from splitformer_client.encoder import Delivery
+from splitformer_client.memory import Memory
+from splitformer_client.options import GenerationOptions
+from splitformer_client.portal import Portal, Stream
+from splitformer_client.sync_session import Generation, Session
+from splitformer_client.translation import Event, LongText
+from splitformer_client.values import ModelInfo, Token, Translation
+
+__all__ = ["Client", "Generation", "Session", "Stream", "connect"]
+
+
+def connect(
+    encoder: str | None = None,
+    decoder: str | None = None,
+    *,
+    model: str = "",
+    timeout: float = 30.0,
+    allowed_endpoint_suffixes: Sequence[str] = (),
+) -> Client:
+    """Make a client; arguments as in `splitformer_client.aio.connect`."""
+    return Client(
+        aio.connect(
+            encoder,
+            decoder,
+            model=model,
+            timeout=timeout,
+            allowed_endpoint_suffixes=allowed_endpoint_suffixes,
+        )
+    )
+
+
+class Client:
+    """Both services in one object, for any number of threads.
+
+    Every method does what the one of `AsyncClient` with the same name does, and raises the same.
+
+    Args:
+        client: What does the work; the new object owns it.
+    """
+
+    def __init__(self, client: aio.AsyncClient) -> None:
+        self._client = client
+        self._portal = Portal()
+        self._finalizer = weakref.finalize(self, Portal.close, self._portal)
+
+    def translate(
+        self,
+        text: str,
+        to: str | Sequence[str],
+        *,
+        source_language: str = "",
+        long_text: LongText = "split",
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> list[Translation]:
+        """Translate a text; one translation per language, in the order of `to`."""
+        return self._portal.run(
+            self._client.translate(
+                text,
+                to,
+                source_language=source_language,
+                long_text=long_text,
+                timeout=timeout,
+                **options,
+            )
+        )
+
+    def translate_stream(
+        self,
+        text: str,
+        to: str | Sequence[str],
+        *,
+        source_language: str = "",
+        long_text: LongText = "split",
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Stream[Event]:
+        """Translate, giving (language, token) as they come, then (language, end) for each."""
+        events = self._client.translate_stream(
+            text,
+            to,
+            source_language=source_language,
+            long_text=long_text,
+            timeout=timeout,
+            **options,
+        )
+        return Stream(self._portal, events)
+
+    def stream(
+        self,
+        text: str,
+        to: str,
+        *,
+        source_language: str = "",
+        long_text: LongText = "split",
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Stream[Token]:
+        """Translate into one language, giving the tokens as they come."""
+        tokens = self._client.stream(
+            text,
+            to,
+            source_language=source_language,
+            long_text=long_text,
+            timeout=timeout,
+            **options,
+        )
+        return Stream(self._portal, tokens)
+
+    def encode(
+        self,
+        source: str | Sequence[int],
+        *,
+        delivery: Delivery = "auto",
+        source_language: str = "",
+        target_language: str = "",
+        lease: float = 0.0,
+        timeout: float | None = None,
+    ) -> Memory:
+        """Encode a source, text or token ids."""
+        return self._portal.run(
+            self._client.encode(
+                source,
+                delivery=delivery,
+                source_language=source_language,
+                target_language=target_language,
+                lease=lease,
+                timeout=timeout,
+            )
+        )
+
+    def stream_encode(
+        self,
+        source: str | Sequence[int],
+        *,
+        source_language: str = "",
+        target_language: str = "",
+        timeout: float | None = None,
+    ) -> Memory:
+        """Encode a source and receive the memory in chunks: a local memory of any size."""
+        return self._portal.run(
+            self._client.stream_encode(
+                source,
+                source_language=source_language,
+                target_language=target_language,
+                timeout=timeout,
+            )
+        )
+
+    def fetch(self, memory: Memory, *, timeout: float | None = None) -> Memory:
+        """Return a local copy of a referenced memory; its lease stays as it is."""
+        return self._portal.run(self._client.fetch(memory, timeout=timeout))
+
+    def renew(self, memory: Memory, *, lease: float = 0.0, timeout: float | None = None) -> Memory:
+        """Prolong the lease of a referenced memory to `lease` seconds; 0: the server's default."""
+        return self._portal.run(self._client.renew(memory, lease=lease, timeout=timeout))
+
+    def release(self, memory: Memory, *, timeout: float | None = None) -> int:
+        """End the lease of a referenced memory; returns how many leases of others remain."""
+        return self._portal.run(self._client.release(memory, timeout=timeout))
+
+    def open_session(
+        self,
+        memory: Memory,
+        *,
+        language: str = "",
+        target_prefix: str | Sequence[int] | None = None,
+        request_id: str | None = None,
+        max_positions: int = 0,
+        timeout: float | None = None,
+    ) -> Session:
+        """Open a session on a memory: a local one is uploaded, a reference is passed on."""
+        session = self._portal.run(
+            self._client.open_session(
+                memory,
+                language=language,
+                target_prefix=target_prefix,
+                request_id=request_id,
+                max_positions=max_positions,
+                timeout=timeout,
+            )
+        )
+        return Session(self._portal, session)
+
+    def encoder_info(self, *, timeout: float | None = None) -> ModelInfo:
+        """Describe the model of the encoder service."""
+        return self._portal.run(self._client.encoder_info(timeout=timeout))
+
+    def decoder_info(self, *, timeout: float | None = None) -> ModelInfo:
+        """Describe the model of the decoder service."""
+        return self._portal.run(self._client.decoder_info(timeout=timeout))
+
+    def close(self) -> None:
+        """Cancel calls that are running, let go of what they hold, and close the connections."""
+        if self._finalizer.alive:
+            self._portal.run(self._client.close())
+            self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,102 @@
+"""A session for code without asyncio: the asynchronous one behind plain calls."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self, Unpack
+
+from splitformer_client.options import GenerationOptions
+from splitformer_client.portal import Portal, Stream
+from splitformer_client.session import AsyncGeneration, AsyncSession
+from splitformer_client.values import End, SessionInfo, Token
+
+
+class Generation(Stream[Token]):
+    """Tokens of one generation as they come, and afterwards how it ended."""
+
+    def __init__(self, portal: Portal, generation: AsyncGeneration) -> None:
+        super().__init__(portal, generation)
+        self._generation = generation
+
+    @property
+    def end(self) -> End:
+        """How the generation ended; FailedPreconditionError before all tokens have been read."""
+        return self._generation.end
+
+
+class Session:
+    """An open session, as `AsyncSession`. Leaving its `with` block lets it go.
+
+    Args:
+        portal: Where the session lives.
+        session: What does the work.
+    """
+
+    def __init__(self, portal: Portal, session: AsyncSession) -> None:
+        self._portal = portal
+        self._session = session
+        self.id = session.id
+        self.language = session.language
+        self.model = session.model
+        self.fingerprint = session.fingerprint
+        self.size_bytes = session.size_bytes
+        self.idle_timeout = session.idle_timeout  # seconds
+
+    @property
+    def closed(self) -> bool:
+        """True once it has been let go."""
+        return self._session.closed
+
+    def generate(
+        self,
+        *,
+        start_index: int | None = None,
+        max_tokens_per_message: int = 0,
+        close_on_end: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generation:
+        """Run the loop; closing the iterator early cancels the generation, the session stays."""
+
+        async def start() -> AsyncGeneration:
+            return self._session.generate(
+                start_index=start_index,
+                max_tokens_per_message=max_tokens_per_message,
+                close_on_end=close_on_end,
+                timeout=timeout,
+                **options,
+            )
+
+        return Generation(self._portal, self._portal.run(start()))
+
+    def step(
+        self,
+        index: int,
+        *,
+        forced_token: int | None = None,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Token | End:
+        """Produce the token at `index`, or return it again; `End` if the target ends before it."""
+        return self._portal.run(
+            self._session.step(index, forced_token=forced_token, timeout=timeout, **options)
+        )
+
+    def info(self, *, timeout: float | None = None) -> SessionInfo:
+        """Describe the session; NotFoundError once it is gone."""
+        return self._portal.run(self._session.info(timeout=timeout))
+
+    def close(self, *, timeout: float | None = None) -> int:
+        """Let the session go; returns the bytes that this freed, 0 if it was closed already."""
+        return self._portal.run(self._session.close(timeout=timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,178 @@
+"""Translating: a text, whole or in pieces, into several languages at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from splitformer.errors import CancelledError, InvalidArgumentError
+from splitformer_client.fan import Fan, Services
+from splitformer_client.options import GenerationOptions
+from splitformer_client.rejoin import Rejoiner
+from splitformer_client.scope import Scope
+from splitformer_client.sentences import Sentence, split
+from splitformer_client.session import AsyncSession
+from splitformer_client.tasks import cancel, together
+from splitformer_client.values import End, Token, Translation
+
+LongText = Literal["split", "refuse"]
+Event = tuple[str, Token | End]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to translate and how.
+
+    Attributes:
+        text: The source.
+        languages: Target languages, each once, in the order of the answer.
+        source_language: Language of the text; empty: the model's own.
+        long_text: Whether a text that is too long is cut into sentences or refused.
+        max_in_flight: Sentences that are translated at the same time.
+        max_tokens_per_message: 0 for one, which shows every token as soon as it is there.
+        options: How tokens are chosen.
+
+    Raises:
+        InvalidArgumentError: No language, one twice, or an unknown `long_text`.
+    """
+
+    text: str
+    languages: tuple[str, ...]
+    source_language: str = ""
+    long_text: LongText = "split"
+    max_in_flight: int = 8
+    max_tokens_per_message: int = 0
+    options: GenerationOptions = field(default_factory=GenerationOptions)
+
+    def __post_init__(self) -> None:
+        if not self.languages or len(set(self.languages)) < len(self.languages):
+            rule = "must name at least one language, and none twice"
+            raise InvalidArgumentError.of("to", rule, list(self.languages))
+        if self.long_text not in ("split", "refuse"):
+            raise InvalidArgumentError.of(
+                "long_text", "must be 'split' or 'refuse'", self.long_text
+            )
+
+
+class Translating:
+    """One job under way.
+
+    Args:
+        services: Where to encode and decode.
+        job: What to translate and how.
+        scope: Id and deadline.
+    """
+
+    def __init__(self, services: Services, job: Job, scope: Scope) -> None:
+        self._services = services
+        self._job = job
+        self._scope = scope
+        self._slots = asyncio.Semaphore(job.max_in_flight)
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._rejoiners: dict[str, Rejoiner] = {}
+
+    async def translations(self) -> list[Translation]:
+        """Wait for the whole, in the order of the job's languages."""
+        tokens: dict[str, list[Token]] = {language: [] for language in self._job.languages}
+        ends: dict[str, End] = {}
+        async for language, event in self.events():
+            if isinstance(event, End):
+                ends[language] = event
+            else:
+                tokens[language].append(event)
+        return [
+            Translation(language, text_of(given, ends[language]), tuple(given), ends[language])
+            for language, given in tokens.items()
+        ]
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """Give the tokens of every language in its order, then its end, all languages mixed.
+
+        Closing the iterator early cancels what is running and lets go of everything.
+        """
+        work = asyncio.create_task(self._work())
+        self._services.running.add(work)
+        work.add_done_callback(self._services.running.discard)
+        try:
+            while (event := await self._events.get()) is not None:
+                yield event
+            await _result(work)
+        finally:
+            await cancel([work])
+
+    async def _work(self) -> None:
+        try:
+            await self._whole()
+        except InvalidArgumentError as error:
+            await self._pieces(self._cut_after(error))
+        finally:
+            self._events.put_nowait(None)
+
+    async def _whole(self) -> None:
+        self._arrange([Sentence(self._job.text)])
+        await self._piece(0, self._job.text)
+
+    async def _pieces(self, sentences: list[Sentence]) -> None:
+        self._arrange(sentences)
+        await together(
+            self._piece(number, sentence.text) for number, sentence in enumerate(sentences)
+        )
+
+    def _cut_after(self, error: InvalidArgumentError) -> list[Sentence]:
+        """Cut the text if being too long is all that is wrong with it, else raise the error."""
+        if error.reason != "SOURCE_TOO_LONG" or self._job.long_text == "refuse":
+            raise error
+        sentences = split(self._job.text, self._job.source_language or "en")
+        if len(sentences) < 2:
+            raise error
+        return sentences
+
+    def _arrange(self, sentences: list[Sentence]) -> None:
+        for language in self._job.languages:
+            separators = [sentence.separator for sentence in sentences]
+            self._rejoiners[language] = Rejoiner(language, separators)
+
+    async def _piece(self, number: int, text: str) -> None:
+        """Translate one piece into all languages."""
+        job = self._job
+        fan = Fan(self._services, self._scope)
+        async with self._slots, fan.spread(text, job.source_language, job.languages) as sessions:
+            await together(
+                self._language(number, language, session) for language, session in sessions.items()
+            )
+
+    async def _language(
+        self, number: int, language: str, opening: asyncio.Task[AsyncSession]
+    ) -> None:
+        """Translate one piece into one language."""
+        session = await asyncio.shield(opening)  # stopping it is up to the fan
+        generation = session.generation(
+            self._scope,
+            self._job.options,
+            max_tokens_per_message=self._job.max_tokens_per_message,
+            close_on_end=True,
+        )
+        async with generation:
+            async for token in generation:
+                self._emit(number, language, token)
+        self._emit(number, language, generation.end)
+
+    def _emit(self, number: int, language: str, event: Token | End) -> None:
+        """Pass on what is next in the language's order, which may be nothing yet."""
+        for ready in self._rejoiners[language].add(number, event):
+            self._events.put_nowait((language, ready))
+
+
+async def _result(work: asyncio.Task[None]) -> None:
+    """Wait for a task; that it was cancelled by others does not cancel the caller."""
+    await asyncio.wait([work])
+    if work.cancelled():
+        raise CancelledError("client: was closed while the call was running")
+    work.result()
+
+
+def text_of(tokens: Sequence[Token], end: End) -> str:
+    """Join the text of a whole generation."""
+    return "".join(token.text for token in tokens) + end.text

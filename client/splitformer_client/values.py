@@ -1,0 +1,197 @@
+"""What callers get: frozen values that know nothing of gRPC and protobuf.
+
+Times are in seconds, sizes in bytes, probabilities are natural logarithms.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class EndReason(enum.StrEnum):
+    """Why a generation ended."""
+
+    UNSPECIFIED = "unspecified"
+    EOS = "eos"
+    LENGTH = "length"
+    STOP = "stop"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that was not chosen.
+
+    Attributes:
+        id: Its id in the target vocabulary.
+        text: Its text.
+        log_probability: Natural logarithm of its probability.
+    """
+
+    id: int
+    text: str
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a target.
+
+    Attributes:
+        index: Position in the target, from 0; tokens of a target prefix are not counted.
+        id: Its id in the target vocabulary.
+        text: The text that became certain with it; the pieces joined are the whole text.
+        log_probability: Natural logarithm of its probability under the model, before filters.
+        alternatives: The likeliest other tokens, if asked for.
+        attention: Mean attention over the source positions, if asked for.
+        aligned_source: Source positions it aligns with, if asked for.
+    """
+
+    index: int
+    id: int
+    text: str
+    log_probability: float
+    alternatives: tuple[Alternative, ...] = ()
+    attention: tuple[float, ...] = ()
+    aligned_source: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of a generation went, in seconds, as the decoder measured it.
+
+    Attributes:
+        queue: Waiting for the first turn.
+        first_token: From the call to the first token.
+        step: Mean per step.
+        total: The whole call.
+    """
+
+    queue: float = 0.0
+    first_token: float = 0.0
+    step: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a generation ended.
+
+    Attributes:
+        reason: Why.
+        tokens: Tokens that this call gave.
+        total_tokens: Tokens of the target so far.
+        steps: Steps computed for this call.
+        seed: The seed in use; 0 for greedy.
+        log_probability: Of the end token, if the reason is EOS.
+        text: Text that became certain only with the end.
+        timings: Where the time went.
+    """
+
+    reason: EndReason
+    tokens: int
+    total_tokens: int = 0
+    steps: int = 0
+    seed: int = 0
+    log_probability: float = 0.0
+    text: str = ""
+    timings: Timings = Timings()
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A text in one target language.
+
+    Attributes:
+        language: The target language as it was asked for.
+        text: The translation.
+        tokens: Its tokens, numbered through even if a long text was translated in pieces.
+        end: How it ended; sums over the pieces of a long text.
+    """
+
+    language: str
+    text: str
+    tokens: tuple[Token, ...]
+    end: End
+
+    @property
+    def log_probability(self) -> float:
+        """Natural logarithm of the probability of the whole, end token included."""
+        return sum(token.log_probability for token in self.tokens) + self.end.log_probability
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as one of the services runs it.
+
+    Attributes:
+        name: Name under which requests ask for it.
+        family: Architecture family, for example "splitformer".
+        fingerprint: Hash of the model, hexadecimal; equal on both services.
+        numerics: Precision, wire type and kernel version.
+        memory_kind: "sequence", "vector" or "none".
+        memory_dtype: Element type of its memories: "f32", "f16", "bf16" or "i8".
+        d_model: Width of its vectors (D).
+        layers: Layers of the half that this service runs.
+        heads: Attention heads (H).
+        vocabulary_size: Vocabulary of that half (V).
+        max_positions: Longest source or target, in tokens.
+        source_language: Language of its sources; empty if not fixed.
+        target_languages: Target languages it knows; empty if it has no notion of one.
+        language_on_decoder: True if one memory serves all target languages.
+        parameters: Parameters held by this service.
+        weight_bytes: Bytes of weights held by this service.
+        precision: For example "fp32" or "int8".
+        device: For example "cpu".
+        batch_invariant: True if answers are bit-identical whatever shares their batch.
+        server_version: Version of the server software.
+    """
+
+    name: str
+    family: str
+    fingerprint: str
+    numerics: str
+    memory_kind: str
+    memory_dtype: str
+    d_model: int
+    layers: int
+    heads: int
+    vocabulary_size: int
+    max_positions: int
+    source_language: str
+    target_languages: tuple[str, ...]
+    language_on_decoder: bool
+    parameters: int
+    weight_bytes: int
+    precision: str
+    device: str
+    batch_invariant: bool
+    server_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as the decoder sees it.
+
+    Attributes:
+        id: Its id.
+        state: "idle", "running", "ended" or "closed".
+        model: Name of the model.
+        language: Target language; empty if the model has none.
+        tokens: Tokens produced so far.
+        text: Text so far.
+        source_positions: Rows of the memory (S).
+        size_bytes: Bytes of keys and values held for it.
+        expires_in: Seconds until it is let go if nothing happens.
+    """
+
+    id: str
+    state: str
+    model: str
+    language: str
+    tokens: int
+    text: str
+    source_positions: int
+    size_bytes: int
+    expires_in: float

@@ -1,0 +1,177 @@
+"""The decoder's step in C++, over the same states as `Decoder.step`.
+
+It computes the same function with its own arithmetic, and makes a promise that torch does not: a
+row's results and its keys and values are the same bits whatever else is in the step, however many
+of a sequence's positions are computed at once, and whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splitformer.model.cache import CrossCache
+from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.plan import describe
+from splitformer.native import InstructionSet, Outputs, Plan, Precision
+from splitformer.native.binding import FloatArray
+
+KERNEL = "native-1"
+"""Part of the numerics fingerprint: changes whenever any result's bits do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """What one step brought, per sequence.
+
+    Attributes:
+        ids: The likeliest ids that were not ruled out.
+        log_probabilities: Natural logarithms of their probabilities among all ids; empty unless
+            asked for.
+        logits: Logits (V,) of the sequences that asked for them, before anything is ruled out.
+        log_sums: Logarithms of the sums of exp(logit): what to subtract from a logit to get the
+            log-probability of any other id; empty unless asked for.
+    """
+
+    ids: list[int]
+    log_probabilities: list[float]
+    logits: dict[int, Tensor]
+    log_sums: list[float]
+
+
+class NativeDecoder:
+    """A loaded decoder, packed for the native library.
+
+    Args:
+        decoder: Where the weights come from, in float32 on the CPU; its embedding table is shared.
+        precision: "int8" quantises weights per output and activations per row, to 8 bits each.
+        threads: Threads of a step, the caller's included.
+        cores: Cores to pin the other threads to; empty: none.
+        isa: Which micro-kernels to use; None: the best, or what $SPLITFORMER_NATIVE says.
+
+    Raises:
+        NativeUnavailableError: The library cannot be used here.
+
+    Attributes:
+        config: The architecture.
+        kernel: Name of this arithmetic.
+        batch_invariant: True: see the module.
+    """
+
+    batch_invariant = True
+    kernel = KERNEL
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        precision: Precision,
+        threads: int,
+        cores: Sequence[int] = (),
+        isa: InstructionSet | None = None,
+    ) -> None:
+        self.config = decoder.config
+        self.precision = precision
+        self.threads = threads
+        self.plan = Plan(describe(decoder), precision, threads, isa, cores)
+        self._decoder = decoder
+        self._masks: dict[tuple[int, ...], FloatArray] = {}
+
+    def close(self) -> None:
+        """Stop the threads and free the packed weights."""
+        self.plan.close()
+
+    def begin(self, memory: Tensor) -> DecoderState:
+        """Project a memory (S, D) into every layer's cross keys and values, once."""
+        config = self.config
+        if memory.dim() != 2 or memory.shape[1] != config.d_model or not memory.shape[0]:
+            raise ValueError(f"memory: must be (S, {config.d_model}), got {tuple(memory.shape)}")
+        rows = memory.shape[0]
+        shape = (config.decoder_layers, 2, config.heads, rows, config.head_size)
+        data = torch.empty(shape, dtype=torch.float32)
+        source: FloatArray = memory.detach().float().contiguous().numpy()
+        self.plan.project(source, data.data_ptr())
+        return DecoderState(CrossCache(data), self._decoder.empty_cache())
+
+    def step(self, tokens: Sequence[Sequence[int]], states: Sequence[DecoderState]) -> Tensor:
+        """Compute the rows of new tokens, each sequence at its own position; as `Decoder.step`.
+
+        Returns:
+            Logits after the last new token of each sequence, (B, V).
+        """
+        outputs = self._run(tokens, states, None, None, array("i", range(len(states))), False)
+        return torch.from_numpy(outputs.logits)
+
+    def advance(
+        self,
+        tokens: Sequence[Sequence[int]],
+        states: Sequence[DecoderState],
+        never: tuple[int, ...] = (),
+        denied: Sequence[int] | None = None,
+        want_logits: Sequence[bool] | None = None,
+        log_probabilities: bool = True,
+    ) -> Advanced:
+        """Compute the rows of new tokens and choose the next token of each sequence.
+
+        Args:
+            tokens: For each sequence its new input tokens, at least one.
+            states: The sequences' states; each grows by as many positions.
+            never: Ids that no sequence may get.
+            denied: One more such id per sequence, or -1.
+            want_logits: Which sequences need their logits, for a choice of their own.
+            log_probabilities: Compute them.
+
+        Raises:
+            ValueError: A token, or the number of positions, is out of range; no state has changed.
+        """
+        mask = self._masks.get(never)
+        if mask is None and never:
+            mask = self._masks[never] = self.plan.mask(never)
+        more = None if denied is None else array("i", denied)
+        wanted: list[int] = []
+        if want_logits is not None:
+            wanted = [i for i, wants in enumerate(want_logits) if wants]
+        rows = None
+        if wanted:
+            rows = array("i", [-1]) * len(states)
+            for row, i in enumerate(wanted):
+                rows[i] = row
+        outputs = self._run(tokens, states, mask, more, rows, log_probabilities)
+        return Advanced(
+            outputs.ids.tolist(),
+            outputs.log_probabilities.tolist(),
+            dict(zip(wanted, torch.from_numpy(outputs.logits), strict=True)),
+            outputs.log_sums.tolist(),
+        )
+
+    def _run(
+        self,
+        tokens: Sequence[Sequence[int]],
+        states: Sequence[DecoderState],
+        mask: FloatArray | None,
+        denied: array[int] | None,
+        logits_rows: array[int] | None,
+        log_probabilities: bool,
+    ) -> Outputs:
+        sequences, flat = array("q"), array("i")
+        for new, state in zip(tokens, states, strict=True):
+            own, cross = state.own, state.cross
+            start, count = own.length, len(new)
+            if start + count > own.capacity and start + count <= self.config.max_positions:
+                own.reserve(start + count)
+            sequences.extend(
+                (own.address, own.capacity, start, count, cross.address, cross.length, 1)
+            )
+            flat.extend(new)
+        for extra in (denied, logits_rows):
+            if extra is not None and len(extra) != len(states):
+                raise ValueError(f"one value per sequence ({len(states)}), got {len(extra)}")
+        outputs = self.plan.step(
+            sequences, flat, len(states), mask, denied, logits_rows, log_probabilities
+        )
+        for new, state in zip(tokens, states, strict=True):
+            state.own.commit(len(new))
+        return outputs

@@ -1,0 +1,48 @@
+"""The decode step in C++: int8 or float matrix products, everything fused, one team of threads.
+
+It imports no torch. `available` says whether it can be used here, `reason` why not; the first of
+these calls builds the library if that has not been done. `$SPLITFORMER_NATIVE` may be "off", or
+"avx2" or "vnni" to choose the micro-kernels; results are the same bits either way.
+"""
+
+from splitformer.native.binding import (
+    InstructionSet,
+    NativeUnavailableError,
+    available,
+    instruction_set,
+    reason,
+)
+from splitformer.native.plan import (
+    Activation,
+    Attend,
+    Description,
+    Linear,
+    Norm,
+    Operation,
+    Outputs,
+    Plan,
+    Precision,
+    Rows,
+    Vocabulary,
+    Weights,
+)
+
+__all__ = [
+    "Activation",
+    "Attend",
+    "Description",
+    "InstructionSet",
+    "Linear",
+    "NativeUnavailableError",
+    "Norm",
+    "Operation",
+    "Outputs",
+    "Plan",
+    "Precision",
+    "Rows",
+    "Vocabulary",
+    "Weights",
+    "available",
+    "instruction_set",
+    "reason",
+]

@@ -1,0 +1,361 @@
+"""A model's decode step as a list of fused operations, and the handle that runs it.
+
+The operations are those of src/plan.h; arrays are float32. Which list belongs to which model is
+none of this module's business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitformer.native.binding import (
+    FloatArray,
+    InstructionSet,
+    Library,
+    NormStruct,
+    WeightsStruct,
+    address,
+    instruction_set,
+    library,
+)
+
+Precision = Literal["int8", "fp32"]
+Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu"]
+Source = Literal["embedding", "residual", "attention", "linear"]
+NormKind = Literal["layer", "rms"]
+
+PRECISIONS: Mapping[Precision, int] = {"fp32": 0, "int8": 1}
+ACTIVATIONS: Mapping[Activation, int] = {
+    "none": 0,
+    "relu": 1,
+    "gelu": 2,
+    "gelu_tanh": 3,
+    "silu": 4,
+}
+NORMS: Mapping[NormKind, int] = {"layer": 1, "rms": 2}
+_SOURCES: Mapping[Source, int] = {"embedding": 0, "residual": 1, "attention": 2, "linear": 3}
+_PROFILE = ("rows", "linear", "own_attention", "cross_attention", "vocabulary", "waiting")
+_CHUNK = 256  # kChunk of src/vocabulary.h
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A linear map: weight (width, inputs), bias (width,) or none."""
+
+    weight: FloatArray
+    bias: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """LayerNorm or RMSNorm: gain and shift (D,); RMSNorm usually has no shift."""
+
+    kind: NormKind
+    gain: FloatArray
+    shift: FloatArray | None
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Row by row: take the source, normalise it for good, and once more for the next map only."""
+
+    source: Source
+    stored: Norm | None = None
+    prepared: Norm | None = None
+    outputs_only: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """Maps side by side, then an activation; `gated`: activation(first) * second.
+
+    `segments` is 3 if self-attention follows (query, key, value), 1 if cross-attention does.
+    """
+
+    parts: tuple[Weights, ...]
+    activation: Activation = "none"
+    gated: bool = False
+    segments: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Attend:
+    """Attention over the sequence's own positions or its memory; `bias`: (H, distances)."""
+
+    layer: int
+    cross: bool
+    scale: float
+    bias: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The output map and what is asked of its logits."""
+
+    weights: Weights
+
+
+Operation = Rows | Linear | Attend | Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """Everything a plan is made of.
+
+    Attributes:
+        heads: H; the head size is D / H.
+        layers: L.
+        tokens: Embedding table, (V, D).
+        positions: Position vectors, (positions, D), or none.
+        max_positions: Most positions a sequence may have.
+        embedding_scale: Factor on the rows of `tokens`.
+        projection: Maps of the memory for all layers, key and value in turn, 2 L of them.
+        operations: The step; begins with an embedding and ends with the vocabulary.
+    """
+
+    heads: int
+    layers: int
+    tokens: FloatArray
+    positions: FloatArray | None
+    max_positions: int
+    embedding_scale: float
+    projection: tuple[Weights, ...]
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Outputs:
+    """What a step answers, one element per output, in the order of sequences and positions.
+
+    Attributes:
+        ids: The likeliest id that is not ruled out, int32.
+        log_probabilities: Of that id among all ids; empty unless asked for.
+        log_sums: Logarithm of the sum of exp(logit) over all ids; empty unless asked for.
+        logits: One row of V for each output that asked for it, before anything is ruled out.
+    """
+
+    ids: NDArray[np.int32]
+    log_probabilities: FloatArray
+    log_sums: FloatArray
+    logits: FloatArray
+
+
+class Plan:
+    """A packed model and the threads that run it. Calls take turns.
+
+    Args:
+        description: The model; its tables are kept, its weights are packed and let go.
+        precision: How weights are held and multiplied.
+        threads: Members of the team, the caller's thread included.
+        isa: Which micro-kernels to use; None: as `instruction_set` says.
+        cores: Cores to pin the team's own threads to; empty: wherever the system puts them.
+
+    Raises:
+        NativeUnavailableError: The library cannot be used here.
+        ValueError: The description does not fit together.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        precision: Precision,
+        threads: int,
+        isa: InstructionSet | None = None,
+        cores: Sequence[int] = (),
+    ) -> None:
+        self._handle = None
+        if threads < 1:
+            raise ValueError(f"threads: must be at least 1, got {threads}")
+        self._library: Library = library()
+        self.instruction_set = instruction_set() if isa is None else isa
+        if not InstructionSet.NONE < self.instruction_set <= self._library.best:
+            raise ValueError(f"isa: this machine has no {self.instruction_set.name}")
+        self.vocabulary_size, d_model = description.tokens.shape
+        pinned = (ctypes.c_int32 * len(cores))(*cores)
+        self._handle = self._library.plan_create(
+            *(PRECISIONS[precision], self.instruction_set, threads, pinned, len(cores), d_model),
+            *(description.heads, description.layers),
+            *(self.vocabulary_size, description.max_positions),
+        )
+        if self._handle is None:
+            raise ValueError(self._library.error().decode())
+        self._tables = (_floats(description.tokens), description.positions)
+        self._shape = (description.layers, 2, description.heads, d_model // description.heads)
+        try:
+            self._build(description, d_model)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop the threads and free the memory; the plan cannot be used any more."""
+        if self._handle is not None:
+            self._library.plan_destroy(self._handle)
+            self._handle = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def mask(self, never: Iterable[int]) -> FloatArray:
+        """Return the mask that rules out some ids, for `step`; IndexError if one does not exist."""
+        mask = np.zeros(-(-self.vocabulary_size // _CHUNK) * _CHUNK, np.float32)
+        ids = np.fromiter(never, np.int64)
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.vocabulary_size:
+            raise IndexError(f"never: ids must be below {self.vocabulary_size}, got {ids.tolist()}")
+        mask[ids] = -np.inf
+        return mask
+
+    def step(
+        self,
+        sequences: array[int],
+        tokens: array[int],
+        outputs: int,
+        mask: FloatArray | None = None,
+        denied: array[int] | None = None,
+        logits_rows: array[int] | None = None,
+        log_probabilities: bool = True,
+    ) -> Outputs:
+        """Compute the new rows of some sequences; their caches are written in place.
+
+        Args:
+            sequences: Seven int64 per sequence, as `Sequence` in src/plan.h: address and capacity
+                of its own cache, positions it holds, new positions, address and length of the
+                projected memory, outputs (from how many of the last new positions).
+            tokens: New tokens of all sequences, int32.
+            outputs: Sum of the sequences' outputs.
+            mask: As `mask` returns it.
+            denied: One more id ruled out per output, or -1; int32.
+            logits_rows: 0, 1, ... for the outputs whose logits are wanted, else -1; int32.
+            log_probabilities: Compute them.
+
+        Raises:
+            ValueError: A token, position or size is out of range; nothing has been written.
+        """
+        wanted = 0 if logits_rows is None else max(logits_rows) + 1
+        sums = outputs if log_probabilities else 0
+        result = Outputs(
+            np.empty(outputs, np.int32),
+            np.empty(sums, np.float32),
+            np.empty(sums, np.float32),
+            np.empty((wanted, self.vocabulary_size), np.float32),
+        )
+        code = self._library.plan_step(
+            *(self._open(), len(sequences) // 7, outputs),
+            *(_at(sequences), _at(tokens), address(mask), _at(denied), _at(logits_rows)),
+            log_probabilities,
+            *(address(result.ids), address(result.log_probabilities), address(result.log_sums)),
+            address(result.logits),
+        )
+        self._library.check(code)
+        return result
+
+    def project(self, memory: FloatArray, out: int) -> None:
+        """Project a memory (S, D) into keys and values of all layers.
+
+        Args:
+            memory: Contiguous float32.
+            out: Address of (L, 2, H, S, K) float32.
+        """
+        layers, _, heads, width = self._shape
+        assert layers and memory.shape[1] == heads * width and memory.dtype == np.float32
+        self._library.check(
+            self._library.plan_project(self._open(), address(memory), memory.shape[0], out)
+        )
+
+    def products(self, rows: int, iterations: int) -> None:
+        """Run the step's bare matrix products and barriers: what no step can beat."""
+        self._library.check(self._library.plan_products(self._open(), rows, iterations))
+
+    def profile(self, on: bool) -> dict[str, float]:
+        """Return the first thread's cycles by kind of work since the last call; start or stop."""
+        cycles = (ctypes.c_double * len(_PROFILE))()
+        self._library.check(self._library.plan_profile(self._open(), on, cycles))
+        return dict(zip(_PROFILE, cycles, strict=True))
+
+    def _open(self) -> int:
+        if self._handle is None:
+            raise ValueError("plan: is closed")
+        return int(self._handle)
+
+    def _build(self, description: Description, d_model: int) -> None:
+        call, handle = self._library, self._handle
+        tokens, positions = self._tables
+        if positions is not None:
+            _require(positions, (description.max_positions, d_model), "positions")
+        scale = description.embedding_scale
+        call.check(call.plan_embedding(handle, address(tokens), address(positions), scale))
+        parts, _kept = _weights(description.projection, d_model)
+        call.check(call.plan_projection(handle, parts, len(parts)))
+        for operation in description.operations:
+            self._add(operation, d_model)
+        call.check(call.plan_finish(handle))
+
+    def _add(self, operation: Operation, d_model: int) -> None:
+        call, handle = self._library, self._handle
+        match operation:
+            case Rows(source, stored, prepared, outputs_only):
+                norms = [_norm(norm, d_model) for norm in (stored, prepared)]
+                code = call.plan_rows(handle, _SOURCES[source], *norms, outputs_only)
+            case Linear(weights, activation, gated, segments):
+                inputs = weights[0].weight.shape[1]
+                parts, _kept = _weights(weights, inputs)
+                code = call.plan_linear(
+                    *(handle, parts, len(parts), inputs),
+                    *(ACTIVATIONS[activation], gated, segments),
+                )
+            case Attend(layer, cross, scale, bias):
+                distances = 0 if bias is None else bias.shape[1]
+                if bias is not None:
+                    _require(bias, (self._shape[2], distances), "bias")
+                code = call.plan_attend(handle, layer, cross, scale, address(bias), distances)
+            case Vocabulary(weights):
+                parts, _kept = _weights((weights,), d_model)
+                code = call.plan_vocabulary(handle, parts)
+        call.check(code)
+
+
+def _at(values: array[int] | None) -> int | None:
+    return None if values is None else values.buffer_info()[0]
+
+
+def _floats(values: FloatArray) -> FloatArray:
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _require(values: FloatArray, shape: tuple[int, ...], name: str) -> None:
+    if values.shape != shape or values.dtype != np.float32 or not values.flags.c_contiguous:
+        raise ValueError(f"{name}: must be contiguous float32 {shape}, got {values.shape}")
+
+
+def _norm(norm: Norm | None, d_model: int) -> Any:
+    if norm is None:
+        return None
+    for values in (norm.gain, norm.shift):
+        if values is not None:
+            _require(values, (d_model,), "norm")
+    return ctypes.byref(
+        NormStruct(NORMS[norm.kind], norm.epsilon, address(norm.gain), address(norm.shift))
+    )
+
+
+def _weights(weights: Sequence[Weights], inputs: int) -> tuple[Any, list[FloatArray]]:
+    """Return an array of structures, and what has to stay alive while it is used."""
+    parts, kept = (WeightsStruct * len(weights))(), []
+    for part, given in zip(parts, weights, strict=True):
+        weight = _floats(given.weight)
+        bias = None if given.bias is None else _floats(given.bias)
+        _require(weight, (weight.shape[0], inputs), "weight")
+        if bias is not None:
+            _require(bias, (weight.shape[0],), "bias")
+            kept.append(bias)
+        kept.append(weight)
+        part.weight, part.bias, part.width = address(weight), address(bias), weight.shape[0]
+    return parts, kept

@@ -1,0 +1,167 @@
+#include "api.h"
+
+#include <exception>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cpu.h"
+#include "plan.h"
+
+using splitformer::Activation;
+using splitformer::AttendOp;
+using splitformer::InstructionSet;
+using splitformer::Norm;
+using splitformer::NormKind;
+using splitformer::Plan;
+using splitformer::Precision;
+using splitformer::Request;
+using splitformer::RowsOp;
+using splitformer::Sequence;
+using splitformer::Source;
+using splitformer::Weights;
+
+namespace {
+
+thread_local std::string last_error;
+
+// Runs `body`; exceptions must not cross into C.
+template <class F>
+int32_t Guarded(F&& body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return -1;
+  }
+}
+
+Plan* Of(void* plan) { return static_cast<Plan*>(plan); }
+
+Norm NormOf(const splitformer_norm* from, int size) {
+  Norm norm;
+  if (from == nullptr) return norm;
+  norm.kind = static_cast<NormKind>(from->kind);
+  norm.epsilon = from->epsilon;
+  norm.gain.assign(from->gain, from->gain + size);
+  if (from->shift != nullptr) norm.shift.assign(from->shift, from->shift + size);
+  norm.gain.resize(splitformer::RoundUp(size_t(size), 8), 0.0f);
+  norm.shift.resize(norm.gain.size(), 0.0f);
+  return norm;
+}
+
+std::vector<Weights> WeightsOf(const splitformer_weights* parts, int count) {
+  std::vector<Weights> weights;
+  for (int i = 0; i < count; ++i) {
+    weights.push_back({parts[i].weight, parts[i].bias, static_cast<int>(parts[i].width)});
+  }
+  return weights;
+}
+
+static_assert(sizeof(Sequence) == sizeof(splitformer_sequence), "laid out alike");
+
+}  // namespace
+
+int32_t splitformer_instruction_set() {
+  return static_cast<int32_t>(splitformer::BestInstructionSet());
+}
+
+const char* splitformer_error() { return last_error.c_str(); }
+
+void* splitformer_plan_create(int32_t precision, int32_t isa, int32_t threads, const int32_t* cores,
+                              int32_t core_count, int32_t d_model, int32_t heads, int32_t layers,
+                              int32_t vocabulary, int32_t max_positions) {
+  Plan* plan = nullptr;
+  Guarded([&] {
+    const splitformer::Shape shape = {
+        static_cast<Precision>(precision), d_model, heads, layers, vocabulary, max_positions};
+    plan = new Plan(shape, static_cast<InstructionSet>(isa), threads,
+                    std::vector<int>(cores, cores + core_count));
+  });
+  return plan;
+}
+
+void splitformer_plan_destroy(void* plan) { delete Of(plan); }
+
+int32_t splitformer_plan_embedding(void* plan, const float* tokens, const float* positions,
+                                   float scale) {
+  return Guarded([&] { Of(plan)->SetEmbedding(tokens, positions, scale); });
+}
+
+int32_t splitformer_plan_rows(void* plan, int32_t source, const splitformer_norm* stored,
+                              const splitformer_norm* prepared, int32_t outputs_only) {
+  return Guarded([&] {
+    const int size = Of(plan)->shape().d_model;
+    Of(plan)->Add(RowsOp{static_cast<Source>(source), NormOf(stored, size), NormOf(prepared, size),
+                         outputs_only != 0});
+  });
+}
+
+int32_t splitformer_plan_linear(void* plan, const splitformer_weights* parts, int32_t count,
+                                int32_t inputs, int32_t activation, int32_t gated,
+                                int32_t segments) {
+  return Guarded([&] {
+    Of(plan)->AddLinear(WeightsOf(parts, count), inputs, static_cast<Activation>(activation),
+                        gated != 0, segments);
+  });
+}
+
+int32_t splitformer_plan_attend(void* plan, int32_t layer, int32_t cross, float scale,
+                                const float* bias, int32_t distances) {
+  return Guarded([&] {
+    const size_t size = bias == nullptr ? 0 : size_t(distances) * size_t(Of(plan)->shape().heads);
+    Of(plan)->Add(AttendOp{layer, cross != 0, scale,
+                           size == 0 ? std::vector<float>() : std::vector<float>(bias, bias + size),
+                           distances});
+  });
+}
+
+int32_t splitformer_plan_vocabulary(void* plan, const splitformer_weights* weights) {
+  return Guarded([&] { Of(plan)->AddVocabulary(WeightsOf(weights, 1)[0]); });
+}
+
+int32_t splitformer_plan_projection(void* plan, const splitformer_weights* parts, int32_t count) {
+  return Guarded([&] { Of(plan)->SetProjection(WeightsOf(parts, count)); });
+}
+
+int32_t splitformer_plan_finish(void* plan) {
+  return Guarded([&] { Of(plan)->Finish(); });
+}
+
+int32_t splitformer_plan_step(void* plan, int32_t sequences, int32_t outputs,
+                              const splitformer_sequence* sequence, const int32_t* tokens,
+                              const float* mask, const int32_t* denied, const int32_t* logits_row,
+                              int32_t log_probabilities, int32_t* ids, float* log_probability,
+                              float* log_sum, float* logits) {
+  return Guarded([&] {
+    const Request request = {sequences,
+                             outputs,
+                             reinterpret_cast<const Sequence*>(sequence),
+                             tokens,
+                             mask,
+                             denied,
+                             logits_row,
+                             log_probabilities != 0,
+                             ids,
+                             log_probability,
+                             log_sum,
+                             logits};
+    Of(plan)->Step(request);
+  });
+}
+
+int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows, float* out) {
+  return Guarded([&] { Of(plan)->Project(memory, rows, out); });
+}
+
+int32_t splitformer_plan_products(void* plan, int32_t rows, int32_t iterations) {
+  return Guarded([&] { Of(plan)->RunProducts(rows, iterations); });
+}
+
+int32_t splitformer_plan_profile(void* plan, int32_t on, double* cycles) {
+  return Guarded([&] {
+    for (size_t i = 0; i < splitformer::kProfileSize; ++i) cycles[i] = Of(plan)->profile()[i];
+    Of(plan)->SetProfile(on != 0);
+  });
+}

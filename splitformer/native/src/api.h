@@ -1,0 +1,76 @@
+// The C interface that the Python binding calls. Functions that can fail return a negative number
+// (or nullptr) and leave the reason for `splitformer_error`.
+#pragma once
+
+#include <cstdint>
+
+#define SPLITFORMER_API extern "C" __attribute__((visibility("default")))
+
+struct splitformer_norm {
+  int32_t kind;
+  float epsilon;
+  const float* gain;
+  const float* shift;  // nullptr: zeros
+};
+
+struct splitformer_weights {
+  const float* weight;  // (width, inputs)
+  const float* bias;    // (width) or nullptr
+  int64_t width;
+};
+
+struct splitformer_sequence {
+  int64_t own, capacity, start, count, cross, source, outputs;
+};
+
+// The best instruction set of this machine, as InstructionSet; callable on any x86-64.
+SPLITFORMER_API int32_t splitformer_instruction_set();
+
+// Why the last call on this thread failed.
+SPLITFORMER_API const char* splitformer_error();
+
+SPLITFORMER_API void* splitformer_plan_create(int32_t precision, int32_t isa, int32_t threads,
+                                              const int32_t* cores, int32_t core_count,
+                                              int32_t d_model, int32_t heads, int32_t layers,
+                                              int32_t vocabulary, int32_t max_positions);
+SPLITFORMER_API void splitformer_plan_destroy(void* plan);
+
+SPLITFORMER_API int32_t splitformer_plan_embedding(void* plan, const float* tokens,
+                                                   const float* positions, float scale);
+SPLITFORMER_API int32_t splitformer_plan_rows(void* plan, int32_t source,
+                                              const splitformer_norm* stored,
+                                              const splitformer_norm* prepared,
+                                              int32_t outputs_only);
+SPLITFORMER_API int32_t splitformer_plan_linear(void* plan, const splitformer_weights* parts,
+                                                int32_t count, int32_t inputs, int32_t activation,
+                                                int32_t gated, int32_t segments);
+SPLITFORMER_API int32_t splitformer_plan_attend(void* plan, int32_t layer, int32_t cross,
+                                                float scale, const float* bias, int32_t distances);
+SPLITFORMER_API int32_t splitformer_plan_vocabulary(void* plan, const splitformer_weights* weights);
+SPLITFORMER_API int32_t splitformer_plan_projection(void* plan, const splitformer_weights* parts,
+                                                    int32_t count);
+SPLITFORMER_API int32_t splitformer_plan_finish(void* plan);
+
+// A step; the arguments are those of `Request`.
+SPLITFORMER_API int32_t splitformer_plan_step(
+    void* plan, int32_t sequences, int32_t outputs, const splitformer_sequence* sequence,
+    const int32_t* tokens, const float* mask, const int32_t* denied, const int32_t* logits_row,
+    int32_t log_probabilities, int32_t* ids, float* log_probability, float* log_sum, float* logits);
+
+SPLITFORMER_API int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows,
+                                                 float* out);
+SPLITFORMER_API int32_t splitformer_plan_products(void* plan, int32_t rows, int32_t iterations);
+SPLITFORMER_API int32_t splitformer_plan_profile(void* plan, int32_t on, double* cycles);
+
+// Kernels one by one, for the tests. `sums` and `out` are (rows, columns rounded up to 16).
+SPLITFORMER_API int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,
+                                                 int32_t rows, int32_t inputs, const float* weight,
+                                                 const float* bias, int32_t width, uint8_t* operand,
+                                                 float* scales, int32_t* sums, float* out);
+SPLITFORMER_API void splitformer_probe_norm(const splitformer_norm* norm, const float* x,
+                                            int32_t size, float* out);
+SPLITFORMER_API void splitformer_probe_activation(int32_t activation, float* x, int32_t count);
+SPLITFORMER_API void splitformer_probe_attention(const float* query, const float* keys,
+                                                 const float* values, int32_t positions,
+                                                 int32_t width, float scale, const float* bias,
+                                                 int32_t distances, float* out);

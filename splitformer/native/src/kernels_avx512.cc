@@ -1,0 +1,67 @@
+// Micro-kernels for AVX-512: VNNI for 8 bits, FMA for floats.
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace splitformer {
+namespace {
+
+// One group of one row against one panel: 16 columns at once.
+struct Int8 {
+  using Sums = __m512i;
+  static Sums Start(const int32_t* start) { return _mm512_loadu_si512(start); }
+  static Sums Add(Sums sums, const uint8_t* a, __m512i b) {
+    int32_t group;
+    __builtin_memcpy(&group, a, sizeof group);
+    return _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(group), b);
+  }
+  static void Store(int32_t* tile, Sums sums) { _mm512_store_si512(tile, sums); }
+};
+
+struct Float {
+  using Sums = __m512;
+  static Sums Start(const int32_t*) { return _mm512_setzero_ps(); }
+  static Sums Add(Sums sums, const uint8_t* a, __m512i b) {
+    float element;
+    __builtin_memcpy(&element, a, sizeof element);
+    return _mm512_fmadd_ps(_mm512_set1_ps(element), _mm512_castsi512_ps(b), sums);
+  }
+  static void Store(int32_t* tile, Sums sums) {
+    _mm512_store_si512(tile, _mm512_castps_si512(sums));
+  }
+};
+
+template <class Kind, int kRows, int kPanels>
+void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t panel_stride, size_t groups,
+          const int32_t* start, int32_t* tile) {
+  typename Kind::Sums sums[kRows][kPanels];
+  for (int p = 0; p < kPanels; ++p) {
+    for (int r = 0; r < kRows; ++r) sums[r][p] = Kind::Start(start + 16 * p);
+  }
+  for (size_t g = 0; g < groups; ++g, a += 4, b += 64) {
+    __m512i weights[kPanels];
+    for (int p = 0; p < kPanels; ++p) weights[p] = _mm512_load_si512(b + p * panel_stride);
+    for (int r = 0; r < kRows; ++r) {
+      for (int p = 0; p < kPanels; ++p) {
+        sums[r][p] = Kind::Add(sums[r][p], a + r * a_stride, weights[p]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int p = 0; p < kPanels; ++p) Kind::Store(tile + (r * kPanels + p) * 16, sums[r][p]);
+  }
+}
+
+}  // namespace
+
+#define ROW(kind, rows)                                                                           \
+  {nullptr, Tile<kind, rows, 1>, Tile<kind, rows, 2>, nullptr, Tile < kind, rows <= 4 ? rows : 4, \
+   4 > }
+#define ROWS(kind)                                                       \
+  {{},           ROW(kind, 1), ROW(kind, 2), ROW(kind, 3), ROW(kind, 4), \
+   ROW(kind, 5), ROW(kind, 6), ROW(kind, 7), ROW(kind, 8)}
+
+const KernelSet kInt8Vnni = {ROWS(Int8), 8, 2, 4, 2, 4, 128};
+const KernelSet kFloatAvx512 = {ROWS(Float), 8, 2, 4, 2, 4, 0};
+
+}  // namespace splitformer

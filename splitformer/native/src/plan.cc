@@ -1,0 +1,193 @@
+// Building a plan, checking requests, and laying out a step's working memory.
+#include "plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "attention.h"
+
+namespace splitformer {
+namespace {
+
+void Require(bool holds, const std::string& rule) {
+  if (!holds) throw std::invalid_argument(rule);
+}
+
+std::string Got(int64_t value) { return ", got " + std::to_string(value); }
+
+}  // namespace
+
+Plan::Plan(const Shape& shape, InstructionSet isa, int threads, const std::vector<int>& cores)
+    : shape_(shape), kernels_(KernelsFor(shape.precision, isa)), team_(threads, cores) {}
+
+void Plan::SetEmbedding(const float* tokens, const float* positions, float scale) {
+  tokens_ = tokens;
+  positions_ = positions;
+  embedding_scale_ = scale;
+}
+
+void Plan::SetProjection(const std::vector<Weights>& parts) {
+  int width = 0;
+  for (const Weights& part : parts) width += part.width;
+  Require(width == 2 * shape_.layers * shape_.d_model,
+          "projection: must be 2 * layers * d_model wide" + Got(width));
+  projection_ = std::make_unique<LinearOp>(
+      LinearOp{Matrix(shape_.precision, shape_.d_model, parts, false, 0.0f, 1), Activation::kNone,
+               false, 0});
+  widest_input_ = std::max(widest_input_, shape_.d_model);
+}
+
+void Plan::Add(RowsOp op) {
+  const bool from_linear = op.source == Source::kResidual || op.source == Source::kLinear;
+  Require(!from_linear || width_ > 0, "rows: no linear map to start from");
+  Require(op.source != Source::kResidual || width_ == shape_.d_model,
+          "rows: a residual sum needs d_model elements" + Got(width_));
+  Require(op.source != Source::kEmbedding || ops_.empty(), "rows: only the first embeds");
+  operand_width_ = op.source == Source::kLinear ? width_ : shape_.d_model;
+  op.width = operand_width_;
+  ops_.emplace_back(std::move(op));
+}
+
+void Plan::AddLinear(const std::vector<Weights>& parts, int inputs, Activation activation,
+                     bool gated, int segments) {
+  Require(inputs == operand_width_, "linear: inputs must be the operand's width (" +
+                                        std::to_string(operand_width_) + ")" + Got(inputs));
+  if (gated)
+    Require(parts.size() == 2 && parts[0].width == parts[1].width,
+            "linear: a gate and a map of one width");
+  width_ = 0;
+  for (const Weights& part : parts) width_ += part.width;
+  if (gated) width_ /= 2;
+  Require(segments == 0 || width_ == segments * shape_.d_model,
+          "linear: segments must be d_model wide");
+  ops_.emplace_back(LinearOp{Matrix(shape_.precision, inputs, parts, gated, 0.0f, gated ? 2 : 1),
+                             activation, gated, segments});
+  widest_input_ = std::max(widest_input_, inputs);
+  widest_output_ = std::max(widest_output_, std::get<LinearOp>(ops_.back()).matrix.columns());
+}
+
+void Plan::Add(AttendOp op) {
+  const LinearOp* before = ops_.empty() ? nullptr : std::get_if<LinearOp>(&ops_.back());
+  Require(before != nullptr && before->segments == (op.cross ? 1 : 3),
+          "attention: must follow a map with as many segments as it needs");
+  Require(op.layer >= 0 && op.layer < shape_.layers, "attention: no such layer" + Got(op.layer));
+  Require(op.bias.size() == size_t(op.distances) * size_t(shape_.heads),
+          "attention: bias must be (heads, distances)");
+  ops_.emplace_back(std::move(op));
+}
+
+void Plan::AddVocabulary(const Weights& weights) {
+  Require(operand_width_ == shape_.d_model, "vocabulary: needs an operand of d_model elements");
+  Require(weights.width == shape_.vocabulary,
+          "vocabulary: must be as wide as the vocabulary" + Got(weights.width));
+  // Columns beyond the vocabulary get a logit of minus infinity and so never count.
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  ops_.emplace_back(
+      VocabularyOp{Matrix(shape_.precision, shape_.d_model, {weights}, false, kNever, 1)});
+  widest_input_ = std::max(widest_input_, shape_.d_model);
+}
+
+void Plan::Finish() {
+  Require(!ops_.empty(), "plan: is empty");
+  const RowsOp* first = std::get_if<RowsOp>(&ops_.front());
+  Require(first != nullptr && first->source == Source::kEmbedding,
+          "plan: must begin with an embedding");
+  Require(tokens_ != nullptr, "plan: has no embedding table");
+  Require(std::holds_alternative<VocabularyOp>(ops_.back()), "plan: must end with the vocabulary");
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    const bool last_rows = i + 2 == ops_.size();
+    const RowsOp* rows = std::get_if<RowsOp>(&ops_[i]);
+    Require(!last_rows || rows != nullptr, "plan: rows must come before the vocabulary");
+    Require(rows == nullptr || rows->outputs_only == last_rows,
+            "plan: only the last rows, and they, drop rows");
+  }
+  row_stride_ = RoundUp(size_t(shape_.d_model), kRowAlignment) + kPanel;
+  output_stride_ = RoundUp(size_t(widest_output_), kRowAlignment) + kPanel;
+  const int group = shape_.precision == Precision::kInt8 ? 4 : 1;  // elements
+  operand_stride_ =
+      RoundUp(size_t(widest_input_), kRowAlignment) * size_t(kernels_.group_bytes) / size_t(group) +
+      64;
+  finished_ = true;
+}
+
+int Plan::chunks() const { return (shape_.vocabulary + kChunk - 1) / kChunk; }
+
+void Plan::Check(const Request& request) const {
+  Require(finished_, "plan: is not finished");
+  int64_t rows = 0, outputs = 0;
+  for (int s = 0; s < request.sequences; ++s) {
+    const Sequence& q = request.sequence[s];
+    Require(q.count >= 1, "tokens: at least one per sequence" + Got(q.count));
+    Require(q.start >= 0 && q.start + q.count <= shape_.max_positions,
+            "positions: at most max_positions (" + std::to_string(shape_.max_positions) + ")" +
+                Got(q.start + q.count));
+    Require(q.start + q.count <= q.capacity, "positions: beyond the cache's capacity (" +
+                                                 std::to_string(q.capacity) + ")" +
+                                                 Got(q.start + q.count));
+    Require(q.source >= 1 && q.source <= std::numeric_limits<int>::max(),
+            "memory: at least one row" + Got(q.source));
+    Require(q.outputs >= 1 && q.outputs <= q.count,
+            "outputs: at least one, at most one per token" + Got(q.outputs));
+    Require(q.own != nullptr && q.cross != nullptr, "caches: must have data");
+    for (int64_t i = 0; i < q.count; ++i, ++rows) {
+      const int32_t token = request.tokens[rows];
+      Require(token >= 0 && token < shape_.vocabulary,
+              "tokens: must be below " + std::to_string(shape_.vocabulary) + Got(token));
+    }
+    outputs += q.outputs;
+  }
+  Require(rows >= 1 && rows < std::numeric_limits<int>::max() / 2,
+          "tokens: too few or too many rows" + Got(rows));
+  Require(outputs == request.outputs, "outputs: do not add up" + Got(outputs));
+  for (int i = 0; request.denied != nullptr && i < request.outputs; ++i) {
+    Require(request.denied[i] < shape_.vocabulary, "denied: no such id" + Got(request.denied[i]));
+  }
+}
+
+void Plan::Prepare(const Request& request) {
+  row_.clear();
+  first_row_.clear();
+  output_row_.clear();
+  int64_t longest = 1;
+  for (int s = 0; s < request.sequences; ++s) {
+    const Sequence& q = request.sequence[s];
+    first_row_.push_back(static_cast<int>(row_.size()));
+    longest = std::max({longest, q.start + q.count, q.source});
+    for (int64_t i = 0; i < q.count; ++i) {
+      const int row = static_cast<int>(row_.size());
+      const bool asked = i >= q.count - q.outputs;
+      row_.push_back({request.tokens[row], static_cast<int32_t>(q.start + i), s});
+      if (asked) output_row_.push_back(row);
+    }
+  }
+  replicated_ = row_.size() == 1;
+  Reserve(static_cast<int>(row_.size()), request.outputs, static_cast<int>(longest));
+}
+
+void Plan::Reserve(int rows, int outputs, int positions) {
+  const size_t threads = size_t(team_.size());
+  const size_t slots = std::max(size_t(rows), threads);
+  residual_.Reserve(slots * row_stride_ * sizeof(float));
+  mixed_.Reserve(size_t(rows) * row_stride_ * sizeof(float));
+  for (Buffer& output : output_) output.Reserve(size_t(rows) * output_stride_ * sizeof(float));
+  operand_.Reserve(slots * operand_stride_);
+  scale_.Reserve(std::max(slots, threads * 16) * sizeof(float));
+  // A thread's scratch holds the scores of one query, a row, or a chunk of logits.
+  const size_t chunk = size_t(outputs) * kLogitsStride;
+  const size_t scratch =
+      std::max({ScoreRoom(size_t(positions)), row_stride_, output_stride_, chunk});
+  scratch_stride_ = RoundUp(scratch, kPanel) + kPanel;
+  scratch_.Reserve(threads * scratch_stride_ * sizeof(float));
+  sums_.resize(size_t(outputs) * size_t(chunks()));
+  likeliest_.assign(size_t(outputs) * threads, {-std::numeric_limits<float>::infinity(), 0});
+}
+
+void Plan::SetProfile(bool on) {
+  const std::lock_guard<std::mutex> lock(busy_);
+  profiling_ = on;
+  profile_.fill(0.0);
+}
+
+}  // namespace splitformer

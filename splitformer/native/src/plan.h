@@ -1,0 +1,241 @@
+// A plan: the decode step of one model, as a list of fused operations that one team runs.
+//
+// Nothing here knows a family of models. What makes one model differ from another (where norms
+// stand, which activation, gating, biases) is in the list, which the caller writes once.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <mutex>
+#include <variant>
+#include <vector>
+
+#include "matrix.h"
+#include "memory.h"
+#include "multiply.h"
+#include "rows.h"
+#include "team.h"
+#include "vocabulary.h"
+
+namespace splitformer {
+
+// Where a row operation starts from.
+enum class Source : int32_t {
+  kEmbedding = 0,  // the residual stream becomes the embedded token
+  kResidual = 1,   // the last linear map's output is added to the residual stream
+  kAttention = 2,  // attention's output
+  kLinear = 3,     // the last linear map's output
+};
+
+// Row by row: take the source, normalise it for good (`stored`), normalise it once more for the
+// next map only (`prepared`), and make it that map's operand.
+struct RowsOp {
+  Source source;
+  Norm stored;
+  Norm prepared;
+  bool outputs_only;  // drop the rows from which nothing is asked
+  int width = 0;      // of the source; set by the plan
+};
+
+// A linear map of the operand. Parts stand side by side; gated: activation(first) * second.
+struct LinearOp {
+  Matrix matrix;
+  Activation activation;
+  bool gated;
+  int segments;  // if attention is next: 3 for query, key and value, 1 for a query; else 0
+};
+
+// Attention from the last linear map's queries, over the sequence's own positions (whose new keys
+// and values are written first) or over its memory.
+struct AttendOp {
+  int layer;
+  bool cross;
+  float scale;
+  std::vector<float> bias;  // (heads, distances) or empty; see attention.h
+  int distances;
+};
+
+// The output map, with what is asked of its logits.
+struct VocabularyOp {
+  Matrix matrix;
+};
+
+// Floats from one row of a chunk of logits to the next.
+constexpr size_t kLogitsStride = kChunk + kPanel;
+
+using Op = std::variant<RowsOp, LinearOp, AttendOp, VocabularyOp>;
+
+// One sequence's part in a step; the binding lays these out.
+struct Sequence {
+  float* own;          // (layers, 2, heads, capacity, head size)
+  int64_t capacity;    // positions that `own` has room for
+  int64_t start;       // positions it holds
+  int64_t count;       // new positions, in the order of their tokens
+  const float* cross;  // (layers, 2, heads, source, head size)
+  int64_t source;      // positions of the memory
+  int64_t outputs;     // from how many of the last new positions an output is asked
+};
+
+// A step's input, and where its outputs go; those are in the order of sequences and positions.
+struct Request {
+  int sequences;
+  int outputs;                // sum of the sequences' outputs
+  const Sequence* sequence;   // (sequences)
+  const int32_t* tokens;      // (sum of counts)
+  const float* mask;          // (whole chunks of the vocabulary): 0 or minus infinity; or nullptr
+  const int32_t* denied;      // (outputs): one more id ruled out, or -1; or nullptr
+  const int32_t* logits_row;  // (outputs): row of `logits` to fill, or -1; or nullptr
+  bool log_probabilities;     // compute the next two
+  int32_t* ids;               // (outputs): the likeliest id that is not ruled out
+  float* log_probability;     // (outputs): of that id, over all ids
+  float* log_sum;             // (outputs): log of the sum of exp(logit) over all ids
+  float* logits;              // (rows asked for, vocabulary), before masks
+};
+
+struct Shape {
+  Precision precision;
+  int d_model;
+  int heads;
+  int layers;
+  int vocabulary;
+  int max_positions;
+};
+
+// Thread cycles (of member 0) by kind of work, while profiling is on.
+enum ProfileEntry {
+  kRowsTime,
+  kLinearTime,
+  kOwnTime,
+  kCrossTime,
+  kVocabularyTime,
+  kWaitTime,
+  kProfileSize
+};
+
+class Plan {
+ public:
+  Plan(const Shape& shape, InstructionSet isa, int threads, const std::vector<int>& cores);
+
+  const Shape& shape() const { return shape_; }
+
+  // Building: tables are borrowed and must outlive the plan; weights are packed at once.
+  void SetEmbedding(const float* tokens, const float* positions, float scale);
+  void SetProjection(const std::vector<Weights>& parts);
+  void Add(RowsOp op);
+  void Add(AttendOp op);
+  void AddLinear(const std::vector<Weights>& parts, int inputs, Activation activation, bool gated,
+                 int segments);
+  void AddVocabulary(const Weights& weights);
+  void Finish();
+
+  // Runs a step. Throws std::invalid_argument before anything is written if a token, a position or
+  // a size is out of range.
+  void Step(const Request& request);
+
+  // Keys and values of a memory (rows, d_model) for all layers: (layers, 2, heads, rows, K).
+  void Project(const float* memory, int rows, float* out);
+
+  // The step's bare matrix products and barriers, `iterations` times; what no step can beat.
+  void RunProducts(int rows, int iterations);
+
+  void SetProfile(bool on);
+  const std::array<double, kProfileSize>& profile() const { return profile_; }
+
+ private:
+  struct Row {
+    int32_t token;
+    int32_t position;
+    int32_t sequence;
+  };
+  struct Panels {
+    int first;
+    int last;
+  };
+  // One thread's view of the step it is in.
+  struct Member {
+    int index;
+    int rows;    // rows of the operand
+    int parity;  // which of the two linear outputs the next map writes
+    uint64_t clock;
+  };
+
+  void Check(const Request& request) const;
+  void Prepare(const Request& request);
+  void Reserve(int rows, int outputs, int positions);
+  void RunStep(const Request& request, Member& member);
+  void Execute(const RowsOp& op, Member& member);
+  const float* Begin(const RowsOp& op, int row, const Member& member) const;
+  void Execute(const LinearOp& op, Member& member);
+  void Execute(const AttendOp& op, const Request& request, Member& member);
+  void Execute(const VocabularyOp& op, const Request& request, Member& member);
+  void AttendSequence(const AttendOp& op, const Sequence& sequence, int first_row, int head,
+                      const Member& member);
+  void ProjectRows(const float* memory, int first, int rows, float* out, Member& member);
+  void ReduceChunk(const Request& request, int columns, int chunk, const Member& member);
+  void Conclude(const Request& request, const Member& member);
+
+  template <class F>
+  void ForPanels(const LinearOp& op, int member, F&& f) const;
+  bool ByHeads(const LinearOp& op) const;
+  void Barrier(Member& member);
+  void Tick(Member& member, ProfileEntry entry);
+
+  int head_size() const { return shape_.d_model / shape_.heads; }
+  int chunks() const;
+  size_t Slot(int row, const Member& m) const { return size_t(replicated_ ? m.index : row); }
+  float* Residual(int row, const Member& m) const {
+    return residual_.As<float>() + Slot(row, m) * row_stride_;
+  }
+  float* Mixed(int row) const { return mixed_.As<float>() + size_t(row) * row_stride_; }
+  float* Output(int row, int parity) const {
+    return output_[parity].As<float>() + size_t(row) * output_stride_;
+  }
+  float* ScaleOf(int row, const Member& m) const {
+    return scale_.As<float>() + (replicated_ ? size_t(m.index) * 16 : size_t(row));
+  }
+  Likeliest* LikeliestOf(int output, int member) {
+    return &likeliest_[size_t(member) * likeliest_.size() / size_t(team_.size()) + size_t(output)];
+  }
+  void PrepareOperand(const float* x, int size, int row, const Member& m) const;
+  Operand OperandOf(const Member& m) const;
+  float* Scratch(const Member& m) const {
+    return scratch_.As<float>() + size_t(m.index) * scratch_stride_;
+  }
+
+  const Shape shape_;
+  const KernelSet& kernels_;
+  Team team_;
+  std::mutex busy_;
+  std::vector<Op> ops_;
+  std::unique_ptr<LinearOp> projection_;
+  const float* tokens_ = nullptr;
+  const float* positions_ = nullptr;
+  float embedding_scale_ = 1.0f;
+  bool finished_ = false;
+  int width_ = 0;          // of the last linear map's output, while building
+  int operand_width_ = 0;  // of the operand, while building; 0: none
+  int widest_input_ = 0;
+  int widest_output_ = 0;
+
+  // Strides in elements (bytes for the operand), a little more than their rows so that rows do not
+  // all fall into the same sets of the cache.
+  size_t row_stride_ = 0;
+  size_t output_stride_ = 0;
+  size_t operand_stride_ = 0;
+  size_t scratch_stride_ = 0;
+
+  // The step's working memory.
+  // With a single row every thread prepares an operand of its own, which saves barriers.
+  bool replicated_ = false;
+  std::vector<Row> row_;
+  std::vector<int> first_row_;   // per sequence
+  std::vector<int> output_row_;  // per output
+  Buffer residual_, mixed_, output_[2], operand_, scale_, scratch_;
+  std::vector<ExponentialSum> sums_;  // (outputs, chunks)
+  std::vector<Likeliest> likeliest_;  // (threads, outputs)
+
+  bool profiling_ = false;
+  std::array<double, kProfileSize> profile_{};
+};
+
+}  // namespace splitformer

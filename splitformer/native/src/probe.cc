@@ -1,0 +1,81 @@
+// Kernels one by one, for the tests.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "api.h"
+#include "attention.h"
+#include "matrix.h"
+#include "memory.h"
+#include "multiply.h"
+#include "rows.h"
+
+namespace splitformer {
+namespace {
+
+// Copies a row to where whole vectors can be read.
+float* Padded(const float* x, int size, Buffer* buffer) {
+  buffer->Reserve(RoundUp(size_t(size), kRowAlignment) * sizeof(float));
+  std::memcpy(buffer->As<float>(), x, size_t(size) * sizeof(float));
+  return buffer->As<float>();
+}
+
+}  // namespace
+}  // namespace splitformer
+
+using namespace splitformer;
+
+int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x, int32_t rows,
+                                 int32_t inputs, const float* weight, const float* bias,
+                                 int32_t width, uint8_t* operand, float* scales, int32_t* sums,
+                                 float* out) {
+  const Precision kind = static_cast<Precision>(precision);
+  const KernelSet& kernels = KernelsFor(kind, static_cast<InstructionSet>(isa));
+  const Matrix matrix(kind, inputs, {{weight, bias, width}}, false, 0.0f, 1);
+  const size_t stride = RoundUp(size_t(inputs), kRowAlignment) * 4;
+  Buffer row;
+  for (int r = 0; r < rows; ++r) {
+    const float* padded = Padded(x + size_t(r) * size_t(inputs), inputs, &row);
+    uint8_t* to = operand + size_t(r) * stride;
+    scales[r] = 0.0f;
+    if (kind == Precision::kInt8) {
+      scales[r] = QuantiseRow(padded, inputs, kernels.offset, to);
+    } else {
+      std::memcpy(to, padded, size_t(inputs) * sizeof(float));
+    }
+  }
+  const size_t columns = size_t(matrix.columns());
+  Multiply(
+      kernels, {operand, stride, scales, rows}, matrix, 0, matrix.panels(), [&](const Sums& block) {
+        const size_t at = size_t(block.row) * columns + size_t(block.column);
+        matrix.Finish(block, scales, out + at, columns);
+        for (size_t r = 0, count = size_t(block.columns); r < size_t(block.rows); ++r) {
+          std::memcpy(sums + at + r * columns, block.data + r * count, count * sizeof(int32_t));
+        }
+      });
+  return kernels.offset;
+}
+
+void splitformer_probe_norm(const splitformer_norm* from, const float* x, int32_t size,
+                            float* out) {
+  Norm norm{static_cast<NormKind>(from->kind), from->epsilon, {}, {}};
+  norm.gain.assign(from->gain, from->gain + size);
+  norm.shift.assign(from->shift, from->shift + size);
+  norm.gain.resize(RoundUp(size_t(size), 8));
+  norm.shift.resize(RoundUp(size_t(size), 8));
+  Buffer row;
+  float* padded = Padded(x, size, &row);
+  Normalise(norm, padded, size, padded);
+  std::memcpy(out, padded, size_t(size) * sizeof(float));
+}
+
+void splitformer_probe_activation(int32_t activation, float* x, int32_t count) {
+  Activate(static_cast<Activation>(activation), x, count);
+}
+
+void splitformer_probe_attention(const float* query, const float* keys, const float* values,
+                                 int32_t positions, int32_t width, float scale, const float* bias,
+                                 int32_t distances, float* out) {
+  Buffer scores(ScoreRoom(size_t(positions)) * sizeof(float));
+  Attend({keys, values, positions, width}, query, scale, bias, distances, scores.As<float>(), out);
+}

@@ -1,0 +1,33 @@
+// The words that the whole native library shares.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace splitformer {
+
+// How the weights of linear maps are held and multiplied.
+enum class Precision : int32_t { kFloat = 0, kInt8 = 1 };
+
+// Which micro-kernels multiply; everything else is compiled once, for AVX2 and FMA.
+enum class InstructionSet : int32_t { kNone = 0, kAvx2 = 1, kVnni = 2 };
+
+enum class Activation : int32_t { kNone = 0, kRelu = 1, kGelu = 2, kGeluTanh = 3, kSilu = 4 };
+
+enum class NormKind : int32_t { kNone = 0, kLayer = 1, kRms = 2 };
+
+// Columns of a packed panel of weights, and of every tile that a micro-kernel computes.
+constexpr int kPanel = 16;
+
+// Rows of activations are this many elements apart, or a multiple: whole vectors can be read and
+// written anywhere in a row.
+constexpr int kRowAlignment = 32;
+
+constexpr size_t RoundUp(size_t value, size_t step) { return (value + step - 1) / step * step; }
+
+// Where the `part`-th of `parts` even contiguous shares of `count` things begins.
+constexpr int ShareBegin(int count, int part, int parts) {
+  return static_cast<int>(static_cast<int64_t>(count) * part / parts);
+}
+
+}  // namespace splitformer

@@ -1,0 +1,63 @@
+#include "vocabulary.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "simd.h"
+
+namespace splitformer {
+namespace {
+
+inline __m256 Masked(const float* logits, const float* mask, int i) {
+  const __m256 v = _mm256_loadu_ps(logits + i);
+  return mask == nullptr ? v : _mm256_add_ps(v, _mm256_loadu_ps(mask + i));
+}
+
+float Largest(const float* logits, const float* mask, int count) {
+  __m256 even = _mm256_set1_ps(-std::numeric_limits<float>::infinity()), odd = even;
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    even = _mm256_max_ps(even, Masked(logits, mask, i));
+    odd = _mm256_max_ps(odd, Masked(logits, mask, i + 8));
+  }
+  if (i < count) even = _mm256_max_ps(even, Masked(logits, mask, i));
+  return Max(_mm256_max_ps(even, odd));
+}
+
+}  // namespace
+
+void UpdateLikeliest(const float* logits, const float* mask, int count, int base, Likeliest* best) {
+  const float largest = Largest(logits, mask, count);
+  if (!(largest > best->logit)) return;
+  const __m256 wanted = _mm256_set1_ps(largest);
+  for (int i = 0; i < count; i += 8) {
+    const __m256 equal = _mm256_cmp_ps(Masked(logits, mask, i), wanted, _CMP_EQ_OQ);
+    if (const int lanes = _mm256_movemask_ps(equal)) {
+      *best = {largest, base + i + __builtin_ctz(static_cast<unsigned>(lanes))};
+      return;
+    }
+  }
+}
+
+ExponentialSum SumExponentials(const float* logits, int count) {
+  const float largest = Largest(logits, nullptr, count);
+  const __m256 top = _mm256_set1_ps(largest);
+  __m256 even = _mm256_setzero_ps(), odd = even;
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    even = _mm256_add_ps(even, Exp(_mm256_sub_ps(_mm256_loadu_ps(logits + i), top)));
+    odd = _mm256_add_ps(odd, Exp(_mm256_sub_ps(_mm256_loadu_ps(logits + i + 8), top)));
+  }
+  if (i < count) even = _mm256_add_ps(even, Exp(_mm256_sub_ps(_mm256_loadu_ps(logits + i), top)));
+  return {largest, Sum(_mm256_add_ps(even, odd))};
+}
+
+float LogSum(const ExponentialSum* chunks, int count) {
+  float largest = chunks[0].largest;
+  for (int c = 1; c < count; ++c) largest = std::max(largest, chunks[c].largest);
+  float sum = 0.0f;
+  for (int c = 0; c < count; ++c) sum += chunks[c].sum * Exp(chunks[c].largest - largest);
+  return static_cast<float>(largest + Log(sum));
+}
+
+}  // namespace splitformer

@@ -1,0 +1,278 @@
+"""Translating with the asynchronous client and real services."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from splitformer_client import aio, fan
+from splitformer_client.aio import AsyncClient
+from splitformer_client.values import End, EndReason
+
+from splitformer import errors
+from tests.conftest import Services
+from tests.support.servers import ServerThread
+
+TEXT = "Open the file."
+SENTENCE = "Do you want to delete the selected files?"
+LONG = f"{TEXT} {SENTENCE}\n\n{SENTENCE}  {TEXT} {SENTENCE}"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine, letting go must not be given up."""
+    monkeypatch.setattr(fan, "ANSWER_SECONDS", 20.0)
+    monkeypatch.setattr(fan, "CLEANUP_SECONDS", 20.0)
+
+
+@pytest.fixture
+async def client(services: Services) -> AsyncIterator[AsyncClient]:
+    async with aio.connect(services.encoder.address, services.decoder.address) as connected:
+        yield connected
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 20
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it never came true"
+        await asyncio.sleep(0.005)
+
+
+def nothing_is_held(services: Services) -> bool:
+    memories, sessions = services.encoder.service.store, services.decoder.service.sessions
+    load = services.decoder.service.load()
+    return len(memories) == len(sessions) == load.used_bytes == load.running == load.queued == 0
+
+
+# --- translate ------------------------------------------------------------------------------------
+
+
+async def test_translate(client: AsyncClient, services: Services) -> None:
+    before = services.encoder.metric("splitformer_encoder_sources_total")
+    answers = await client.translate(TEXT, ["de", "ja", "fr"], max_new_tokens=8)
+    assert [answer.language for answer in answers] == ["de", "ja", "fr"]
+    for answer in answers:
+        assert answer.text == "".join(token.text for token in answer.tokens) + answer.end.text
+        assert [token.index for token in answer.tokens] == list(range(len(answer.tokens)))
+        assert answer.end.tokens == len(answer.tokens) <= 8
+        assert answer.end.reason in {EndReason.EOS, EndReason.LENGTH}
+        assert answer.log_probability < 0
+    assert len({answer.text for answer in answers}) == 3
+    assert services.encoder.metric("splitformer_encoder_sources_total") == before + 1
+    await eventually(lambda: nothing_is_held(services))
+
+
+async def test_a_language_does_not_depend_on_the_others(client: AsyncClient) -> None:
+    together = await client.translate(TEXT, ["ja", "de"], max_new_tokens=8)
+    for answer in together:
+        (alone,) = await client.translate(TEXT, answer.language, max_new_tokens=8)
+        assert (alone.text, alone.tokens[0].id) == (answer.text, answer.tokens[0].id)
+
+
+async def test_streams_say_what_translate_says(client: AsyncClient) -> None:
+    whole = await client.translate(TEXT, ["ja", "de"], max_new_tokens=8)
+    events = [
+        event async for event in client.translate_stream(TEXT, ["ja", "de"], max_new_tokens=8)
+    ]
+    for answer in whole:
+        own = [event for language, event in events if language == answer.language]
+        assert [event.text for event in own[:-1]] == [token.text for token in answer.tokens]
+        assert isinstance(own[-1], End)
+        assert own[-1].reason is answer.end.reason
+    tokens = [token async for token in client.stream(TEXT, "de", max_new_tokens=8)]
+    assert [token.id for token in tokens] == [token.id for token in whole[1].tokens]
+
+
+async def test_sampling_is_repeatable_by_its_seed(client: AsyncClient) -> None:
+    options: Any = {"temperature": 1.5, "top_k": 20, "max_new_tokens": 12}
+    (first,) = await client.translate(TEXT, "ja", **options)
+    assert first.end.seed != 0
+    (again,) = await client.translate(TEXT, "ja", seed=first.end.seed, **options)
+    assert [token.id for token in again.tokens] == [token.id for token in first.tokens]
+
+
+async def test_long_text_is_translated_sentence_by_sentence(
+    client: AsyncClient, services: Services
+) -> None:
+    german, japanese = await client.translate(LONG, ["de", "ja"], max_new_tokens=6)
+    parts = {}
+    for language in ("de", "ja"):
+        for text in (TEXT, SENTENCE):
+            (answer,) = await client.translate(text, language, max_new_tokens=6)
+            parts[language, text] = answer
+    separators = {"de": [" ", "\n\n", "  ", " ", ""], "ja": ["", "\n\n", "  ", "", ""]}
+    for whole in (german, japanese):
+        pieces = [
+            parts[whole.language, text] for text in (TEXT, SENTENCE, SENTENCE, TEXT, SENTENCE)
+        ]
+        expected = zip(pieces, separators[whole.language], strict=True)
+        assert whole.text == "".join(piece.text + separator for piece, separator in expected)
+        assert [token.id for token in whole.tokens] == [
+            token.id for piece in pieces for token in piece.tokens
+        ]
+        assert [token.index for token in whole.tokens] == list(range(whole.end.tokens))
+    await eventually(lambda: nothing_is_held(services))
+
+
+async def test_long_text_is_refused_if_that_is_wished(client: AsyncClient) -> None:
+    with pytest.raises(errors.InvalidArgumentError) as caught:
+        await client.translate(LONG, "ja", long_text="refuse")
+    assert caught.value.reason == "SOURCE_TOO_LONG"
+    assert int(caught.value.metadata["length"]) > int(caught.value.metadata["limit"])
+
+
+async def test_a_sentence_that_is_too_long_is_refused(
+    client: AsyncClient, services: Services
+) -> None:
+    endless = "and " * 200
+    for text in (endless, f"{TEXT} {endless}"):
+        with pytest.raises(errors.InvalidArgumentError) as caught:
+            await client.translate(text, "ja")
+        assert caught.value.reason == "SOURCE_TOO_LONG"
+    await eventually(lambda: nothing_is_held(services))
+
+
+async def test_many_translations_at_once(client: AsyncClient, services: Services) -> None:
+    work = [client.translate(f"File {n}.", ["ja", "de"], max_new_tokens=5) for n in range(20)]
+    assert len(await asyncio.gather(*work)) == 20
+    await eventually(lambda: nothing_is_held(services))
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+async def test_empty_sources(client: AsyncClient, text: str) -> None:
+    with pytest.raises(errors.InvalidArgumentError) as caught:
+        await client.translate(text, "ja")
+    assert caught.value.reason == "EMPTY_SOURCE"
+    assert caught.value.violations[0].field.startswith("source")
+
+
+async def test_an_unknown_language_names_the_known_ones(
+    client: AsyncClient, services: Services
+) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="ja, de, fr, es, zh_CN") as caught:
+        await client.translate(TEXT, ["ja", "tlh"])
+    assert caught.value.reason == "UNKNOWN_LANGUAGE"
+    await eventually(lambda: nothing_is_held(services))
+
+
+async def test_an_unknown_model(services: Services) -> None:
+    address = services.encoder.address, services.decoder.address
+    async with aio.connect(*address, model="no-such-model") as client:
+        with pytest.raises(errors.NotFoundError, match="no-such-model") as caught:
+            await client.translate(TEXT, "ja")
+    assert caught.value.reason == "MODEL_NOT_FOUND"
+
+
+async def test_a_bad_option_is_the_servers_error(client: AsyncClient, services: Services) -> None:
+    with pytest.raises(errors.InvalidArgumentError) as caught:
+        await client.translate(TEXT, "ja", temperature=-1.0)
+    assert caught.value.reason == "BAD_OPTION"
+    await eventually(lambda: nothing_is_held(services))
+
+
+async def test_models_that_do_not_match(
+    services: Services, other_model: Any, servers: ServerThread
+) -> None:
+    decoder = servers.start_decoder(other_model, services.encoder)
+    async with aio.connect(services.encoder.address, decoder.address) as client:
+        with pytest.raises(errors.FailedPreconditionError) as caught:
+            await client.translate(TEXT, "ja")
+    assert caught.value.reason == "FINGERPRINT_MISMATCH"
+    await eventually(lambda: nothing_is_held(services))
+
+
+async def test_an_encoder_that_the_decoder_may_not_ask(
+    services: Services, servers: ServerThread
+) -> None:
+    decoder = servers.start_decoder(services.model)
+    async with aio.connect(services.encoder.address, decoder.address) as client:
+        with pytest.raises(errors.PermissionDeniedError) as caught:
+            await client.translate(TEXT, "ja")
+    assert caught.value.reason == "ENDPOINT_NOT_ALLOWED"
+
+
+# --- letting go -----------------------------------------------------------------------------------
+
+
+async def test_leaving_a_stream_early_frees_the_slot(
+    client: AsyncClient, services: Services
+) -> None:
+    async for _ in client.stream(TEXT, "ja"):
+        break
+    await eventually(lambda: nothing_is_held(services))
+
+
+async def test_closing_a_stream_frees_everything_before_going_on(
+    client: AsyncClient, services: Services
+) -> None:
+    async with contextlib.aclosing(client.translate_stream(LONG, ["ja", "de"])) as events:
+        await anext(events)
+    assert len(services.decoder.service.sessions) == 0
+    await eventually(lambda: nothing_is_held(services))  # the decoder has leases of its own
+
+
+async def test_a_deadline_in_the_middle_strands_nothing(
+    services: Services, servers: ServerThread
+) -> None:
+    # What the servers finish as the deadline passes, nobody knows the id of: it expires.
+    encoder = servers.start_encoder(services.model, lease_seconds=1.0)
+    decoder = servers.start_decoder(services.model, encoder, idle_seconds=1.0)
+    async with aio.connect(encoder.address, decoder.address) as client:
+        with pytest.raises(errors.DeadlineExceededError):
+            await client.translate(" ".join([SENTENCE] * 200), ["ja", "de"], timeout=0.3)
+    await eventually(lambda: nothing_is_held(Services(encoder, decoder, services.model)))
+
+
+async def test_cancelling_frees_everything(client: AsyncClient, services: Services) -> None:
+    task = asyncio.create_task(client.translate(" ".join([SENTENCE] * 50), ["ja", "de"]))
+    await eventually(lambda: len(services.decoder.service.sessions) > 0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: nothing_is_held(services))
+
+
+# --- servers come and go --------------------------------------------------------------------------
+
+
+async def test_infos(client: AsyncClient) -> None:
+    encoder, decoder = await client.encoder_info(), await client.decoder_info()
+    assert encoder.fingerprint == decoder.fingerprint
+    assert encoder.target_languages == ("ja", "de", "fr", "es", "zh_CN")
+    assert encoder.language_on_decoder
+    assert (encoder.memory_kind, encoder.memory_dtype) == ("sequence", "f16")
+
+
+async def test_an_encoder_that_is_not_healthy_is_left_out(
+    services: Services, servers: ServerThread
+) -> None:
+    other = servers.start_encoder(services.model)
+    target = f"ipv4:{services.encoder.address},{other.address}"
+    async with aio.connect(target, services.decoder.address) as client:
+        for encoder in (services.encoder, other):
+            before = encoder.metric("splitformer_encoder_sources_total")
+            await eventually_encoded(client, encoder, before)
+        servers.stop(other)
+        for _ in range(10):
+            await client.release(await client.encode(TEXT, delivery="reference"))
+
+
+async def eventually_encoded(client: AsyncClient, encoder: Any, before: float) -> None:
+    while encoder.metric("splitformer_encoder_sources_total") == before:
+        await client.encode(TEXT, delivery="inline")
+
+
+async def test_a_decoder_that_is_gone(services: Services, servers: ServerThread) -> None:
+    decoder = servers.start_decoder(services.model, services.encoder)
+    async with aio.connect(services.encoder.address, decoder.address) as client:
+        await client.translate(TEXT, "ja", max_new_tokens=2)
+        servers.stop(decoder)
+        with pytest.raises(errors.UnavailableError, match=f"decoder {decoder.address}"):
+            await client.translate(TEXT, "ja", max_new_tokens=2)
+    await eventually(lambda: len(services.encoder.service.store) == 0)

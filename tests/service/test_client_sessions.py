@@ -1,0 +1,196 @@
+"""Memories and sessions of the asynchronous client, with real services."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from splitformer_client import aio
+from splitformer_client.aio import AsyncClient
+from splitformer_client.settings import Settings
+from splitformer_client.values import Token
+
+from splitformer import errors
+from tests.conftest import Services
+
+TEXT = "Open the file."
+SENTENCE = "Do you want to delete the selected files?"
+LONG = f"{TEXT} {SENTENCE}\n\n{SENTENCE}  {TEXT} {SENTENCE}"
+
+
+@pytest.fixture
+async def client(services: Services) -> AsyncIterator[AsyncClient]:
+    async with aio.connect(services.encoder.address, services.decoder.address) as connected:
+        yield connected
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 20
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it never came true"
+        await asyncio.sleep(0.005)
+
+
+def nothing_is_held(services: Services) -> bool:
+    memories, sessions = services.encoder.service.store, services.decoder.service.sessions
+    load = services.decoder.service.load()
+    return len(memories) == len(sessions) == load.used_bytes == load.running == load.queued == 0
+
+
+# --- memories -------------------------------------------------------------------------------------
+
+
+async def test_every_way_to_a_memory_gives_the_same_bits(client: AsyncClient) -> None:
+    inline = await client.encode(TEXT, delivery="inline")
+    streamed = await client.stream_encode(TEXT)
+    reference = await client.encode(TEXT, delivery="reference")
+    fetched = await client.fetch(reference)
+    assert inline.is_local
+    assert not reference.is_local
+    assert reference.lease_seconds == pytest.approx(30.0, abs=1.0)
+    for memory in (streamed, fetched):
+        assert memory.data == inline.data
+        assert memory.shape == inline.shape
+    assert inline.array.dtype == np.float32
+    assert inline.array.shape == inline.shape
+    assert await client.release(reference) == 0
+
+
+async def test_the_numbers_of_a_reference_are_not_here(client: AsyncClient) -> None:
+    memory = await client.encode(TEXT, delivery="reference")
+    with pytest.raises(errors.FailedPreconditionError) as caught:
+        _ = memory.array
+    assert caught.value.reason == "MEMORY_NOT_LOCAL"
+    await client.release(memory)
+
+
+async def test_token_ids_are_taken_as_they_are(client: AsyncClient) -> None:
+    text = await client.encode(TEXT, delivery="inline")
+    ids = [token.id for token in text.header.source_tokens]
+    assert (await client.encode(ids, delivery="inline")).data == text.data
+
+
+async def test_leases(client: AsyncClient) -> None:
+    memory = await client.encode(TEXT, delivery="reference", lease=5.0)
+    assert memory.lease_seconds == pytest.approx(5.0, abs=0.5)
+    renewed = await client.renew(memory, lease=60.0)
+    assert renewed.lease_seconds == pytest.approx(60.0, abs=0.5)
+    assert renewed.id == memory.id
+    assert await client.release(renewed) == 0
+    with pytest.raises(errors.NotFoundError):
+        await client.fetch(memory)
+
+
+async def test_a_local_memory_has_no_lease(client: AsyncClient) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    with pytest.raises(errors.FailedPreconditionError) as caught:
+        await client.release(memory)
+    assert caught.value.reason == "MEMORY_IS_LOCAL"
+
+
+# --- sessions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delivery", ["inline", "reference"])
+async def test_sessions_over_local_and_referenced_memories(
+    client: AsyncClient, services: Services, delivery: Any
+) -> None:
+    (expected,) = await client.translate(TEXT, "ja", max_new_tokens=6)
+    memory = await client.encode(TEXT, delivery=delivery)
+    async with await client.open_session(memory, language="ja") as session:
+        generation = session.generate(max_new_tokens=6)
+        assert [token.id async for token in generation] == [token.id for token in expected.tokens]
+        assert generation.end.reason is expected.end.reason
+        info = await session.info()
+        assert (info.id, info.language, info.text) == (session.id, "ja", expected.text)
+        assert info.source_positions == memory.shape[0]
+        assert 0 < info.expires_in <= session.idle_timeout
+    assert session.closed
+    assert await session.close() == 0
+    if not memory.is_local:
+        await client.release(memory)
+    await eventually(lambda: nothing_is_held(services))
+
+
+async def test_a_large_memory_is_uploaded_in_chunks(services: Services) -> None:
+    settings = Settings(
+        encoder=services.encoder.address, decoder=services.decoder.address, chunk_bytes=100
+    )
+    async with AsyncClient(settings) as client:
+        memory = await client.stream_encode(TEXT)
+        assert memory.data is not None
+        assert len(memory.data) > 300
+        async with await client.open_session(memory, language="ja") as session:
+            assert [token async for token in session.generate(max_new_tokens=3)]
+
+
+async def test_steps_are_a_generation_in_slow_motion(client: AsyncClient) -> None:
+    (expected,) = await client.translate(TEXT, "ja", max_new_tokens=4)
+    memory = await client.encode(TEXT, delivery="inline")
+    async with await client.open_session(memory, language="ja") as session:
+        steps = [await session.step(index) for index in range(4)]
+        assert [step.id for step in steps if isinstance(step, Token)] == [
+            token.id for token in expected.tokens
+        ]
+        assert await session.step(1) == steps[1]
+        with pytest.raises(errors.FailedPreconditionError):
+            await session.step(9)
+
+
+async def test_a_broken_off_generation_can_be_resumed(client: AsyncClient) -> None:
+    (expected,) = await client.translate(TEXT, "ja", max_new_tokens=10)
+    ids = [token.id for token in expected.tokens]
+    memory = await client.encode(TEXT, delivery="inline")
+    async with await client.open_session(memory, language="ja") as session:
+        async for _ in session.generate(max_new_tokens=10):
+            break
+        await eventually_idle(session)
+        resumed = session.generate(start_index=0, max_new_tokens=10)
+        assert [token.id async for token in resumed][: len(ids)] == ids
+
+
+async def eventually_idle(session: aio.AsyncSession) -> None:
+    while (await session.info()).state == "running":  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+async def test_a_target_prefix_is_not_repeated(client: AsyncClient) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    opening: Any = {"language": "de", "target_prefix": "Save all"}
+    async with await client.open_session(memory, **opening) as session:
+        tokens = [token async for token in session.generate(max_new_tokens=3)]
+    assert tokens[0].index == 0
+    assert "Save all" not in "".join(token.text for token in tokens)
+
+
+async def test_opening_twice_with_one_request_id(client: AsyncClient) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    first = await client.open_session(memory, language="ja", request_id="once")
+    second = await client.open_session(memory, language="ja", request_id="once")
+    assert first.id == second.id
+    await first.close()
+
+
+async def test_a_busy_session(client: AsyncClient) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    async with await client.open_session(memory, language="ja") as session:
+        generation = session.generate()
+        await anext(generation)
+        try:
+            with pytest.raises(errors.AbortedError) as caught:  # noqa: PT012
+                for _ in range(50):
+                    await session.step(0)
+            assert caught.value.reason == "SESSION_BUSY"
+        finally:
+            await generation.aclose()
+
+
+async def test_a_session_that_is_gone(client: AsyncClient) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    session = await client.open_session(memory, language="ja")
+    assert await session.close() > 0
+    with pytest.raises(errors.NotFoundError):
+        await anext(session.generate())

@@ -1,0 +1,127 @@
+"""The plain client against real services: the same answers, and nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import splitformer_client
+from splitformer_client import Client, End, EndReason, Token, fan
+
+from splitformer import errors
+from tests.conftest import Services
+
+TEXT = "Open the file."
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine, letting go must not be given up."""
+    monkeypatch.setattr(fan, "ANSWER_SECONDS", 20.0)
+    monkeypatch.setattr(fan, "CLEANUP_SECONDS", 20.0)
+
+
+@pytest.fixture
+def client(services: Services) -> Iterator[Client]:
+    with splitformer_client.connect(services.encoder.address, services.decoder.address) as made:
+        yield made
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+
+
+def nothing_is_held(services: Services) -> bool:
+    held = len(services.encoder.service.store) + len(services.decoder.service.sessions)
+    return held == 0 and services.decoder.service.load().running == 0
+
+
+def test_translate_and_streams(client: Client) -> None:
+    japanese, german = client.translate(TEXT, ["ja", "de"], max_new_tokens=6)
+    assert (japanese.language, german.language) == ("ja", "de")
+    texts = {"ja": "", "de": ""}
+    for language, event in client.translate_stream(TEXT, ["ja", "de"], max_new_tokens=6):
+        texts[language] += event.text
+        assert isinstance(event, End) or event.index < 6
+    assert texts == {"ja": japanese.text, "de": german.text}
+    tokens = list(client.stream(TEXT, "de", max_new_tokens=6))
+    assert [token.id for token in tokens] == [token.id for token in german.tokens]
+
+
+def test_break_frees_the_slot(client: Client, services: Services) -> None:
+    for _ in client.stream(TEXT, "ja"):
+        break
+    eventually(lambda: nothing_is_held(services))
+
+
+def test_close_frees_the_slot_before_going_on(client: Client, services: Services) -> None:
+    with client.translate_stream(TEXT, ["ja", "de", "fr"]) as events:
+        next(events)
+    assert len(services.decoder.service.sessions) == 0
+
+
+def test_closing_the_client_frees_the_slot(services: Services) -> None:
+    client = splitformer_client.connect(services.encoder.address, services.decoder.address)
+    stream = client.stream(TEXT, "ja")
+    next(stream)
+    client.close()
+    eventually(lambda: nothing_is_held(services))
+    with pytest.raises(errors.FailedPreconditionError):
+        list(stream)
+
+
+def test_memories_and_sessions(client: Client) -> None:
+    (expected,) = client.translate(TEXT, "ja", max_new_tokens=5)
+    memory = client.encode(TEXT, delivery="reference")
+    assert client.fetch(memory).data == client.stream_encode(TEXT).data
+    memory = client.renew(memory, lease=60.0)
+    with client.open_session(memory, language="ja") as session:
+        with session.generate(max_new_tokens=5) as generation:
+            assert [token.id for token in generation] == [token.id for token in expected.tokens]
+        assert generation.end.reason in {EndReason.EOS, EndReason.LENGTH}
+        assert session.step(0) == expected.tokens[0]
+        assert session.info().tokens == 5
+    assert session.closed
+    assert client.release(memory) == 0
+
+
+def test_a_generation_that_is_broken_off_leaves_its_session(client: Client) -> None:
+    memory = client.encode(TEXT, delivery="inline")
+    with client.open_session(memory, language="ja") as session:
+        for _ in session.generate():
+            break
+        eventually(lambda: session.info().state != "running")
+        assert isinstance(session.step(0), Token)
+
+
+def test_infos(client: Client) -> None:
+    assert client.encoder_info().fingerprint == client.decoder_info().fingerprint
+
+
+def test_errors_come_through(client: Client) -> None:
+    with pytest.raises(errors.InvalidArgumentError) as caught:
+        client.translate(TEXT, "tlh")
+    assert caught.value.reason == "UNKNOWN_LANGUAGE"
+    with pytest.raises(TypeError, match="tempreature"):
+        client.translate(TEXT, "ja", tempreature=1.0)  # type: ignore[call-arg]
+
+
+def test_threads_share_a_client(client: Client, services: Services) -> None:
+    texts: list[str] = []
+
+    def work() -> None:
+        texts.append(client.translate(TEXT, "ja", max_new_tokens=5)[0].text)
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(texts) == 10
+    assert len(set(texts)) == 1
+    eventually(lambda: nothing_is_held(services))

@@ -1,0 +1,166 @@
+"""What the services tell those who run them: faults, metrics, logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import urllib.request
+from typing import Any
+from unittest.mock import ANY
+
+import grpc
+import pytest
+
+from encoder_service.engine import EncoderEngine
+from splitformer.serving.interceptor import REQUEST_ID_KEY
+from splitformer.serving.logs import JsonFormatter
+from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc
+from tests.conftest import Services
+from tests.support.gate import gate_of
+from tests.support.rpc import TEXT, Caller, eventually, refused
+from tests.support.servers import Running
+
+MARKER = "Zebrawombat"
+
+
+def page(running: Running[Any]) -> str:
+    url = f"http://127.0.0.1:{running.server.metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as response:
+        text: str = response.read().decode()
+    return text
+
+
+# --- faults
+
+
+def test_an_encoder_fault_is_internal_with_a_request_id_and_logged_once(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: EncoderEngine, batch: object) -> Any:
+        raise RuntimeError("broken on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EncoderEngine, "encode_batch", broken)
+        with refused(grpc.StatusCode.INTERNAL, "INTERNAL") as refusal:
+            request = enc.EncodeRequest(source=enc.Source(text=TEXT))
+            caller.encoder.Encode(request, metadata=((REQUEST_ID_KEY, "abc-1"),))
+    assert "abc-1" in refusal.error.message
+    assert "broken" not in refusal.error.message
+    check_fault_log(caplog, "abc-1")
+
+
+def test_a_decoder_fault_is_internal_with_a_request_id_and_logged_once(
+    caller: Caller, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = caller.open(caller.memory())
+    with gate_of(services.decoder.service) as gate:
+        gate.failures = 1
+        request = dec.GenerateRequest(session_id=session)
+        with refused(grpc.StatusCode.INTERNAL, "INTERNAL") as refusal:
+            list(caller.decoder.Generate(request, metadata=((REQUEST_ID_KEY, "abc-2"),)))
+    assert "abc-2" in refusal.error.message
+    check_fault_log(caplog, "abc-2")
+
+
+def test_a_fault_outside_the_engines_is_told_the_same_way(
+    caller: Caller,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: object) -> None:
+        raise NotImplementedError("broken on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.decoder.service.sessions, "record", broken)
+        with refused(grpc.StatusCode.INTERNAL, "INTERNAL") as refusal:
+            caller.session("x")
+    identity = refusal.error.message.rpartition(" ")[2]
+    assert re.fullmatch("[0-9a-f]{32}", identity)
+    check_fault_log(caplog, identity)
+
+
+def check_fault_log(caplog: pytest.LogCaptureFixture, request_id: str) -> None:
+    records = [r for r in caplog.records if r.name.startswith("splitformer.")]
+    tracebacks = [r for r in records if r.exc_info]
+    assert len(tracebacks) == 1
+    assert "broken on purpose" in str(tracebacks[0].exc_info[1])  # type: ignore[index]
+    fields = [getattr(r, "fields", {}) for r in records if r.levelno >= logging.ERROR]
+    assert request_id in [values.get("request_id") for values in fields]
+
+
+# --- metrics
+
+
+def test_the_metrics_page_tells_requests_latencies_tokens_sessions_and_bytes(
+    caller: Caller, services: Services
+) -> None:
+    reference = caller.reference()
+    session = caller.open_reference(reference)
+    tokens = services.decoder.metric("splitformer_decoder_tokens_total")
+    caller.generate(session, max_new_tokens=5)
+    text = page(services.decoder)
+    for name, value in {
+        "splitformer_decoder_tokens_total": tokens + 5,
+        "splitformer_decoder_sessions": 1.0,
+        "splitformer_decoder_memory_bytes": float(caller.session(session).size_bytes),
+        "splitformer_decoder_memory_budget_bytes": float(2**30),
+    }.items():
+        assert value_of(text, name) == value, name
+    for name in (
+        "splitformer_decoder_time_to_first_token_seconds_count",
+        "splitformer_decoder_inter_token_seconds_count",
+        "splitformer_decoder_queue_seconds_count",
+        "splitformer_decoder_batch_size_count",
+        'grpc_server_handled_total{grpc_code="OK",grpc_method="Generate"'
+        ',grpc_service="splitformer.v1.DecoderService",reason=""}',
+        'grpc_server_handling_seconds_count{grpc_method="Generate"'
+        ',grpc_service="splitformer.v1.DecoderService"}',
+        'grpc_server_msg_sent_total{grpc_method="Generate"'
+        ',grpc_service="splitformer.v1.DecoderService"}',
+        "process_resident_memory_bytes",
+    ):
+        assert value_of(text, name) > 0, name
+    encoder = page(services.encoder)
+    assert value_of(encoder, "splitformer_encoder_memories") == 1
+    assert value_of(encoder, "splitformer_encoder_memory_bytes") > 0
+    assert value_of(encoder, "splitformer_encoder_sources_total") > 0
+    assert value_of(encoder, "splitformer_encoder_encode_seconds_count") > 0
+    caller.close_session(session)
+    caller.release(reference)
+
+
+def value_of(text: str, name: str) -> float:
+    found = [line for line in text.splitlines() if line.startswith(name + " ")]
+    assert found, f"{name} is missing"
+    return float(found[0].rpartition(" ")[2])
+
+
+# --- logs
+
+
+def test_logs_hold_request_ids_and_never_the_text(
+    caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="splitformer")
+    metadata = ((REQUEST_ID_KEY, "id-of-mine"),)
+    source = enc.Source(text=f"Open the {MARKER} file.")
+    caller.encoder.Encode(enc.EncodeRequest(source=source), metadata=metadata)
+    prefix = dec.TargetPrefix(text=MARKER)
+    session = caller.open(caller.memory(), target_prefix=prefix)
+    generated = caller.generate(session, close_on_end=True)
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "SOURCE_TOO_LONG", "source.text", ANY):
+        caller.memory(MARKER * 20)
+    eventually(lambda: "SOURCE_TOO_LONG" in logged(caplog))
+    lines = logged(caplog)
+    assert MARKER not in lines
+    assert generated.text not in lines
+    assert '"id-of-mine"' in lines
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> str:
+    """All records as our formatter writes them."""
+    lines = [JsonFormatter("test").format(record) for record in caplog.records]
+    assert all(isinstance(json.loads(line), dict) for line in lines)
+    return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""A decoder whose steps wait or fail when a test says so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from decoder_service.service import DecoderService
+from splitformer.v1 import decoder_service_pb2 as dec
+from tests.support.rpc import Caller, eventually
+
+
+class Gate:
+    """Stands in front of a decoder; shut, its steps wait.
+
+    Attributes:
+        failures: The next so many steps raise instead.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        self._open = threading.Event()
+        self._open.set()
+        self.failures = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def step(self, *arguments: Any) -> torch.Tensor:
+        self._open.wait()
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("broken on purpose")
+        logits: torch.Tensor = self._decoder.step(*arguments)
+        return logits
+
+    def shut(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@contextmanager
+def gate_of(service: DecoderService) -> Iterator[Gate]:
+    """Put a gate in front of a service's decoder for a while."""
+    engine = service.engine
+    decoder = engine._decoder
+    gate = Gate(decoder)
+    engine._decoder = gate  # type: ignore[assignment]
+    try:
+        yield gate
+    finally:
+        gate.open()
+        engine._decoder = decoder
+
+
+def held_up(caller: Caller, gate: Gate, session: str, **fields: Any) -> Any:
+    """Start a generation that does not get on."""
+    gate.shut()
+    call = caller.start(session, **fields)
+    eventually(lambda: caller.session(session).state == dec.SESSION_STATE_RUNNING)
+    return call

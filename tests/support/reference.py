@@ -1,0 +1,48 @@
+"""The same model in this process, without services: what theirs is compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from splitformer import wire
+from splitformer.generation import GenerationOptions, Target, step
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.v1 import tensor_pb2
+
+
+class Reference:
+    """A whole model, its memories rounded to the wire type as an encoder service does."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(1)
+        self.checkpoint = Checkpoint(folder)
+        self.model = self.checkpoint.load()
+
+    @torch.inference_mode()
+    def memory(self, text: str) -> torch.Tensor:
+        """Return the memory of a text, (S, D)."""
+        ids = [piece.id for piece in self.checkpoint.tokenizer.encode_source(text)]
+        exact = self.model.encode(torch.tensor([ids]), torch.tensor([len(ids)]))[0].numpy()
+        f16 = tensor_pb2.DATA_TYPE_F16
+        return torch.from_numpy(wire.unpack(wire.pack(exact, f16), f16, exact.shape))
+
+    @torch.inference_mode()
+    def target(
+        self, text: str, language: str, prefix: tuple[int, ...] = (), **options: float
+    ) -> Target:
+        """Generate from a text until the end, `max_new_tokens` or the last position."""
+        description = self.checkpoint.description
+        start = (description.target_languages[language], *prefix)
+        detokenizer = self.checkpoint.tokenizer.detokenizer()
+        for token in prefix:
+            detokenizer.add(token)
+        positions = description.architecture.max_positions
+        target = Target(start, self.model.begin(self.memory(text)), detokenizer, positions)
+        chosen = GenerationOptions(**options)  # type: ignore[arg-type]
+        never = torch.tensor(description.never_generated)
+        most = chosen.max_new_tokens or positions
+        while target.end is None and not target.full and len(target.produced) < most:
+            step(self.model.decoder, [(target, chosen)], description.eos_id, never)
+        return target

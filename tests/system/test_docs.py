@@ -1,0 +1,215 @@
+"""Every command and every Python block of the documents is run, here or where it is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from splitformer_client import connect
+
+from splitformer.serving.local import LocalServices, Ports
+from tests.support.markdown import ROOT, Found, blocks, commands, documents
+
+WEIGHTS = ROOT / "models/splitformer_models/en-multi/model.safetensors"
+ELSEWHERE = {
+    "make demo": ("tests/system/test_commands.py", "demo.py"),
+    "make test": (".ci/run", "make test"),
+}
+"""Commands that are run by something else: the file, and what in it shows that."""
+
+RUNNER = """
+import ast, asyncio, inspect, json, sys
+loop, names = asyncio.new_event_loop(), {"__name__": "__main__"}
+asyncio.set_event_loop(loop)
+for file, line, text in json.load(sys.stdin):
+    code = compile(
+        "\\n" * (line - 1) + text, file, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+    )
+    result = eval(code, names)
+    if inspect.iscoroutine(result):
+        loop.run_until_complete(result)
+    print("<end of block>", flush=True)
+"""
+
+ALL_COMMANDS = [
+    pytest.param(found, id=found.place) for file in documents() for found in commands(file)
+]
+WITH_PYTHON = [
+    pytest.param(file, id=str(file.relative_to(ROOT)))
+    for file in documents()
+    if blocks(file, "python")
+]
+
+
+@pytest.fixture(scope="module")
+def local(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
+    """Both services, over the embedded model where its weights are there."""
+    log = tmp_path_factory.mktemp("docs") / "log"
+    model = "" if WEIGHTS.is_file() else str(tiny_model)
+    with LocalServices(Ports.free(), model, log) as services:
+        yield services
+
+
+@pytest.fixture(scope="module")
+def environment(local: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment in which `splitformer` is a command that finds the services."""
+    folder = tmp_path_factory.mktemp("bin")
+    command = folder / "splitformer"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m splitformer_client "$@"\n')
+    command.chmod(0o755)
+    return {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "PYTHONPATH": ":".join(sys.path),
+        "SPLITFORMER_ENCODER": local.encoder,
+        "SPLITFORMER_DECODER": local.decoder,
+    }
+
+
+@pytest.mark.parametrize("file", WITH_PYTHON)
+def test_python_blocks_run(file: Path, local: LocalServices, environment: dict[str, str]) -> None:
+    """All blocks of a page run in order and see each other's names."""
+    found = blocks(file, "python")
+    sources = [(str(file), block.line, at_home(block.text, local)) for block in found]
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps(sources),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for block, printed in zip(found, done.stdout.split("<end of block>\n"), strict=False):
+        promised = promised_output(block)
+        assert promised is None or printed == promised, block.place
+
+
+def at_home(text: str, local: LocalServices) -> str:
+    """Replace the usual addresses by those of the services that run here."""
+    return text.replace("localhost:50051", local.encoder).replace("localhost:50052", local.decoder)
+
+
+def promised_output(block: Found) -> str | None:
+    """Return the text block that follows with nothing but the word "prints" in between."""
+    page = block.file.read_text(encoding="utf-8")
+    rest = page.partition(f"```python\n{block.text}```")[2]
+    match = re.match(r"\n\nprints\n\n```text\n(.*?)```", rest, re.DOTALL)
+    return match[1] if match else None
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_commands_run(
+    command: Found, request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path
+) -> None:
+    words = shlex.split(command.text)
+    if command.text in ELSEWHERE:
+        name, needle = ELSEWHERE[command.text]
+        assert needle in (ROOT / name).read_text(encoding="utf-8")
+    elif words[:2] == [".venv/bin/python", "-m"]:
+        run_service([sys.executable, *words[1:]], tiny_model)
+    elif words[0] in ("promtool", "prometheus"):
+        run_prometheus(words)
+    elif "splitformer" in words:
+        run_client(command.text, request.getfixturevalue("environment"), tmp_path)
+    else:
+        pytest.fail(f"{command.place}: nobody runs `{command.text}`")
+
+
+def run_service(words: list[str], model: Path) -> None:
+    """Start a service as the page says, but on free ports; wait until it serves; stop it."""
+    here = ["--port", "0", "--metrics-port", "0", "--host", "127.0.0.1", "--model", str(model)]
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    process = subprocess.Popen([*words, *here], env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if '"event": "serving"' in line:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0, lines
+    assert '"event": "stopped"' in lines[-1]
+
+
+def run_client(command: str, environment: dict[str, str], folder: Path) -> None:
+    """Run a command of ours in a shell, in a folder with a file to translate."""
+    (folder / "notes.txt").write_text("Open the file.\n\nSave all changes.\n")
+    if shutil.which("jq") is None:
+        command = command.partition(" | jq ")[0]
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    written = [file.read_text() for file in folder.iterdir() if file.name != "notes.txt"]
+    assert done.stdout or any(written)
+
+
+def run_prometheus(words: list[str]) -> None:
+    """Let Prometheus read our configuration, where it is installed."""
+    if shutil.which(words[0]) is None or shutil.which("promtool") is None:
+        pytest.skip(f"{words[0]} is not installed")
+    if words[0] == "prometheus":  # tests/system/test_prometheus.py starts it
+        words = ["promtool", "check", "config", words[1].removeprefix("--config.file=")]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the default weights are not there")
+def test_the_readme_shows_what_the_demo_translates(local: LocalServices) -> None:
+    shown = blocks(ROOT / "README.md", "text")[0].text
+    lines = dict(line.split("\t") for line in shown.splitlines() if "\t" in line)
+    source = lines.pop("source")
+    with connect(local.encoder, local.decoder) as client:
+        translations = client.translate(source, to=tuple(lines))
+    again = "run `make demo` and paste its output into README.md"
+    assert lines == {each.language: each.text for each in translations}, again
+
+
+def test_a_page_with_a_promise_is_read_right(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        textwrap.dedent(
+            """
+            ```python
+            print(1)
+            ```
+
+            prints
+
+            ```text
+            1
+            ```
+
+            ```sh
+            one \\
+              --two
+            # a comment
+            three
+            ```
+
+            ```console
+            $ four
+            its output
+            ```
+            """
+        )
+    )
+    (block,) = blocks(page, "python")
+    assert (block.line, block.text, promised_output(block)) == (3, "print(1)\n", "1\n")
+    assert [found.text for found in commands(page)] == ["one   --two", "three", "four"]

@@ -1,0 +1,139 @@
+"""The command line: ``python -m training fetch|mine|tokenizer|train|export|evaluate|card|all``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from training.card import model_card
+from training.console import make_report
+from training.export import SOURCES_FILE, export as export_model
+from training.fetch import fetch as fetch_packages, read_manifest
+from training.mine import mine as mine_sources
+from training.prepare import prepare, split_corpus
+from training.recipe import LANGUAGES, recipe as named_recipe
+from training.results import measure, read_sentences, write_results
+from training.runtime import Workspace, bf16_pays, make_trainer
+from training.tokenizer import TokenizerSettings
+from training.train import TrainSettings
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+console = Console()
+
+RecipeName = Annotated[str, typer.Option("--recipe", help="Sources: minimal or default.")]
+Work = Annotated[Path, typer.Option("--work", help="Folder of all work data.")]
+WORK = Path(".cache/training")
+Model = Annotated[Path, typer.Option("--model", help="Folder of the exported model.")]
+MODEL = Path("models/splitformer_models/en-multi")
+Results = Annotated[Path, typer.Option("--results", help="JSON file of measured results.")]
+RESULTS = Path("training/logs/results.json")
+CURVE = Path("training/logs/curve.csv")
+SENTENCES = Path("benchmarks/sentences.txt")
+
+
+@app.command()
+def fetch(recipe: RecipeName = "default", work: Work = WORK) -> None:
+    """Download and unpack the packages; record versions and checksums."""
+    workspace = Workspace(work)
+    found = fetch_packages(named_recipe(recipe), workspace)
+    console.print(f"{len(found)} packages, {sum(p.size for p in found) / 1e6:.0f} MB")
+
+
+@app.command()
+def mine(recipe: RecipeName = "default", work: Work = WORK, workers: int = 2) -> None:
+    """Mine the unpacked packages into clean pairs."""
+    workspace = Workspace(work)
+    reports = mine_sources(named_recipe(recipe), workspace.extracted, workspace.pairs, workers)
+    table = Table("source", *LANGUAGES, "rejected")
+    for report in reports:
+        counts = [str(report.kept.get(language, 0)) for language in LANGUAGES]
+        table.add_row(report.source, *counts, str(sum(report.rejected.values())))
+    console.print(table)
+
+
+@app.command()
+def tokenizer(recipe: RecipeName = "default", work: Work = WORK) -> None:
+    """Split the pairs, train the tokenizer, write token arrays."""
+    workspace = Workspace(work)
+    parts = split_corpus(workspace.pairs, named_recipe(recipe))
+    tokens = prepare(parts, workspace.root, TokenizerSettings())
+    for part, examples in parts.items():
+        console.print(f"{part}: {len(examples)} English strings, {tokens[part]} target tokens")
+
+
+@app.command()
+def train(
+    work: Work = WORK,
+    minutes: Annotated[float, typer.Option(help="Active minutes, all runs together.")] = 90.0,
+    threads: Annotated[int, typer.Option(help="Threads that compute gradients.")] = 2,
+    probe_minutes: Annotated[float, typer.Option(help="Minutes between two probes.")] = 10.0,
+    muon: Annotated[bool, typer.Option(help="Muon for matrices, else AdamW for all.")] = True,
+) -> None:
+    """Train, or go on training, until the minutes are used up; Ctrl-C leaves a checkpoint."""
+    settings = TrainSettings(
+        minutes=minutes, threads=threads, probe_minutes=probe_minutes, bf16=bf16_pays()
+    )
+    settings = replace(settings, optimizer=replace(settings.optimizer, muon=muon))
+    stopped: list[int] = []
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda number, _: stopped.append(number))
+    with make_report(console, minutes * 60) as report:
+        trainer = make_trainer(Workspace(work), settings, report)
+        trainer.run(stop=lambda: bool(stopped))
+    console.print(f"{asdict(trainer.progress)}")
+
+
+@app.command()
+def export(work: Work = WORK, model: Model = MODEL) -> None:
+    """Write the newest checkpoint as a model folder."""
+    export_model(Workspace(work), model)
+    size = sum(file.stat().st_size for file in model.iterdir())
+    console.print(f"{model}: {size / 1e6:.1f} MB")
+
+
+@app.command()
+def evaluate(work: Work = WORK, model: Model = MODEL, results: Results = RESULTS) -> None:
+    """Measure the exported model on the test part; keep the learning curve beside the results."""
+    workspace = Workspace(work)
+    measured = measure(workspace, model, read_sentences(SENTENCES))
+    write_results(measured, results)
+    shutil.copyfile(workspace.run / "curve.csv", CURVE)
+    table = Table("language", "strings", "chrF2", "BLEU")
+    for language, found in measured["test"].items():
+        score = found["overall"]
+        table.add_row(language, *(str(score[name]) for name in ("strings", "chrf", "bleu")))
+    console.print(table)
+
+
+@app.command()
+def card(model: Model = MODEL, results: Results = RESULTS) -> None:
+    """Write the model card from measured results."""
+    measured = json.loads(results.read_text(encoding="utf-8"))
+    text = model_card(measured, read_manifest(model / SOURCES_FILE))
+    (model / "README.md").write_text(text, encoding="utf-8")
+
+
+@app.command("all")
+def everything(
+    recipe: RecipeName = "default", work: Work = WORK, model: Model = MODEL, minutes: float = 90.0
+) -> None:
+    """Do everything, from the packages to the model card."""
+    fetch(recipe, work)
+    mine(recipe, work)
+    tokenizer(recipe, work)
+    train(work, minutes)
+    export(work, model)
+    evaluate(work, model)
+    card(model)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,201 @@
+"""Writes the model card from measured results; no number in it is typed by hand."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from training.fetch import Package
+from training.recipe import LANGUAGES
+
+SAMPLES = 10
+NAMES = {
+    "ja": "Japanese",
+    "de": "German",
+    "fr": "French",
+    "es": "Spanish",
+    "zh_CN": "Simplified Chinese",
+}
+_SOURCE_NOTES = {
+    "wesnoth-campaigns": "dialogue; one campaign held out whole",
+    "libreoffice-help": "help pages held out whole",
+}
+
+
+def model_card(results: dict[str, Any], packages: Sequence[Package]) -> str:
+    """Returns the card as Markdown.
+
+    Args:
+        results: what ``results.measure`` returned.
+        packages: the packages that the model was trained on.
+    """
+    sections = (
+        _introduction(results["facts"]),
+        _use(),
+        _limits(results),
+        _quality(results["test"]),
+        _quality_by_source(results["test"]),
+        _samples(results["samples"][:SAMPLES]),
+        _training(results["facts"]),
+        _sources(packages),
+    )
+    return "\n".join("\n".join(section) + "\n" for section in sections)
+
+
+def _introduction(facts: dict[str, Any]) -> Iterable[str]:
+    yield "# en-multi"
+    yield ""
+    yield (
+        "English to Japanese, German, French, Spanish and Simplified Chinese: one Transformer "
+        "encoder-decoder whose target language is the decoder's first token, so that one memory "
+        "serves all five languages. It exists so that Splitformer runs out of the box on real "
+        "weights, not to compete with large translation models."
+    )
+    yield ""
+    yield (
+        f"{facts['parameters'] / 1e6:.1f} million parameters (4 encoder and 2 decoder layers, "
+        "width 256, feed-forward 1024, 4 heads, 12,000 joint SentencePiece pieces with byte "
+        "fallback, tied embeddings); "
+        f"`model.safetensors` is {facts['weight_bytes'] / 1e6:.1f} MB in half precision. "
+        "Licence: GPL-3.0-or-later."
+    )
+
+
+def _use() -> Iterable[str]:
+    yield "## Tokens"
+    yield ""
+    yield (
+        "Source: pieces, then `</s>` (1). Decoder: the language token first (`<ja>` 3, `<de>` 4, "
+        "`<fr>` 5, `<es>` 6, `<zh_CN>` 7), then pieces until `</s>`. Padding is 0, unknown 2. "
+        "Text is not normalised."
+    )
+
+
+def _limits(results: dict[str, Any]) -> Iterable[str]:
+    facts, test = results["facts"], results["test"]
+    low = min(LANGUAGES, key=lambda language: test[language]["overall"]["chrf"])
+    high = max(LANGUAGES, key=lambda language: test[language]["overall"]["chrf"])
+    passes = facts["tokens"] / facts["target_tokens"]
+    yield "## Limits"
+    yield ""
+    yield (
+        f"- Trained for {facts['seconds'] / 60:.0f} minutes on two CPU cores, on half a million "
+        f"pairs, each seen about {passes:.1f} times. Public models of the usual size see a hundred "
+        "times the text, for days, on GPUs, and are far better. This one reaches chrF2 "
+        f"{test[low]['overall']['chrf']:.0f} ({NAMES[low]}) to "
+        f"{test[high]['overall']['chrf']:.0f} ({NAMES[high]}) on held-out text of its own kind, "
+        "and less on anything else. (chrF2 of Japanese and Chinese is lower than that of "
+        "European languages for equally good text: their words have fewer characters.)"
+    )
+    yield (
+        "- It knows user interfaces, software manuals and fantasy dialogue. Everyday "
+        "conversation, news, names and numbers are outside its world: expect invented words, "
+        "repetition and lost meaning, also in fluent sentences."
+    )
+    yield (
+        "- Placeholders (`%s`, `{name}`, `<b>`) are often but not always kept. Check them before "
+        "use."
+    )
+    yield "- Do not use it where a wrong translation can do harm."
+
+
+def _quality(test: dict[str, Any]) -> Iterable[str]:
+    yield "## Quality on the test split"
+    yield ""
+    yield (
+        "Greedy decoding, strings never seen in training in any language, after folding case, "
+        "digits and punctuation. One reference."
+    )
+    yield ""
+    yield "| language | strings | chrF2 | BLEU |"
+    yield "|---|---:|---:|---:|"
+    for language in LANGUAGES:
+        overall = test[language]["overall"]
+        yield (
+            f"| {NAMES[language]} | {overall['strings']} | {overall['chrf']:.1f} "
+            f"| {overall['bleu']:.1f} |"
+        )
+    yield ""
+    yield "Signatures (sacrebleu):"
+    yield ""
+    yield f"- chrF2: `{test['de']['chrf_signature']}`"
+    groups: dict[str, list[str]] = defaultdict(list)
+    for language in LANGUAGES:
+        groups[test[language]["bleu_signature"]].append(language)
+    for signature, languages in groups.items():
+        yield f"- BLEU, {', '.join(languages)}: `{signature}`"
+
+
+def _quality_by_source(test: dict[str, Any]) -> Iterable[str]:
+    yield "chrF2 by source (strings):"
+    yield ""
+    yield f"| source | {' | '.join(LANGUAGES)} |"
+    yield "|---|" + "---:|" * len(LANGUAGES)
+    for source in sorted({name for language in LANGUAGES for name in test[language]["by_source"]}):
+        cells = [_cell(test[language]["by_source"].get(source)) for language in LANGUAGES]
+        note = f" ({_SOURCE_NOTES[source]})" if source in _SOURCE_NOTES else ""
+        yield f"| {source}{note} | {' | '.join(cells)} |"
+
+
+def _cell(score: dict[str, Any] | None) -> str:
+    return f"{score['chrf']:.1f} ({score['strings']})" if score else "–"
+
+
+def _samples(samples: Sequence[dict[str, str]]) -> Iterable[str]:
+    yield "## Samples"
+    yield ""
+    yield (
+        f"The first {len(samples)} lines of `benchmarks/sentences.txt`, sentences of our own, "
+        "greedy, unpicked."
+    )
+    for sample in samples:
+        yield ""
+        yield f"**{_code(sample['en'])}**"
+        yield ""
+        for language in LANGUAGES:
+            yield f"- {language}: {_code(sample[language])}"
+
+
+def _code(text: str) -> str:
+    """Quotes text so that Markdown shows it as it is."""
+    return f"`{text}`" if text and "`" not in text else text or "(empty)"
+
+
+def _training(facts: dict[str, Any]) -> Iterable[str]:
+    strings, pairs = facts["strings"], facts["pairs"]
+    rate = facts["tokens"] / facts["seconds"]
+    yield "## Training"
+    yield ""
+    yield (
+        f"{facts['tokens'] / 1e6:.1f} million target tokens in {facts['steps']} updates and "
+        f"{facts['seconds'] / 3600:.2f} hours ({rate:.0f} target tokens a second) on two CPU "
+        "cores shared with other work. Muon for weight matrices, AdamW for the rest, "
+        "bfloat16 arithmetic, learning rate falling to zero over the last 35 %."
+    )
+    yield ""
+    counted = ", ".join(f"{NAMES[language]} {pairs[language]:,}" for language in LANGUAGES)
+    yield (
+        f"The training part holds {strings['training']:,} English strings and "
+        f"{facts['target_tokens'] / 1e6:.1f} million target tokens ({counted} pairs); validation "
+        f"holds {strings['validation']:,} strings, test {strings['test']:,}. How it was built, "
+        "and how to build it again, is in `training/README.md` of the source repository."
+    )
+
+
+def _sources(packages: Sequence[Package]) -> Iterable[str]:
+    yield "## Sources"
+    yield ""
+    yield (
+        "Human translations from Debian packages (checksums in `sources.json`). The text itself "
+        "is not distributed. Our thanks to the translators."
+    )
+    yield ""
+    yield "| source | licence of the text | packages |"
+    yield "|---|---|---|"
+    by_source: dict[str, list[Package]] = defaultdict(list)
+    for package in packages:
+        by_source[package.source].append(package)
+    for source, found in sorted(by_source.items()):
+        names = ", ".join(f"{p.name} {p.version}" for p in sorted(found, key=lambda p: p.name))
+        yield f"| {source} | {found[0].licence} | {names} |"

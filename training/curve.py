@@ -1,0 +1,85 @@
+"""The learning curve: one CSV row per measurement."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.recipe import LANGUAGES
+
+if TYPE_CHECKING:
+    from training.gradient import StepLoss
+    from training.train import Progress
+
+_COLUMNS = ["step", "seconds", "tokens", "loss", "likelihood", "validation"]
+HEADER = _COLUMNS + [f"chrf_{language}" for language in LANGUAGES]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One row of the curve.
+
+    Attributes:
+        step: updates made.
+        seconds: active seconds.
+        tokens: target tokens seen.
+        loss: smoothed training loss since the last row, nats per token.
+        likelihood: negative log-likelihood in training since the last row, nats per token.
+        validation: negative log-likelihood on held-out text, nats per token, where measured.
+        scores: greedy chrF by language, where measured.
+    """
+
+    step: int
+    seconds: float
+    tokens: int
+    loss: float
+    likelihood: float
+    validation: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+    def cells(self) -> list[str]:
+        """Returns the row's text, empty where nothing was measured."""
+        scores = [self.scores.get(language) for language in LANGUAGES]
+        numbers = [self.loss, self.likelihood, self.validation]
+        head = [str(self.step), f"{self.seconds:.1f}", str(self.tokens)]
+        head += ["" if number is None else f"{number:.4f}" for number in numbers]
+        return head + ["" if score is None else f"{score:.2f}" for score in scores]
+
+
+class CurveWriter:
+    """Averages the losses between two rows and appends rows to a CSV file."""
+
+    def __init__(self, path: Path, resumed_at: int = 0) -> None:
+        """Drops rows beyond ``resumed_at``: a run that was cut off makes them again."""
+        self._path = path
+        self._sums = [0.0, 0.0, 0.0]  # loss and likelihood times tokens, tokens
+        rows = list(csv.reader(path.open())) if path.exists() else []
+        kept = [row for row in rows[1:] if int(row[0]) <= resumed_at]
+        with path.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([HEADER, *kept])
+
+    def add(self, loss: StepLoss) -> None:
+        """Counts one step."""
+        for index, value in enumerate((loss.loss, loss.likelihood, 1.0)):
+            self._sums[index] += value * loss.tokens
+
+    def write(
+        self, progress: Progress, validation: float | None, scores: dict[str, float]
+    ) -> Measurement:
+        """Appends a row and starts the next average."""
+        loss, likelihood, tokens = self._sums
+        row = Measurement(
+            progress.step,
+            progress.seconds,
+            progress.tokens,
+            loss / max(tokens, 1.0),
+            likelihood / max(tokens, 1.0),
+            validation,
+            scores,
+        )
+        with self._path.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(row.cells())
+        self._sums = [0.0, 0.0, 0.0]
+        return row

@@ -1,0 +1,64 @@
+"""From mined pairs to what training reads: split, tokenizer, token arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from training.augment import augment
+from training.corpus import Example, examples
+from training.data import tokenize
+from training.mine import read_pairs
+from training.recipe import Source
+from training.split import HELD_OUT, Part, Splitter, fold
+from training.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
+
+
+def split_corpus(pairs: Path, sources: Iterable[Source]) -> dict[Part, list[Example]]:
+    """Reads the mined pairs and returns the examples of each part."""
+    sources = tuple(sources)
+    mined = list(read_pairs(pairs, sources))
+    return examples(mined, Splitter(mined), sources)
+
+
+def prepare(
+    parts: dict[Part, list[Example]], folder: Path, settings: TokenizerSettings
+) -> dict[str, int]:
+    """Trains the tokenizer on the training part, writes all parts; returns the tokens of each.
+
+    Writes ``tokenizer.model``, ``<part>.npz`` for training and ``<part>.jsonl`` for evaluation.
+    Copies with other placeholders join the training arrays, not the tokenizer's text.
+    """
+    model = folder / "tokenizer.model"
+    train_tokenizer(_texts(parts[Part.TRAINING]), model, settings)
+    return write_arrays(parts, folder, Tokenizer(model))
+
+
+def write_arrays(
+    parts: dict[Part, list[Example]], folder: Path, tokenizer: Tokenizer
+) -> dict[str, int]:
+    """Writes the token arrays of all parts; returns the target tokens of each."""
+    held_out = {fold(e.english) for part in HELD_OUT for e in parts[part]}
+    copies = list(augment(parts[Part.TRAINING], held_out))
+    tokens: dict[str, int] = {}
+    for part, found in parts.items():
+        arrays = tokenize(found + copies if part is Part.TRAINING else found, tokenizer)
+        arrays.save(folder / f"{part}.npz")
+        tokens[part.value] = int(arrays.target_tokens.size)
+        if part is not Part.TRAINING:
+            _write_examples(found, folder / f"{part}.jsonl")
+    return tokens
+
+
+def _texts(found: list[Example]) -> Iterator[str]:
+    for example in found:
+        yield example.english
+        yield from example.translations.values()
+
+
+def _write_examples(found: list[Example], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for example in found:
+            row = [example.english, example.source, example.genre.value, example.translations]
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,205 @@
+"""The training loop: gradients, update, and now and then a log line, a probe, a checkpoint.
+
+The budget is time: the learning rate follows the consumed share of it, so that whatever a machine
+manages in the given minutes ends in well-annealed weights. Only active seconds count, and a resumed
+run goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from splitformer.model import Transformer
+from training.curve import CurveWriter, Measurement
+from training.data import Batch, Batcher, BatchSettings, TokenArrays
+from training.gradient import GradientPool, evaluate_likelihood
+from training.optimizer import Optimizer, OptimizerSettings
+
+Probe = Callable[[Transformer], dict[str, float]]
+Report = Callable[[Measurement, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How long and how to train.
+
+    Attributes:
+        minutes: active minutes, all runs together.
+        threads: threads that compute gradients.
+        micro_batches: micro-batches per update.
+        smoothing: label smoothing.
+        dropout: on embeddings and sublayer outputs.
+        bf16: compute in bfloat16 (weights stay float32).
+        seed: seeds the weights.
+        log_steps: updates between two measurements.
+        probe_minutes: active minutes between two validation losses and probes.
+        checkpoint_minutes: active minutes between two checkpoints.
+    """
+
+    minutes: float = 90.0
+    threads: int = 2
+    micro_batches: int = 4
+    smoothing: float = 0.05
+    dropout: float = 0.0
+    bf16: bool = True
+    seed: int = 1
+    log_steps: int = 20
+    probe_minutes: float = 10.0
+    checkpoint_minutes: float = 3.0
+    batches: BatchSettings = field(default_factory=BatchSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+
+    def __post_init__(self) -> None:
+        """Checks that there is a budget and something to do."""
+        for name in ("minutes", "threads", "micro_batches", "log_steps"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: must be positive, is {getattr(self, name)}")
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: updates made.
+        seconds: active seconds.
+        tokens: target tokens seen.
+        round: round of batches now being read.
+        position: micro-batches of that round already used.
+        probed: active seconds at the last probe.
+        saved: active seconds at the last checkpoint.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    round: int = 0
+    position: int = 0
+    probed: float = 0.0
+    saved: float = 0.0
+
+
+class Trainer:
+    """Trains one model; `run` is the loop."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        arrays: TokenArrays,
+        validation: list[Batch],
+        settings: TrainSettings,
+        folder: Path,
+        *,
+        probe: Probe | None = None,
+        report: Report | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes up the checkpoint in ``folder`` if there is one."""
+        self.model = model
+        self.progress = Progress()
+        self._settings = settings
+        self._validation = validation
+        self._dtype = torch.bfloat16 if settings.bf16 else torch.float32
+        self._batcher = Batcher(arrays, settings.batches)
+        self._optimizer = Optimizer(model, settings.optimizer)
+        self._folder = folder
+        self._probe = probe
+        self._report = report
+        self._clock = clock
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            self._restore()
+        self._curve = CurveWriter(folder / "curve.csv", self.progress.step)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that a run leaves and takes up."""
+        return self._folder / "checkpoint.pt"
+
+    @property
+    def consumed(self) -> float:
+        """Share of the time budget that is used up."""
+        return self.progress.seconds / (self._settings.minutes * 60)
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Trains until the budget is used up or ``stop`` says so; always leaves a checkpoint."""
+        settings = self._settings
+        pool = GradientPool(self.model, settings.threads, settings.smoothing, self._dtype)
+        batches = self._batches()
+        before = self._clock()
+        try:
+            while self.consumed < 1 and not stop():
+                self._update(pool, batches)
+                now = self._clock()
+                self.progress.seconds += now - before
+                before = now
+                self._care()
+        finally:
+            pool.close()
+            self.save()
+
+    def _update(self, pool: GradientPool, batches: Iterator[Batch]) -> None:
+        group = [next(batches) for _ in range(self._settings.micro_batches)]
+        loss = pool.accumulate(group)
+        self._optimizer.step(self.consumed)
+        self.progress.step += 1
+        self.progress.tokens += loss.tokens
+        self._curve.add(loss)
+
+    def _batches(self) -> Iterator[Batch]:
+        progress = self.progress
+        while True:
+            plan = self._batcher.plan(progress.round)
+            while progress.position < len(plan):
+                progress.position += 1
+                yield self._batcher.batch(*plan[progress.position - 1])
+            progress.round += 1
+            progress.position = 0
+
+    def _care(self) -> None:
+        """Logs, probes and saves when due."""
+        progress, settings = self.progress, self._settings
+        probe_due = progress.seconds - progress.probed >= settings.probe_minutes * 60
+        if probe_due or self.consumed >= 1:
+            progress.probed = progress.seconds
+            self._measure(probe=True)
+        elif progress.step % settings.log_steps == 0:
+            self._measure(probe=False)
+        if progress.seconds - progress.saved >= settings.checkpoint_minutes * 60:
+            self.save()
+
+    def _measure(self, *, probe: bool) -> None:
+        validation, scores = None, {}
+        if probe:
+            self.model.eval()
+            validation = evaluate_likelihood(self.model, self._validation, self._dtype)
+            scores = self._probe(self.model) if self._probe else {}
+            self.model.train()
+        row = self._curve.write(self.progress, validation, scores)
+        if self._report:
+            self._report(row, self.consumed)
+
+    def save(self) -> None:
+        """Writes the checkpoint in one piece."""
+        self.progress.saved = self.progress.seconds
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "progress": asdict(self.progress),
+        }
+        partial = self.checkpoint.with_suffix(".part")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint)
+
+    def _restore(self) -> None:
+        state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
