@@ -23,7 +23,6 @@ from benchmarks import shapes
 from benchmarks.measuring import Report, Sample, interleaved
 from benchmarks.peers import huggingface_model
 from benchmarks.peers.ctranslate2_model import convert, token_names
-from splitformer.model import Transformer
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.native_decoder import NativeDecoder
 
@@ -100,7 +99,7 @@ class Contest:
         """CTranslate2: `count` tokens of every target, encoding included."""
         sources = [[self.names[i] for i in row] for row in self.source[:batch].tolist()]
         translator = self.translators[name]
-        inter = int(name.split("-")[1].split("x")[0])
+        inter = int(name.split("-")[1].split("x", maxsplit=1)[0])
         return lambda: translator.translate_batch(
             sources,
             max_batch_size=-(-batch // inter),
@@ -161,7 +160,11 @@ def _figures(report: Report, batch: int, samples: Mapping[str, Sample]) -> None:
 
 
 def _peers(samples: Mapping[str, Sample]) -> list[str]:
-    return [name.removesuffix("-33") for name in samples if name.startswith("ctranslate2-") and name.endswith("-33")]
+    return [
+        name.removesuffix("-33")
+        for name in samples
+        if name.startswith("ctranslate2-") and name.endswith("-33")
+    ]
 
 
 def _minus(samples: Mapping[str, Sample], whole: str, part: str) -> tuple[float, ...]:

@@ -47,9 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     decoder = NativeDecoder(Decoder(MARIAN_BASE).eval(), options.precision, options.threads)
-    states = [
-        _state(decoder, options.source, options.target) for _ in range(max(options.batch))
-    ]
+    states = [_state(decoder, options.source, options.target) for _ in range(max(options.batch))]
     precision: Precision = options.precision
     print(f"{precision}, {instruction_set().name}, {options.threads} threads")
     print("batch  step ms  floor ms  floor/step  median: step  floor")

@@ -18,9 +18,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from splitformer_client import Client, End, SplitformerError, Token, connect
 
 from splitformer.serving.local import LocalServices, Ports, StartError
+from splitformer_client import Client, End, SplitformerError, Token, connect
 
 SENTENCE = "Do you want to delete the selected files?"
 LANGUAGES = ("ja", "de", "fr", "es", "zh_CN")

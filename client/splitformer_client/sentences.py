@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 _PARTS = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
 
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
+
 _UNSPACED = frozenset("ja jpn zh zho cmn yue wuu lzh".split())
 """Languages that put no space between sentences, by primary subtag."""
 
@@ -17,6 +19,11 @@ class Sentence:
 
     text: str
     separator: str = ""
+
+
+def has_paragraphs(text: str) -> bool:
+    """True if a blank line divides the text; it would be lost on tokenizers."""
+    return _BLANK_LINE.search(text.strip()) is not None
 
 
 def split(text: str, language: str = "en") -> list[Sentence]:

@@ -12,7 +12,7 @@ from splitformer_client.fan import Fan, Services
 from splitformer_client.options import GenerationOptions
 from splitformer_client.rejoin import Rejoiner
 from splitformer_client.scope import Scope
-from splitformer_client.sentences import Sentence, split
+from splitformer_client.sentences import Sentence, has_paragraphs, split
 from splitformer_client.session import AsyncSession
 from splitformer_client.tasks import cancel, together
 from splitformer_client.values import End, Token, Translation
@@ -29,7 +29,8 @@ class Job:
         text: The source.
         languages: Target languages, each once, in the order of the answer.
         source_language: Language of the text; empty: the model's own.
-        long_text: Whether a text that is too long is cut into sentences or refused.
+        long_text: "split" cuts a text that has several paragraphs, or is too long for the model,
+            into sentences; "refuse" sends it as it is.
         max_in_flight: Sentences that are translated at the same time.
         max_tokens_per_message: 0 for one, which shows every token as soon as it is there.
         options: How tokens are chosen.
@@ -103,12 +104,20 @@ class Translating:
             await cancel([work])
 
     async def _work(self) -> None:
+        job = self._job
+        try:
+            if job.long_text == "split" and has_paragraphs(job.text):
+                await self._pieces(self._sentences())
+            else:
+                await self._whole_or_pieces()
+        finally:
+            self._events.put_nowait(None)
+
+    async def _whole_or_pieces(self) -> None:
         try:
             await self._whole()
         except InvalidArgumentError as error:
             await self._pieces(self._cut_after(error))
-        finally:
-            self._events.put_nowait(None)
 
     async def _whole(self) -> None:
         self._arrange([Sentence(self._job.text)])
@@ -124,10 +133,13 @@ class Translating:
         """Cut the text if being too long is all that is wrong with it, else raise the error."""
         if error.reason != "SOURCE_TOO_LONG" or self._job.long_text == "refuse":
             raise error
-        sentences = split(self._job.text, self._job.source_language or "en")
+        sentences = self._sentences()
         if len(sentences) < 2:
             raise error
         return sentences
+
+    def _sentences(self) -> list[Sentence]:
+        return split(self._job.text, self._job.source_language or "en")
 
     def _arrange(self, sentences: list[Sentence]) -> None:
         for language in self._job.languages:

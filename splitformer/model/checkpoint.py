@@ -95,6 +95,8 @@ class Description:
             )
         except KeyError as error:
             raise ConfigurationError(f"config.json: missing field {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise ConfigurationError(f"config.json: a field has the wrong type: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return config.json's contents; `from_dict` is the inverse."""

@@ -66,7 +66,9 @@ def _operations(decoder: Decoder, layers: list[DecoderLayer]) -> Iterator[Operat
     stored = [None] * len(own) if pre else own  # behind each sublayer
     prepared = [*own[1:], final] if pre else [None] * len(own)
     yield Rows("embedding", _norm(decoder.embedding.norm), own[0] if pre else None)
-    for i, (layer, sublayers) in enumerate(zip(layers, _sublayers(decoder.config, layers), strict=True)):
+    for i, (layer, sublayers) in enumerate(
+        zip(layers, _sublayers(decoder.config, layers), strict=True)
+    ):
         assert layer is layers[i]
         for j, sublayer in enumerate(sublayers):
             yield from sublayer

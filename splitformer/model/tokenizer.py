@@ -95,8 +95,11 @@ class Detokenizer:
         self._at_start = True
 
     def add(self, token: int) -> str:
-        """Return the text that became certain with this token; may be empty."""
-        surface = self._surfaces[token]
+        """Return the text that became certain with this token; may be empty.
+
+        Ids beyond the tokenizer's pieces, with which some vocabularies are padded, have no text.
+        """
+        surface = self._surfaces[token] if token < len(self._surfaces) else ""
         if isinstance(surface, bytes):
             return self._begin(self._decoder.decode(surface))
         return self._begin(self._decoder.decode(b"", final=True) + surface)

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+
+from splitformer import errors
 from splitformer_client import aio, fan
 from splitformer_client.aio import AsyncClient
 from splitformer_client.values import End, EndReason
-
-from splitformer import errors
 from tests.conftest import Services
 from tests.support.servers import ServerThread
 
@@ -115,6 +115,13 @@ async def test_long_text_is_translated_sentence_by_sentence(
         ]
         assert [token.index for token in whole.tokens] == list(range(whole.end.tokens))
     await eventually(lambda: nothing_is_held(services))
+
+
+async def test_paragraphs_stay_paragraphs_however_short(client: AsyncClient) -> None:
+    parts = ["Open the file.", "Save all changes."]
+    (whole,) = await client.translate("\n\n".join(parts), "de", max_new_tokens=8)
+    alone = [(await client.translate(part, "de", max_new_tokens=8))[0].text for part in parts]
+    assert whole.text == "\n\n".join(alone)
 
 
 async def test_long_text_is_refused_if_that_is_wished(client: AsyncClient) -> None:

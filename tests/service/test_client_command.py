@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import splitformer_client
 
+import splitformer_client
 from tests.conftest import Services
 from tests.support.servers import ServerThread
 

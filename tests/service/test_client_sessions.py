@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from splitformer import errors
 from splitformer_client import aio
 from splitformer_client.aio import AsyncClient
 from splitformer_client.settings import Settings
 from splitformer_client.values import Token
-
-from splitformer import errors
 from tests.conftest import Services
 
 TEXT = "Open the file."

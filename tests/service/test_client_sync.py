@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-import splitformer_client
-from splitformer_client import Client, End, EndReason, Token, fan
 
+import splitformer_client
 from splitformer import errors
+from splitformer_client import Client, End, EndReason, Token, fan
 from tests.conftest import Services
 
 TEXT = "Open the file."

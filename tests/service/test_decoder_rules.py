@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
@@ -11,7 +12,7 @@ import pytest
 
 from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc
 from tests.conftest import Services
-from tests.support.checkpoints import MAX_POSITIONS
+from tests.support.checkpoints import MAX_POSITIONS, make_checkpoint
 from tests.support.rpc import Caller, eventually, refused
 from tests.support.servers import ServerThread
 
@@ -82,6 +83,21 @@ def test_a_prefix_id_out_of_range_is_refused(caller: Caller, token: int) -> None
     prefix = dec.TargetPrefix(tokens=enc.TokenIds(ids=[9, token]))
     with refused(INVALID, "TOKEN_OUT_OF_RANGE", "target_prefix.tokens.ids[1]", token):
         caller.open(caller.memory(), target_prefix=prefix)
+
+
+def test_ids_that_pad_the_vocabulary_have_no_text(servers: ServerThread, tmp_path: Path) -> None:
+    sizes = {"source_vocabulary_size": 400, "target_vocabulary_size": 400}
+    model = make_checkpoint(tmp_path / "padded", **sizes)
+    encoder = servers.start_encoder(model)
+    caller = Caller(encoder, servers.start_decoder(model, encoder))
+    prefix = dec.TargetPrefix(tokens=enc.TokenIds(ids=[399]))
+    session = caller.open(caller.memory(), target_prefix=prefix)
+    generated = caller.generate(session, temperature=10.0, seed=1, min_new_tokens=40)
+    padding = [token for token in generated.tokens if token.id >= VOCABULARY]
+    assert padding
+    assert not any(token.text.strip("\N{REPLACEMENT CHARACTER}") for token in padding)
+    caller.close_session(session)
+    caller.close()
 
 
 def test_a_prefix_must_leave_room(caller: Caller) -> None:

@@ -200,6 +200,11 @@ def test_an_unusable_model_is_told_in_one_line(
     assert f"model: '{tmp_path}'" in failed(capsys, *flags, decoder=decoder)
     (tmp_path / "config.json").write_text("{")
     assert "is not JSON" in failed(capsys, *flags, decoder=decoder)
+    (tmp_path / "config.json").write_text('{"model_type": "splitformer", "name": "x"}')
+    assert "missing field 'architecture'" in failed(capsys, *flags, decoder=decoder)
+    config = json.loads((tiny_model / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"target_languages": 5}))
+    assert "a field has the wrong type" in failed(capsys, *flags, decoder=decoder)
     for name in ("config.json", "tokenizer.model"):
         (tmp_path / name).write_bytes((tiny_model / name).read_bytes())
     assert "model.safetensors: cannot be read" in failed(capsys, *flags, decoder=decoder)

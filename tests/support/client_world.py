@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from splitformer.v1 import tensor_pb2
 from splitformer_client import aio
 from splitformer_client.aio import AsyncClient
 from splitformer_client.memory import Memory
-
-from splitformer.v1 import tensor_pb2
 from tests.support.client_fakes import FakeDecoder, FakeEncoder, serve
 
 

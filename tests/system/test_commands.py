@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from splitformer_client import connect
 
 from splitformer.serving.local import LocalServices, Ports, StartError
+from splitformer_client import connect
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ["ja", "de", "fr", "es", "zh_CN"]

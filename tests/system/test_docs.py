@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from splitformer_client import connect
 
 from splitformer.serving.local import LocalServices, Ports
+from splitformer_client import connect
 from tests.support.markdown import ROOT, Found, blocks, commands, documents
 
 WEIGHTS = ROOT / "models/splitformer_models/en-multi/model.safetensors"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from splitformer_client import connect
 
 from splitformer.serving.local import LocalServices, Ports
+from splitformer_client import connect
 from tests.support.markdown import ROOT
 
 pytestmark = pytest.mark.skipif(

@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+
 from splitformer_client.cli.group import summary
 
 NOBODY = ["--encoder", "127.0.0.1:1", "--decoder", "127.0.0.1:1"]

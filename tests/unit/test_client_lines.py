@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+
 from splitformer_client.cli.lines import given, in_order, pumped, read_lines
 from splitformer_client.cli.show import json_writer, tab_writer
 from splitformer_client.values import End, EndReason, Token, Translation

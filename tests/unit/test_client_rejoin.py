@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from splitformer_client.rejoin import Rejoiner
 from splitformer_client.values import End, EndReason, Token
 

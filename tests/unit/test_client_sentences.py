@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, strategies as st
-from splitformer_client.sentences import Sentence, separator_in, split
+
+from splitformer_client.sentences import Sentence, has_paragraphs, separator_in, split
 
 
 def rejoined(sentences: list[Sentence]) -> str:
@@ -33,6 +34,14 @@ def test_nothing_to_split(text: str) -> None:
 
 def test_an_unknown_language_is_split_like_english() -> None:
     assert split("One. Two.", "x-unknown") == split("One. Two.", "en")
+
+
+@pytest.mark.parametrize(
+    ("text", "divided"),
+    [("One.\n\nTwo.", True), ("One.\n \t\nTwo.", True), ("One.\nTwo.\n\n", False), ("", False)],
+)
+def test_a_blank_line_inside_makes_paragraphs(text: str, divided: bool) -> None:
+    assert has_paragraphs(text) == divided
 
 
 @given(st.text(st.sampled_from(list("aB .?!\n\t。？é\r")), max_size=60))

@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 import pytest
+
+from splitformer.errors import ConfigurationError, InvalidArgumentError
 from splitformer_client import aio
 from splitformer_client.options import GenerationOptions, options_message
 from splitformer_client.settings import Settings
-
-from splitformer.errors import ConfigurationError, InvalidArgumentError
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
-from splitformer_client import sync
-from splitformer_client.portal import Portal, Stream
 
 from splitformer import errors
+from splitformer_client import sync
+from splitformer_client.portal import Portal, Stream
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from splitformer_client import retry
 
 from splitformer import errors
+from splitformer_client import fan, retry
 from tests.support.client_fakes import (
     eventually,
     say_for_ever,
@@ -19,6 +19,7 @@ from tests.support.client_world import World, new_world
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(fan, "ANSWER_SECONDS", 20.0)  # however slow the machine
     async with new_world() as made:
         yield made
 
@@ -74,7 +75,21 @@ async def test_cancelling_lets_go_of_everything(world: World) -> None:
     await eventually(lambda: len(world.decoder.recorded.cancelled) == 2)
 
 
-async def test_cancelling_while_encoding(world: World) -> None:
+async def test_cancelling_while_encoding_waits_for_the_lease_to_end_it(world: World) -> None:
+    world.encoder.delay = 0.3
+    task = asyncio.create_task(world.client.translate("hello", "ja"))
+    await eventually(lambda: bool(world.encoder.recorded.requests("Encode")))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.encoder.released == ["lease-1"]
+    assert not world.decoder.recorded.calls
+
+
+async def test_cancelling_does_not_wait_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fan, "ANSWER_SECONDS", 0.05)
     world.encoder.delay = 30.0
     task = asyncio.create_task(world.client.translate("hello", "ja"))
     await eventually(lambda: bool(world.encoder.recorded.requests("Encode")))

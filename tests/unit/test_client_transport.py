@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from splitformer_client import aio, retry
-from splitformer_client.aio import AsyncClient
-from splitformer_client.memory import Memory
-from splitformer_client.scope import Scope
 
 from splitformer import errors, wire
 from splitformer.v1 import decoder_service_pb2 as pb, tensor_pb2
+from splitformer_client import aio, fan, retry
+from splitformer_client.aio import AsyncClient
+from splitformer_client.memory import Memory
+from splitformer_client.scope import Scope
 from tests.support.client_fakes import (
     FakeEncoder,
     end,
@@ -31,6 +31,7 @@ from tests.support.client_world import World, local_memory, new_world
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(fan, "ANSWER_SECONDS", 20.0)  # however slow the machine
     async with new_world() as made:
         yield made
 
