@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -20,7 +20,8 @@ import torch
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import InternalError, NotFoundError, SplitformerError, UnavailableError
 from splitformer.generation import EndReason, GenerationOptions, Produced, Target, step
-from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.decoder import DecoderState
+from splitformer.model.stepping import StepDecoder
 from splitformer.wire import FloatArray
 
 Event = tuple[int, Produced] | EndReason | SplitformerError
@@ -117,15 +118,15 @@ class DecoderEngine:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: StepDecoder,
         eos_id: int,
-        never: Iterable[int],
+        never: tuple[int, ...],
         max_batch: int,
         metrics: DecoderMetrics,
     ) -> None:
         self._decoder = decoder
         self._eos_id = eos_id
-        self._never = torch.tensor(list(never), dtype=torch.int64)
+        self._never = never
         self._max_batch = max_batch
         self._metrics = metrics
         self._running: list[Generation] = []
@@ -251,7 +252,6 @@ class DecoderEngine:
         self._inbox.put(run)
         return await answer
 
-    @torch.inference_mode()
     def _project(self, memory: FloatArray) -> DecoderState:
         return self._decoder.begin(torch.from_numpy(memory))
 

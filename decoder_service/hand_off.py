@@ -17,6 +17,7 @@ from splitformer.errors import (
     UnavailableError,
     shown,
 )
+from splitformer.serving.interceptor import onward_metadata
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 
@@ -81,7 +82,7 @@ class MemoryPuller:
         """
         stub = EncoderServiceStub(self._channel(reference.endpoint))
         request = pb.FetchMemoryRequest(memory_id=reference.memory_id)
-        call = stub.FetchMemory(request, timeout=self._seconds)
+        call = stub.FetchMemory(request, timeout=self._seconds, metadata=onward_metadata())
         lease: tensor_pb2.Lease | None = None
         assembler: wire.ChunkAssembler | None = None
         header = tensor_pb2.MemoryHeader()
@@ -125,7 +126,7 @@ class MemoryPuller:
 
         async def release() -> None:
             request = pb.ReleaseMemoryRequest(memory_id=memory_id, lease_id=lease_id)
-            await stub.ReleaseMemory(request, timeout=self._seconds)
+            await stub.ReleaseMemory(request, timeout=self._seconds, metadata=onward_metadata())
 
         task = asyncio.ensure_future(release())
         self._releases.add(task)

@@ -19,8 +19,9 @@ from decoder_service.settings import DecoderSettings
 from splitformer import wire
 from splitformer.errors import UnavailableError
 from splitformer.generation import GenerationOptions, Target, step
+from splitformer.model.decoder import Decoder
 from splitformer.model.tokenizer import Detokenizer
-from splitformer.serving import models
+from splitformer.serving import kernels, models
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
 
@@ -62,7 +63,7 @@ class DecoderService:
 
     async def start(self, port: int) -> None:
         """Load the model and run one session, so that the first caller does not wait."""
-        self.replica = f"{self.settings.host}:{port}"
+        self.replica = f"{self.settings.reachable_host}:{port}"
         await asyncio.to_thread(self._load)
         self.engine = DecoderEngine(
             self._decoder,
@@ -145,18 +146,11 @@ class DecoderService:
     @property
     def fingerprint(self) -> tensor_pb2.Fingerprint:
         """The model's fingerprints."""
-        return models.fingerprint(self._checkpoint, self.settings.memory_dtype)
+        return models.fingerprint(self._checkpoint, self.numerics)
 
     def info(self) -> model_pb2.ModelInfo:
         """Describe the model as we run it."""
-        config = self._checkpoint.description.architecture
-        return models.model_info(
-            self._checkpoint,
-            self._decoder,
-            config.decoder_layers,
-            config.target_vocabulary_size,
-            self.settings.memory_dtype,
-        )
+        return self._info
 
     def load(self) -> model_pb2.Load:
         """Say how busy we are."""
@@ -201,18 +195,34 @@ class DecoderService:
     def _load(self) -> None:
         torch.set_num_threads(self.settings.threads)
         self._checkpoint = models.open_checkpoint(self.settings.model)
-        self._decoder = self._checkpoint.load_decoder()
+        weights = self._checkpoint.load_decoder()
+        self._decoder = kernels.step_decoder(
+            weights, self.settings.precision, self.settings.kernels, self.settings.threads
+        )
+        self.numerics = models.numerics(
+            self._decoder.precision, self.settings.memory_dtype, self._decoder.kernel
+        )
+        self._info = self._described(weights)
         self.rules = OpeningRules(self._checkpoint, self.settings.memory_dtype)
         self._warm_up()
 
-    @torch.inference_mode()
+    def _described(self, weights: Decoder) -> model_pb2.ModelInfo:
+        config = weights.config
+        info = models.model_info(
+            self._checkpoint, weights, self.settings.memory_dtype, self.numerics
+        )
+        info.layers, info.vocabulary_size = config.decoder_layers, config.target_vocabulary_size
+        info.precision = self._decoder.precision
+        info.batch_invariant = self._decoder.batch_invariant
+        return info
+
     def _warm_up(self) -> None:
         """Run one step outside the engine, so that the first caller does not pay for set-up."""
         description = self._checkpoint.description
         state = self._decoder.begin(torch.zeros(1, description.architecture.d_model))
         target = Target((description.eos_id,), state, self._checkpoint.tokenizer.detokenizer(), 1)
-        never = torch.tensor(description.never_generated)
-        step(self._decoder, [(target, GenerationOptions())], description.eos_id, never)
+        batch = [(target, GenerationOptions())]
+        step(self._decoder, batch, description.eos_id, description.never_generated)
 
     async def _sweep(self) -> None:
         while True:

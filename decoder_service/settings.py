@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from splitformer.serving.kernels import check_choices
 from splitformer.serving.models import memory_dtype
 from splitformer.serving.settings import Settings, port_setting, setting
 
@@ -26,6 +27,10 @@ class DecoderSettings(Settings):
     memory_bytes: int = setting(
         2**30, "Budget for memories, keys and values, in bytes.", at_least=1, size=True
     )
+    precision: str = setting("fp32", "Arithmetic of the decoder: int8 or fp32.")
+    kernels: str = setting(
+        "auto", "What computes the steps: native, torch, or auto (native where it can be used)."
+    )
     idle_seconds: float = setting(120.0, "Idle sessions are let go after this.", at_least=0.001)
     record_seconds: float = setting(
         30.0, "How long a closed session's tokens are remembered.", at_least=0
@@ -39,3 +44,4 @@ class DecoderSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         memory_dtype(self.memory_dtype)
+        check_choices(self.precision, self.kernels)

@@ -58,7 +58,7 @@ class EncoderService:
 
     async def start(self, port: int) -> None:
         """Load the model and encode one source, so that the first caller does not wait."""
-        self.endpoint = self.endpoint or f"{self.settings.host}:{port}"
+        self.endpoint = self.endpoint or f"{self.settings.reachable_host}:{port}"
         await asyncio.to_thread(self._load)
         self._engine = EncoderEngine(
             self._encoder,
@@ -180,14 +180,12 @@ class EncoderService:
 
     def info(self) -> model_pb2.ModelInfo:
         """Describe the model as we run it."""
-        config = self._checkpoint.description.architecture
-        return models.model_info(
-            self._checkpoint,
-            self._encoder,
-            config.encoder_layers,
-            config.source_vocabulary_size,
-            self.settings.memory_dtype,
+        config = self._encoder.config
+        info = models.model_info(
+            self._checkpoint, self._encoder, self.settings.memory_dtype, self._fingerprint.numerics
         )
+        info.layers, info.vocabulary_size = config.encoder_layers, config.source_vocabulary_size
+        return info
 
     def load(self) -> model_pb2.Load:
         """Say how busy we are."""
@@ -202,7 +200,8 @@ class EncoderService:
     def _load(self) -> None:
         self._checkpoint = models.open_checkpoint(self.settings.model)
         self._encoder = self._checkpoint.load_encoder()
-        self._fingerprint = models.fingerprint(self._checkpoint, self.settings.memory_dtype)
+        arithmetic = models.numerics("fp32", self.settings.memory_dtype, "torch")
+        self._fingerprint = models.fingerprint(self._checkpoint, arithmetic)
         torch.set_num_threads(self.settings.threads)
 
     def _check_characters(self, text: str) -> None:

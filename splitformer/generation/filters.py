@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-RULED_OUT = float("-inf")
+from splitformer.model.stepping import RULED_OUT
 
 
 def suppress(logits: Tensor, tokens: Tensor) -> Tensor:

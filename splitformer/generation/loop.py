@@ -18,7 +18,8 @@ from torch import Tensor
 from splitformer.generation.filters import suppress
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.selectors import select
-from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.decoder import DecoderState
+from splitformer.model.stepping import StepDecoder
 from splitformer.model.tokenizer import Detokenizer
 
 
@@ -84,12 +85,11 @@ class Target:
         return "".join(token.text for token in self.produced) + ending
 
 
-@torch.inference_mode()
 def step(
-    decoder: Decoder,
+    decoder: StepDecoder,
     batch: Sequence[tuple[Target, GenerationOptions]],
     eos_id: int,
-    never: Tensor,
+    never: tuple[int, ...],
 ) -> None:
     """Produce one token, or the end, of every target in the batch.
 
@@ -97,21 +97,30 @@ def step(
         decoder: The model's decoder.
         batch: Targets that have not ended, each with its options.
         eos_id: The end token.
-        never: Ids that no target may contain, (n,), int64.
+        never: Ids that no target may contain.
     """
     targets = [target for target, _ in batch]
-    logits = decoder.step([t.pending for t in targets], [t.state for t in targets])  # (B, V)
-    log_probabilities = logits.log_softmax(-1)
-    allowed = suppress(logits, never)
+    denied = [eos_id if len(t.produced) < o.min_new_tokens else -1 for t, o in batch]
+    advanced = decoder.advance(
+        [target.pending for target in targets],
+        [target.state for target in targets],
+        never,
+        denied,
+        [options.sampled for _, options in batch],
+    )
     for row, (target, options) in enumerate(batch):
-        token = _choose(allowed[row], options, len(target.produced), eos_id)
-        _append(target, token, float(log_probabilities[row, token]), eos_id)
+        token, log_probability = advanced.ids[row], advanced.log_probabilities[row]
+        if options.sampled:
+            token = _draw(advanced.logits[row], options, len(target.produced), never, denied[row])
+            log_probability = float(advanced.logits[row][token]) - advanced.log_sums[row]
+        _append(target, token, log_probability, eos_id)
 
 
-def _choose(logits: Tensor, options: GenerationOptions, index: int, eos_id: int) -> int:
-    if index < options.min_new_tokens:
-        logits = suppress(logits, torch.tensor([eos_id], device=logits.device))
-    return select(logits, options, index)
+def _draw(
+    logits: Tensor, options: GenerationOptions, index: int, never: tuple[int, ...], denied: int
+) -> int:
+    ruled_out = never if denied < 0 else (*never, denied)
+    return select(suppress(logits, torch.tensor(ruled_out)), options, index)
 
 
 def _append(target: Target, token: int, log_probability: float, eos_id: int) -> None:

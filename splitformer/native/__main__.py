@@ -47,7 +47,7 @@ def _self_test(sanitizers: str) -> int:
 
 
 def _say(text: str, status: int) -> int:
-    print(text, file=sys.stderr if status else sys.stdout)  # noqa: T201
+    print(text, file=sys.stderr if status else sys.stdout)
     return status
 
 

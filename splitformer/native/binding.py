@@ -137,7 +137,9 @@ def instruction_set() -> InstructionSet:
         return best
     wanted = InstructionSet.__members__.get(choice.upper(), InstructionSet.NONE)
     if wanted is InstructionSet.NONE:
-        raise NativeUnavailableError(f'{ENVIRONMENT}: must be "off", "avx2" or "vnni", got {choice!r}')
+        raise NativeUnavailableError(
+            f'{ENVIRONMENT}: must be "off", "avx2" or "vnni", got {choice!r}'
+        )
     if wanted > best:
         raise NativeUnavailableError(f"{ENVIRONMENT}: this machine has no {wanted.name}")
     return wanted

@@ -102,7 +102,9 @@ def _make(target: Path, names: Sequence[str], flags: Sequence[str], link: Sequen
         def compile_one(name: str) -> str:
             to = str(Path(folder, name).with_suffix(".o"))
             target_flags = _TARGETS.get(name, _AVX2)
-            _run([*compiler(), *_COMMON, *flags, *target_flags, "-c", str(SOURCES / name), "-o", to])
+            _run(
+                [*compiler(), *_COMMON, *flags, *target_flags, "-c", str(SOURCES / name), "-o", to]
+            )
             return to
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:

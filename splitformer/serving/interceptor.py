@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -35,10 +36,18 @@ from splitformer.serving.telemetry import Telemetry
 REQUEST_ID_KEY = "splitformer-request-id"
 """Metadata with the caller's id for a request; we make one up if there is none."""
 
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+
 _OURS = "splitformer."
 _LONGEST_REQUEST_ID = 128
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _logger = logging.getLogger("splitformer.rpc")
+
+
+def onward_metadata() -> tuple[tuple[str, str], ...]:
+    """Metadata for calls made on behalf of the RPC that is running: they share its request id."""
+    request_id = _request_id.get()
+    return ((REQUEST_ID_KEY, request_id),) if request_id else ()
 
 
 @dataclass(slots=True)
@@ -131,6 +140,7 @@ class RpcInterceptor(aio.ServerInterceptor):
     async def _around(
         self, call: _Call, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
+        _request_id.set(call.request_id)
         self._telemetry.started.labels(*call.labels).inc()
         self.in_flight += 1
         try:

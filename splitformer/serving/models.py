@@ -12,11 +12,6 @@ from splitformer.errors import ConfigurationError, InvalidArgumentError, NotFoun
 from splitformer.model.checkpoint import FAMILY, Checkpoint
 from splitformer.v1 import model_pb2, tensor_pb2
 
-KERNELS = "torch"
-"""Which implementation of the arithmetic runs; part of the `numerics` fingerprint."""
-
-PRECISION = "fp32"
-
 CHARACTERS_PER_TOKEN = 64
 """Far more than any text has on average; one with more is too long without being tokenised."""
 
@@ -59,10 +54,14 @@ def memory_dtype(name: str) -> tensor_pb2.DataType.ValueType:
     return wire.DTYPE_NAMES[name]
 
 
-def fingerprint(checkpoint: Checkpoint, dtype_name: str) -> tensor_pb2.Fingerprint:
-    """Return a checkpoint's fingerprints under a wire type."""
-    numerics = f"{PRECISION}/{dtype_name}/{KERNELS}"
-    return tensor_pb2.Fingerprint(model=checkpoint.fingerprint, numerics=numerics)
+def numerics(precision: str, dtype_name: str, kernel: str) -> str:
+    """Name an arithmetic: equal names, and the same model, give the same bits."""
+    return f"{precision}/{dtype_name}/{kernel}"
+
+
+def fingerprint(checkpoint: Checkpoint, arithmetic: str) -> tensor_pb2.Fingerprint:
+    """Return a checkpoint's fingerprints under an arithmetic, as `numerics` names it."""
+    return tensor_pb2.Fingerprint(model=checkpoint.fingerprint, numerics=arithmetic)
 
 
 def check_model_name(requested: str, served: str) -> None:
@@ -87,29 +86,26 @@ def check_target_language(language: str, known: list[str]) -> None:
 
 
 def model_info(
-    checkpoint: Checkpoint, half: nn.Module, layers: int, vocabulary_size: int, dtype_name: str
+    checkpoint: Checkpoint, half: nn.Module, dtype_name: str, arithmetic: str
 ) -> model_pb2.ModelInfo:
-    """Describe the half of a model that a service runs."""
+    """Describe what both halves of a model have in common, and the size of one of them."""
     description = checkpoint.description
     config = description.architecture
     return model_pb2.ModelInfo(
         name=description.name,
         family=FAMILY,
-        fingerprint=fingerprint(checkpoint, dtype_name),
+        fingerprint=fingerprint(checkpoint, arithmetic),
         memory_kind=tensor_pb2.MEMORY_KIND_SEQUENCE,
         d_model=config.d_model,
-        layers=layers,
         heads=config.heads,
-        vocabulary_size=vocabulary_size,
         max_positions=config.max_positions,
         source_language=description.source_language,
         target_languages=list(description.target_languages),
         language_on_decoder=True,
         parameters=sum(parameter.numel() for parameter in half.parameters()),
         weight_bytes=sum(parameter.nbytes for parameter in half.parameters()),
-        precision=PRECISION,
+        precision="fp32",
         device="cpu",
         memory_dtype=memory_dtype(dtype_name),
-        batch_invariant=False,
         server_version=splitformer.__version__,
     )

@@ -10,12 +10,14 @@ import argparse
 import dataclasses
 import math
 import re
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, get_type_hints
 
 from splitformer.errors import ConfigurationError
 
+_EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104 (recognised, not bound to)
 _BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, **_BINARY_UNITS}
 
@@ -98,6 +100,11 @@ class Settings:
             for source, text in [given[field.name]]
         }
         return cls(**values)
+
+    @property
+    def reachable_host(self) -> str:
+        """A name others can reach us by: `host`, or this machine's name if that means all."""
+        return socket.gethostname() if self.host in _EVERYWHERE else self.host
 
     def describe(self) -> dict[str, Any]:
         """Return all settings as JSON-ready values, to be printed at start."""

@@ -109,4 +109,5 @@ def test_model_info_says_what_is_so(caller: Caller) -> None:
     assert (model.name, model.layers, model.max_positions) == ("tiny-0", 2, MAX_POSITIONS)
     assert list(model.target_languages) == ["ja", "de", "fr", "es", "zh_CN"]
     assert model.memory_dtype == tensor_pb2.DATA_TYPE_F16
-    assert model.fingerprint == caller.memory()[0].fingerprint
+    assert model.fingerprint.model == caller.memory()[0].fingerprint.model
+    assert model.fingerprint.numerics.startswith(f"{model.precision}/f16/")

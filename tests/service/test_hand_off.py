@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,16 +162,17 @@ def test_an_upload_that_stalls_is_given_up(servers: ServerThread, services: Serv
 
 def test_an_upload_that_is_cancelled_leaves_nothing(caller: Caller, services: Services) -> None:
     requests = upload(caller.memory())
-    budget = services.decoder.service.budget
+    budget, done = services.decoder.service.budget, threading.Event()
 
     def hanging() -> Iterator[dec.OpenSessionRequest]:
         yield from requests[:2]
-        eventually(lambda: budget.used == 0)
+        done.wait()
 
     call = caller.decoder.OpenSession.future(hanging())
     eventually(lambda: budget.used > 0)
     call.cancel()
     eventually(lambda: budget.used == 0)
+    done.set()
 
 
 def test_the_budget_holds_and_frees_again(servers: ServerThread, services: Services) -> None:

@@ -159,6 +159,24 @@ def test_logs_hold_request_ids_and_never_the_text(
     assert '"id-of-mine"' in lines
 
 
+def test_one_request_id_leads_from_the_opener_through_the_hand_off(
+    caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="splitformer")
+    reference = caller.reference()
+    header = dec.SessionHeader(reference=reference, target_language="de")
+    opening = iter([dec.OpenSessionRequest(header=header)])
+    opened = caller.decoder.OpenSession(opening, metadata=((REQUEST_ID_KEY, "id-of-the-opener"),))
+
+    def methods() -> set[str]:
+        fields = [getattr(record, "fields", {}) for record in caplog.records]
+        return {f["method"] for f in fields if f.get("request_id") == "id-of-the-opener"}
+
+    eventually(lambda: methods() == {"OpenSession", "FetchMemory", "ReleaseMemory"})
+    caller.close_session(opened.session_id)
+    caller.release(reference)
+
+
 def logged(caplog: pytest.LogCaptureFixture) -> str:
     """All records as our formatter writes them."""
     lines = [JsonFormatter("test").format(record) for record in caplog.records]

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from decoder_service.service import DecoderService
 from splitformer.v1 import decoder_service_pb2 as dec
 from tests.support.rpc import Caller, eventually
@@ -30,13 +28,12 @@ class Gate:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
-    def step(self, *arguments: Any) -> torch.Tensor:
+    def advance(self, *arguments: Any) -> Any:
         self._open.wait()
         if self.failures:
             self.failures -= 1
             raise RuntimeError("broken on purpose")
-        logits: torch.Tensor = self._decoder.step(*arguments)
-        return logits
+        return self._decoder.advance(*arguments)
 
     def shut(self) -> None:
         self._open.clear()
@@ -51,7 +48,7 @@ def gate_of(service: DecoderService) -> Iterator[Gate]:
     engine = service.engine
     decoder = engine._decoder
     gate = Gate(decoder)
-    engine._decoder = gate  # type: ignore[assignment]
+    engine._decoder = gate
     try:
         yield gate
     finally:

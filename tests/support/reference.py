@@ -9,6 +9,7 @@ import torch
 from splitformer import wire
 from splitformer.generation import GenerationOptions, Target, step
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.stepping import TorchDecoder
 from splitformer.v1 import tensor_pb2
 
 
@@ -19,6 +20,7 @@ class Reference:
         torch.set_num_threads(1)
         self.checkpoint = Checkpoint(folder)
         self.model = self.checkpoint.load()
+        self.decoder = TorchDecoder(self.model.decoder)
 
     @torch.inference_mode()
     def memory(self, text: str) -> torch.Tensor:
@@ -41,8 +43,7 @@ class Reference:
         positions = description.architecture.max_positions
         target = Target(start, self.model.begin(self.memory(text)), detokenizer, positions)
         chosen = GenerationOptions(**options)  # type: ignore[arg-type]
-        never = torch.tensor(description.never_generated)
         most = chosen.max_new_tokens or positions
         while target.end is None and not target.full and len(target.produced) < most:
-            step(self.model.decoder, [(target, chosen)], description.eos_id, never)
+            step(self.decoder, [(target, chosen)], description.eos_id, description.never_generated)
         return target

@@ -15,6 +15,7 @@ from splitformer.generation.filters import keep_top_k, keep_top_p, likely, suppr
 from splitformer.generation.selectors import select, uniform
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.decoder import Decoder
+from splitformer.model.stepping import TorchDecoder
 
 VOCABULARY = 50
 NO_IDS = torch.zeros(1, 1, dtype=torch.long)
@@ -125,9 +126,9 @@ def target_of(checkpoint: Checkpoint, decoder: Decoder, start: tuple[int, ...]) 
 def run(
     checkpoint: Checkpoint, decoder: Decoder, target: Target, options: GenerationOptions
 ) -> None:
-    never = torch.tensor(checkpoint.description.never_generated)
-    with torch.inference_mode():
-        step(decoder, [(target, options)], checkpoint.description.eos_id, never)
+    description = checkpoint.description
+    batch = [(target, options)]
+    step(TorchDecoder(decoder), batch, description.eos_id, description.never_generated)
 
 
 def test_each_step_is_fed_what_the_last_one_produced(checkpoint: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -102,3 +103,10 @@ def test_sizes_are_read(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(("host", "reachable"), [("127.0.0.1", "127.0.0.1"), ("::", None)])
+def test_a_server_that_listens_everywhere_is_reached_by_name(
+    host: str, reachable: str | None
+) -> None:
+    assert EncoderSettings(host=host).reachable_host == (reachable or socket.gethostname())

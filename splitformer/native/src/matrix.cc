@@ -36,7 +36,7 @@ Matrix::Matrix(Precision precision, int inputs, const std::vector<Weights>& part
   while (rows.size() % size_t(kPanel * multiple) != 0) add({nullptr, nullptr, 0}, 0);
   panels_ = static_cast<int>(rows.size()) / kPanel;
   groups_ = precision == Precision::kInt8 ? RoundUp(size_t(inputs), 4) / 4 : size_t(inputs);
-  data_.Reserve(size_t(panels_) * panel_stride());
+  data_.Reserve(RoundUp(size_t(panels_), kBlockPanels) / kBlockPanels * groups_ * kGroupStride);
   start_.assign(rows.size(), 0);
   if (precision == Precision::kInt8) {
     PackInt8(rows);
@@ -47,7 +47,6 @@ Matrix::Matrix(Precision precision, int inputs, const std::vector<Weights>& part
 
 void Matrix::PackInt8(const std::vector<const float*>& rows) {
   scale_.assign(rows.size(), 0.0f);
-  int8_t* data = data_.As<int8_t>();
   for (size_t n = 0; n < rows.size(); ++n) {
     if (rows[n] == nullptr) continue;
     float largest = 0.0f;
@@ -55,23 +54,28 @@ void Matrix::PackInt8(const std::vector<const float*>& rows) {
     if (!(largest > 1e-30f)) continue;  // a column of zeros
     scale_[n] = largest / 127.0f;
     int32_t sum = 0;
-    int8_t* column = data + n / kPanel * panel_stride() + n % kPanel * 4;
+    int8_t* column = reinterpret_cast<int8_t*>(Column(n));
     for (size_t k = 0; k < size_t(inputs_); ++k) {
       const long value = std::lrintf(rows[n][k] * (127.0f / largest));
-      column[k / 4 * 64 + k % 4] = static_cast<int8_t>(std::clamp(value, -127L, 127L));
-      sum += column[k / 4 * 64 + k % 4];
+      const int8_t quantised = static_cast<int8_t>(std::clamp(value, -127L, 127L));
+      column[k / 4 * kGroupStride + k % 4] = quantised;
+      sum += quantised;
     }
     start_[n] = -kInt8Vnni.offset * sum;
   }
 }
 
 void Matrix::PackFloat(const std::vector<const float*>& rows) {
-  float* data = data_.As<float>();
   for (size_t n = 0; n < rows.size(); ++n) {
     if (rows[n] == nullptr) continue;
-    float* column = data + n / kPanel * groups_ * kPanel + n % kPanel;
-    for (size_t k = 0; k < groups_; ++k) column[k * kPanel] = rows[n][k];
+    float* column = reinterpret_cast<float*>(Column(n));
+    for (size_t k = 0; k < groups_; ++k) column[k * kGroupStride / sizeof(float)] = rows[n][k];
   }
+}
+
+uint8_t* Matrix::Column(size_t n) const {
+  const size_t panel = n / kPanel, block = panel / kBlockPanels, within = panel % kBlockPanels;
+  return data_.As<uint8_t>() + block * groups_ * kGroupStride + within * 64 + n % kPanel * 4;
 }
 
 void Matrix::Finish(const Sums& sums, const float* row_scales, float* out, size_t stride) const {

@@ -42,8 +42,10 @@ class Matrix {
   int panels() const { return panels_; }
   int columns() const { return panels_ * kPanel; }
   size_t groups() const { return groups_; }
-  size_t panel_stride() const { return groups_ * 64; }
-  const uint8_t* panel(int p) const { return data_.As<uint8_t>() + size_t(p) * panel_stride(); }
+  const uint8_t* panel(int p) const {
+    const size_t block = size_t(p / kBlockPanels), within = size_t(p % kBlockPanels);
+    return data_.As<uint8_t>() + block * groups_ * kGroupStride + within * 64;
+  }
   const int32_t* start(int p) const { return start_.data() + size_t(p) * kPanel; }
 
   // Turns sums into outputs, scaled and with bias: row `sums.row` of the product goes to `out`, the
@@ -54,11 +56,14 @@ class Matrix {
   void PackInt8(const std::vector<const float*>& rows);
   void PackFloat(const std::vector<const float*>& rows);
 
+  // Where a column's first weight is; the next group's are kGroupStride bytes behind.
+  uint8_t* Column(size_t n) const;
+
   Precision precision_;
   int inputs_;
   int panels_ = 0;
   size_t groups_ = 0;
-  Buffer data_;                 // (panels, groups, 64 bytes)
+  Buffer data_;                 // (blocks, groups, 4 panels, 64 bytes)
   std::vector<float> scale_;    // per column, int8 only
   std::vector<float> bias_;     // per column
   std::vector<int32_t> start_;  // per column: takes out the offset of the activations

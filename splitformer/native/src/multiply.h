@@ -14,6 +14,10 @@ struct Operand {
   size_t stride;        // bytes from row to row
   const float* scales;  // per row, int8 only
   int rows;
+
+  Operand Rows(int first, int count) const {
+    return {data + size_t(first) * stride, stride, scales + first, count};
+  }
 };
 
 // Multiplies all rows with panels [first, last) and hands every block of sums to `take(sums)`. Row
@@ -21,18 +25,17 @@ struct Operand {
 template <class Take>
 inline void Multiply(const KernelSet& kernels, const Operand& a, const Matrix& b, int first,
                      int last, Take&& take) {
-  alignas(64) int32_t tile[kMaxTileRows * kMaxTilePanels * kPanel];
-  const int widest = a.rows <= kernels.few_rows ? kernels.few_rows_panels : kernels.panels;
+  alignas(64) int32_t tile[kMaxTileRows * kBlockPanels * kPanel];
   const int blocks = (a.rows + kernels.max_rows - 1) / kernels.max_rows;
   for (int p = first, width; p < last; p += width) {
-    width = std::min(widest, last - p);
-    if (width == 3) width = 2;
+    width = std::min(kBlockPanels - p % kBlockPanels, last - p);
+    if (width == 3) width = p % 2 == 0 ? 2 : 1;
     for (int block = 0; block < blocks; ++block) {
-      // Even blocks: nine rows as 5 + 4 take less time than as 8 + 1.
+      // Even blocks: seven rows as 4 + 3 take less time than as 6 + 1.
       const int row = ShareBegin(a.rows, block, blocks);
       const int rows = ShareBegin(a.rows, block + 1, blocks) - row;
-      kernels.tile[rows][width](a.data + size_t(row) * a.stride, a.stride, b.panel(p),
-                                b.panel_stride(), b.groups(), b.start(p), tile);
+      kernels.tile[rows][width](a.data + size_t(row) * a.stride, a.stride, b.panel(p), b.groups(),
+                                b.start(p), tile);
       take(Sums{tile, row, rows, p * kPanel, width * kPanel});
     }
   }

@@ -175,7 +175,7 @@ void Plan::Reserve(int rows, int outputs, int positions) {
   operand_.Reserve(slots * operand_stride_);
   scale_.Reserve(std::max(slots, threads * 16) * sizeof(float));
   // A thread's scratch holds the scores of one query, a row, or a chunk of logits.
-  const size_t chunk = size_t(outputs) * kLogitsStride;
+  const size_t chunk = 2 * kMaxTileRows * kLogitsStride;
   const size_t scratch =
       std::max({ScoreRoom(size_t(positions)), row_stride_, output_stride_, chunk});
   scratch_stride_ = RoundUp(scratch, kPanel) + kPanel;

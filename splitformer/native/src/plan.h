@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "attention.h"
 #include "matrix.h"
 #include "memory.h"
 #include "multiply.h"
@@ -168,15 +169,17 @@ class Plan {
   void Execute(const LinearOp& op, Member& member);
   void Execute(const AttendOp& op, const Request& request, Member& member);
   void Execute(const VocabularyOp& op, const Request& request, Member& member);
-  void AttendSequence(const AttendOp& op, const Sequence& sequence, int first_row, int head,
-                      const Member& member);
+  Head HeadOf(const AttendOp& op, const Sequence& sequence, int head) const;
+  void AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head,
+                  const Member& member);
   void ProjectRows(const float* memory, int first, int rows, float* out, Member& member);
-  void ReduceChunk(const Request& request, int columns, int chunk, const Member& member);
+  void ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
+                   const Member& member);
   void Conclude(const Request& request, const Member& member);
 
   template <class F>
   void ForPanels(const LinearOp& op, int member, F&& f) const;
-  bool ByHeads(const LinearOp& op) const;
+  bool ByHeads() const;
   void Barrier(Member& member);
   void Tick(Member& member, ProfileEntry entry);
 

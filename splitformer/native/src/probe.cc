@@ -77,5 +77,6 @@ void splitformer_probe_attention(const float* query, const float* keys, const fl
                                  int32_t positions, int32_t width, float scale, const float* bias,
                                  int32_t distances, float* out) {
   Buffer scores(ScoreRoom(size_t(positions)) * sizeof(float));
-  Attend({keys, values, positions, width}, query, scale, bias, distances, scores.As<float>(), out);
+  const Head head = {keys, values, positions, width};
+  Attend(head, query, scale, bias, distances, scores.As<float>(), out);
 }

@@ -30,7 +30,7 @@ void Plan::RunStep(const Request& request, Member& member) {
       Execute(*linear, member);
       Tick(member, kLinearTime);
       // Where a thread computes the heads that it will attend with, it need not wait for others.
-      if (!ByHeads(*linear)) Barrier(member);
+      if (linear->segments == 0 || !ByHeads()) Barrier(member);
     } else if (const auto* attend = std::get_if<AttendOp>(&op)) {
       Execute(*attend, request, member);
       Tick(member, attend->cross ? kCrossTime : kOwnTime);
@@ -108,13 +108,12 @@ Operand Plan::OperandOf(const Member& member) const {
 
 // Linear maps.
 
-bool Plan::ByHeads(const LinearOp& op) const {
-  return op.segments != 0 && head_size() % kPanel == 0 && shape_.heads % team_.size() == 0;
-}
+// Whether each thread computes, and attends with, an even share of the heads.
+bool Plan::ByHeads() const { return head_size() % kPanel == 0 && shape_.heads % team_.size() == 0; }
 
 template <class F>
 void Plan::ForPanels(const LinearOp& op, int member, F&& run) const {
-  if (ByHeads(op)) {
+  if (op.segments != 0 && ByHeads()) {
     const int heads = shape_.heads, panels = head_size() / kPanel;
     const int first = ShareBegin(heads, member, team_.size()) * panels;
     const int last = ShareBegin(heads, member + 1, team_.size()) * panels;
@@ -122,10 +121,12 @@ void Plan::ForPanels(const LinearOp& op, int member, F&& run) const {
       run(segment * heads * panels + first, segment * heads * panels + last);
     }
   } else {
-    // Shares are whole pairs of panels, for the sake of gates and of wide tiles.
-    const int panels = op.matrix.panels(), pairs = (panels + 1) / 2;
-    run(2 * ShareBegin(pairs, member, team_.size()),
-        std::min(panels, 2 * ShareBegin(pairs, member + 1, team_.size())));
+    // Shares are whole blocks where there are enough of them, else pairs, which gates need.
+    const int panels = op.matrix.panels(), parts = team_.size();
+    const int unit = panels >= 2 * parts * kBlockPanels ? kBlockPanels : 2;
+    const int units = (panels + unit - 1) / unit;
+    run(unit * ShareBegin(units, member, parts),
+        std::min(panels, unit * ShareBegin(units, member + 1, parts)));
   }
 }
 
@@ -142,7 +143,7 @@ void Plan::Execute(const LinearOp& op, Member& member) {
     }
   };
   const auto store_gated = [&](const Sums& sums) {
-    alignas(32) float both[kMaxTileRows * kMaxTilePanels * kPanel];
+    alignas(32) float both[kMaxTileRows * kBlockPanels * kPanel];
     matrix.Finish(sums, operand.scales, both, size_t(sums.columns));
     float* piece = both;
     for (int r = 0; r < sums.rows; ++r) {
@@ -168,46 +169,52 @@ void Plan::Execute(const LinearOp& op, Member& member) {
 // Attention.
 
 void Plan::Execute(const AttendOp& op, const Request& request, Member& member) {
-  const int heads = shape_.heads, parts = team_.size();
-  if (head_size() % kPanel == 0 && heads % parts == 0) {  // as ByHeads
-    const int end = ShareBegin(heads, member.index + 1, parts);
-    for (int s = 0; s < request.sequences; ++s) {
-      for (int head = ShareBegin(heads, member.index, parts); head < end; ++head) {
-        AttendSequence(op, request.sequence[s], first_row_[size_t(s)], head, member);
-      }
-    }
-    return;
+  const int parts = team_.size();
+  int heads = shape_.heads, first_head = 0, item, end;
+  if (ByHeads()) {
+    first_head = ShareBegin(heads, member.index, parts);
+    heads = ShareBegin(heads, member.index + 1, parts) - first_head;
+    item = 0;
+    end = request.sequences * heads;
+  } else {
+    item = ShareBegin(request.sequences * heads, member.index, parts);
+    end = ShareBegin(request.sequences * heads, member.index + 1, parts);
   }
-  const int items = request.sequences * heads, end = ShareBegin(items, member.index + 1, parts);
-  for (int item = ShareBegin(items, member.index, parts); item < end; ++item) {
-    const int s = item / heads;
-    AttendSequence(op, request.sequence[s], first_row_[size_t(s)], item % heads, member);
+  for (; item < end; ++item) {
+    const int s = item / heads, head = first_head + item % heads;
+    AttendHead(op, request.sequence[s], first_row_[size_t(s)], head, member);
   }
+}
+
+// The cache of one head, with the positions held before the step.
+Head Plan::HeadOf(const AttendOp& op, const Sequence& sequence, int head) const {
+  const size_t width = size_t(head_size()), heads = size_t(shape_.heads);
+  const size_t room = size_t(op.cross ? sequence.source : sequence.capacity) * width;
+  const float* keys = (op.cross ? sequence.cross : sequence.own) +
+                      (size_t(op.layer) * 2 * heads + size_t(head)) * room;
+  const int64_t positions = op.cross ? sequence.source : sequence.start;
+  return {keys, keys + heads * room, static_cast<int>(positions), static_cast<int>(width)};
 }
 
 // One head of all new rows of a sequence, in their order: a row's key and value are in place before
 // the rows behind it attend.
-void Plan::AttendSequence(const AttendOp& op, const Sequence& sequence, int first_row, int head,
-                          const Member& member) {
+void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head,
+                      const Member& member) {
   const size_t width = size_t(head_size()), d = size_t(shape_.d_model);
-  const size_t room = size_t(op.cross ? sequence.source : sequence.capacity);
-  const size_t of_head =
-      (size_t(op.layer) * 2 * size_t(shape_.heads) + size_t(head)) * room * width;
-  const size_t to_values = size_t(shape_.heads) * room * width;
-  const float* keys = (op.cross ? sequence.cross : sequence.own) + of_head;
   const float* bias =
       op.bias.empty() ? nullptr : op.bias.data() + size_t(head) * size_t(op.distances);
-  int positions = static_cast<int>(op.cross ? sequence.source : sequence.start);
+  Head here = HeadOf(op, sequence, head);
   for (int i = 0; i < sequence.count; ++i) {
     const float* query = Output(first_row + i, member.parity ^ 1) + size_t(head) * width;
     if (!op.cross) {
-      float* row = sequence.own + of_head + size_t(positions) * width;
-      std::memcpy(row, query + d, width * sizeof(float));
-      std::memcpy(row + to_values, query + 2 * d, width * sizeof(float));
-      ++positions;
+      const size_t at = size_t(here.keys - sequence.own) + size_t(here.positions) * width;
+      std::memcpy(sequence.own + at, query + d, width * sizeof(float));
+      std::memcpy(sequence.own + at + size_t(here.values - here.keys), query + 2 * d,
+                  width * sizeof(float));
+      ++here.positions;
     }
-    Attend({keys, keys + to_values, positions, static_cast<int>(width)}, query, op.scale, bias,
-           op.distances, Scratch(member), Mixed(first_row + i) + size_t(head) * width);
+    Attend(here, query, op.scale, bias, op.distances, Scratch(member),
+           Mixed(first_row + i) + size_t(head) * width);
   }
 }
 
@@ -215,41 +222,47 @@ void Plan::AttendSequence(const AttendOp& op, const Sequence& sequence, int firs
 
 void Plan::Execute(const VocabularyOp& op, const Request& request, Member& member) {
   const Operand operand = OperandOf(member);
-  float* logits = Scratch(member);
   const int end = ShareBegin(chunks(), member.index + 1, team_.size());
+  const int block = 2 * kernels_.max_rows;  // their logits stay in the innermost cache
   for (int chunk = ShareBegin(chunks(), member.index, team_.size()); chunk < end; ++chunk) {
     const int first = chunk * (kChunk / kPanel);
     const int last = std::min(first + kChunk / kPanel, op.matrix.panels());
-    const auto store = [&](const Sums& sums) {
-      float* out = logits + size_t(sums.row) * kLogitsStride + (sums.column - first * kPanel);
-      op.matrix.Finish(sums, operand.scales, out, kLogitsStride);
-    };
-    Multiply(kernels_, operand, op.matrix, first, last, store);
-    ReduceChunk(request, (last - first) * kPanel, chunk, member);
+    for (int row = 0; row < operand.rows; row += block) {
+      const Operand part = operand.Rows(row, std::min(block, operand.rows - row));
+      const auto store = [&](const Sums& sums) {
+        float* out =
+            Scratch(member) + size_t(sums.row) * kLogitsStride + (sums.column - first * kPanel);
+        op.matrix.Finish(sums, part.scales, out, kLogitsStride);
+      };
+      Multiply(kernels_, part, op.matrix, first, last, store);
+      for (int i = 0; i < part.rows; ++i) {
+        ReduceChunk(request, Scratch(member) + size_t(i) * kLogitsStride, (last - first) * kPanel,
+                    chunk, row + i, member);
+      }
+    }
   }
 }
 
-void Plan::ReduceChunk(const Request& request, int columns, int chunk, const Member& member) {
+// Takes what is asked for output `i` from its logits in one chunk.
+void Plan::ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
+                       const Member& member) {
   const int base = chunk * kChunk;
-  for (int i = 0; i < member.rows; ++i) {
-    const float* logits = Scratch(member) + size_t(i) * kLogitsStride;
-    const float* mask = request.mask == nullptr ? nullptr : request.mask + base;
-    alignas(32) float own_mask[kChunk];
-    const int denied = request.denied == nullptr ? -1 : request.denied[i] - base;
-    if (denied >= 0 && denied < columns) {
-      for (int c = 0; c < kChunk; ++c) own_mask[c] = mask == nullptr ? 0.0f : mask[c];
-      own_mask[denied] = -std::numeric_limits<float>::infinity();
-      mask = own_mask;
-    }
-    UpdateLikeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
-    if (request.log_probabilities) {
-      sums_[size_t(i) * size_t(chunks()) + size_t(chunk)] = SumExponentials(logits, columns);
-    }
-    if (request.logits_row != nullptr && request.logits_row[i] >= 0) {
-      const size_t count = size_t(std::min(columns, shape_.vocabulary - base));
-      std::memcpy(request.logits + size_t(request.logits_row[i]) * size_t(shape_.vocabulary) + base,
-                  logits, count * sizeof(float));
-    }
+  const float* mask = request.mask == nullptr ? nullptr : request.mask + base;
+  alignas(32) float own_mask[kChunk];
+  const int denied = request.denied == nullptr ? -1 : request.denied[i] - base;
+  if (denied >= 0 && denied < columns) {
+    for (int c = 0; c < kChunk; ++c) own_mask[c] = mask == nullptr ? 0.0f : mask[c];
+    own_mask[denied] = -std::numeric_limits<float>::infinity();
+    mask = own_mask;
+  }
+  UpdateLikeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
+  if (request.log_probabilities) {
+    sums_[size_t(i) * size_t(chunks()) + size_t(chunk)] = SumExponentials(logits, columns);
+  }
+  if (request.logits_row != nullptr && request.logits_row[i] >= 0) {
+    const size_t count = size_t(std::min(columns, shape_.vocabulary - base));
+    const size_t row = size_t(request.logits_row[i]) * size_t(shape_.vocabulary);
+    std::memcpy(request.logits + row + base, logits, count * sizeof(float));
   }
 }
 
@@ -297,7 +310,7 @@ void Plan::ProjectRows(const float* memory, int first, int rows, float* out, Mem
   const Matrix& matrix = projection_->matrix;
   const size_t columns = size_t(shape_.layers) * 2 * d;
   const auto scatter = [&](const Sums& sums) {
-    alignas(32) float block[kMaxTileRows * kMaxTilePanels * kPanel];
+    alignas(32) float block[kMaxTileRows * kBlockPanels * kPanel];
     matrix.Finish(sums, operand.scales, block, size_t(sums.columns));
     // Columns count (layer, keys or values, head) and then the head's elements, as the cache does.
     const size_t begin = size_t(sums.column), to = std::min(begin + size_t(sums.columns), columns);
@@ -331,8 +344,10 @@ void Plan::RunProducts(int rows, int iterations) {
         const auto* vocabulary = std::get_if<VocabularyOp>(&op);
         if (linear == nullptr && vocabulary == nullptr) continue;
         const Matrix& matrix = linear != nullptr ? linear->matrix : vocabulary->matrix;
-        const int first = ShareBegin(matrix.panels() / 2, index, team_.size()) * 2;
-        const int last = ShareBegin(matrix.panels() / 2, index + 1, team_.size()) * 2;
+        const int blocks = (matrix.panels() + kBlockPanels - 1) / kBlockPanels;
+        const int first = ShareBegin(blocks, index, team_.size()) * kBlockPanels;
+        const int end = ShareBegin(blocks, index + 1, team_.size()) * kBlockPanels;
+        const int last = std::min(end, matrix.panels());
         Multiply(kernels_, operand, matrix, first, last, drop);
         team_.Barrier();
       }
