@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from decoder_service.generating import Ended, IndexedToken
-from decoder_service.opening import Wish
+from decoder_service.opening import Branch, Wish
 from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
 from splitformer.generation import EndReason, GenerationOptions
 from splitformer.v1 import decoder_service_pb2 as pb
@@ -67,6 +67,12 @@ def wish_of(header: pb.SessionHeader) -> Wish:
         prefix=text if form == "text" else ids,
         max_positions=header.max_positions,
     )
+
+
+def branch_of(request: pb.ForkSessionRequest) -> Branch:
+    """Read what a fork keeps."""
+    kept = request.keep_tokens if request.HasField("keep_tokens") else None
+    return Branch(request.target_language, kept)
 
 
 def step_index(request: pb.StepRequest) -> int:

@@ -10,7 +10,7 @@ from splitformer.serving.telemetry import (
     LATENCY_BUCKETS,
 )
 
-MEMORY_ROUTES = ("upload", "reference")
+MEMORY_ROUTES = ("upload", "reference", "fork")
 SESSION_ENDS = ("closed", "ended", "expired", "failed")
 GENERATION_ENDS = ("eos", "length", "cancelled", "failed")
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decoder_service.sessions import Budget
 from splitformer.errors import FailedPreconditionError, InvalidArgumentError, shown
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
@@ -34,28 +33,17 @@ class Wish:
     max_positions: int = 0
 
 
-class Reservation:
-    """Bytes taken from a budget that go back unless they are kept."""
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """What a fork keeps of the session it comes from.
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self.count = 0
+    Attributes:
+        language: Another target language, which starts from the beginning; empty: the same.
+        keep_tokens: Produced tokens to keep; None: all, or none in another language.
+    """
 
-    def __enter__(self) -> Reservation:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._budget.release(self.count)
-        self.count = 0
-
-    def add(self, count: int, field: str) -> None:
-        """Take more bytes; ResourceExhaustedError OVER_BUDGET if there are not enough."""
-        self._budget.reserve(count, field)
-        self.count += count
-
-    def keep(self, count: int) -> None:
-        """Leave `count` bytes taken for good; somebody else gives them back."""
-        self.count -= count
+    language: str = ""
+    keep_tokens: int | None = None
 
 
 class OpeningRules:
@@ -132,16 +120,34 @@ class OpeningRules:
                 "memory", "must hold finite numbers only", "infinity or NaN", reason="NOT_FINITE"
             )
 
-    def session_bytes(self, source_positions: int, wish: Wish) -> int:
-        """Return what a session counts against the budget: keys and values of both attentions."""
-        config = self._config
-        cross = CrossCache.bytes_for(
-            source_positions, config.decoder_layers, config.d_model, ELEMENT_BYTES
-        )
-        own = SelfCache.bytes_for(
-            self.positions(wish), config.decoder_layers, config.d_model, ELEMENT_BYTES
-        )
-        return cross + own
+    def check_branch(self, branch: Branch, language: str, produced: int) -> int:
+        """Return how many of the produced tokens a fork keeps.
+
+        Raises:
+            InvalidArgumentError: BAD_KEEP.
+            FailedPreconditionError: KEEP_AHEAD.
+        """
+        other = branch.language not in ("", language)
+        kept = branch.keep_tokens
+        if kept is not None and (kept < 0 or (other and kept)):
+            rule = "must be 0 or unset with another language" if other else "must be at least 0"
+            raise InvalidArgumentError.of("keep_tokens", rule, kept, reason="BAD_KEEP")
+        if kept is not None and kept > produced:
+            raise FailedPreconditionError(
+                f"keep_tokens: must be at most {produced}, what was produced, got {kept}",
+                reason="KEEP_AHEAD",
+            )
+        return produced if kept is None else kept
+
+    def memory_bytes(self, source_positions: int) -> int:
+        """Return what a memory's keys and values count against the budget."""
+        layers, width = self._config.decoder_layers, self._config.d_model
+        return CrossCache.bytes_for(source_positions, layers, width, ELEMENT_BYTES)
+
+    def own_bytes(self, positions: int) -> int:
+        """Return what a session's own keys and values count, once all positions are used."""
+        layers, width = self._config.decoder_layers, self._config.d_model
+        return SelfCache.bytes_for(positions, layers, width, ELEMENT_BYTES)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         width, most = self._config.d_model, self._config.max_positions

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable
 
 import torch
 
+from decoder_service.budget import Budget, Reservation, Share
 from decoder_service.engine import DecoderEngine
 from decoder_service.generating import Generating
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.metrics import DecoderMetrics
-from decoder_service.opening import OpeningRules, Reservation, Wish
-from decoder_service.sessions import Budget, Opened, Sessions
+from decoder_service.opening import Branch, OpeningRules, Wish
+from decoder_service.sessions import Opened, Session, Sessions
 from decoder_service.settings import DecoderSettings
 from splitformer import wire
 from splitformer.errors import UnavailableError
@@ -108,10 +109,7 @@ class DecoderService:
             SplitformerError: What `OpeningRules`, the budget and `transfer` raise.
             UnavailableError: DRAINING.
         """
-        if self.draining:
-            raise UnavailableError(
-                "the service takes no new sessions", reason="DRAINING", retry_after=1.0
-            )
+        self._check_not_draining()
         start = self.rules.start_tokens(wish)
         async with self.sessions.opening(request_id) as opening:
             if not opening.done():
@@ -120,6 +118,27 @@ class DecoderService:
                 self.metrics.transfer_seconds.observe(opened.transfer_seconds)
                 self.metrics.project_seconds.observe(opened.project_seconds)
                 opening.set_result(opened)
+            return opening.result()
+
+    async def fork(self, session_id: str, request_id: str, branch: Branch) -> Opened:
+        """Open a session over the memory of another one.
+
+        Args:
+            session_id: The other one; nothing may be running on it.
+            request_id: Empty, or the same for repeated calls that mean one fork.
+            branch: What the fork keeps.
+
+        Raises:
+            NotFoundError: SESSION_NOT_FOUND.
+            AbortedError: SESSION_BUSY.
+            SplitformerError: What `OpeningRules.check_branch` and the budget raise.
+            UnavailableError: DRAINING.
+        """
+        self._check_not_draining()
+        async with self.sessions.opening(request_id) as opening:
+            if not opening.done():
+                opening.set_result(await self._fork(self.sessions.get(session_id), branch))
+                self.metrics.opened.labels("fork").inc()
             return opening.result()
 
     def close_session(self, session_id: str) -> int:
@@ -131,8 +150,7 @@ class DecoderService:
         session = self.sessions.get(session_id)
         if session.generation is not None:
             self.engine.expel(session.generation)
-        self.sessions.close(session, "closed")
-        return session.reserved_bytes
+        return self.sessions.close(session, "closed")
 
     def check_model(self, name: str) -> None:
         """NotFoundError MODEL_NOT_FOUND unless `name` is empty or our model's."""
@@ -164,11 +182,13 @@ class DecoderService:
 
     async def _open(self, wish: Wish, start: tuple[int, ...], transfer: Transfer) -> Opened:
         began = time.perf_counter()
+        positions = self.rules.positions(wish)
+        own = self.rules.own_bytes(positions)
         with Reservation(self.budget) as reservation:
 
             def admit(header: tensor_pb2.MemoryHeader) -> None:
                 self.rules.check_header(header)
-                size = self.rules.session_bytes(header.shape[0], wish)
+                size = own + self.rules.memory_bytes(header.shape[0])
                 reservation.add(size + wire.packed_bytes(header.dtype, header.shape), "memory")
 
             header, data = await transfer(admit)
@@ -177,20 +197,56 @@ class DecoderService:
             memory = wire.unpack(data, header.dtype, header.shape, "memory")
             self.rules.check_values(memory)
             state = await self.engine.begin(memory)
-            target = Target(
-                start, state, self._detokenizer(start), max_positions=self.rules.positions(wish)
-            )
-            size = self.rules.session_bytes(header.shape[0], wish)
-            session = self.sessions.add(target, wish.language, header.shape[0], size)
-            reservation.keep(size)
+            target = Target(start, state, self._detokenizer(start), positions)
+            memory_bytes = self.rules.memory_bytes(header.shape[0])
+            share = Share(self.budget, memory_bytes)
+            session = self.sessions.add(target, wish.language, header.shape[0], own, share)
+            reservation.keep(own + memory_bytes)
         return Opened(session, received - began, time.perf_counter() - received)
 
-    def _detokenizer(self, start: tuple[int, ...]) -> Detokenizer:
-        """A detokenizer that has seen the prefix, so that spaces come out right behind it."""
+    async def _fork(self, parent: Session, branch: Branch) -> Opened:
+        began = time.perf_counter()
+        await self.sessions.claim(parent)
+        kept = self.rules.check_branch(branch, parent.language, len(parent.target.produced))
+        language = branch.language or parent.language
+        positions, own = parent.target.max_positions, parent.own_bytes
+        with Reservation(self.budget) as reservation:
+            reservation.add(own, "session")
+            if language == parent.language:
+                target = await self._branch(parent.target, kept)
+            else:
+                start = self.rules.start_tokens(Wish(language))
+                state = parent.target.state.afresh()
+                target = Target(start, state, self._detokenizer(start), positions)
+            session = self.sessions.add(
+                target, language, parent.source_positions, own, parent.memory
+            )
+            reservation.keep(own)
+        return Opened(session, 0.0, time.perf_counter() - began)
+
+    async def _branch(self, target: Target, kept: int) -> Target:
+        """Copy a target up to `kept` tokens; the end goes with the last of them."""
+        produced, end = target.produced[:kept], target.end
+        whole = kept == len(target.produced)
+        state = await self.engine.fork(target.state)
+        state.truncate(min(state.length, len(target.start) + kept - 1))
+        detokenizer = self._detokenizer(target.start, *(token.id for token in produced))
+        branch = Target(target.start, state, detokenizer, target.max_positions, produced)
+        branch.end = end if whole else None
+        return branch
+
+    def _detokenizer(self, start: tuple[int, ...], *produced: int) -> Detokenizer:
+        """A detokenizer that has seen what comes before, so that spaces come out right."""
         detokenizer = self._checkpoint.tokenizer.detokenizer()
-        for token in start[1:]:
+        for token in (*start[1:], *produced):
             detokenizer.add(token)
         return detokenizer
+
+    def _check_not_draining(self) -> None:
+        if self.draining:
+            raise UnavailableError(
+                "the service takes no new sessions", reason="DRAINING", retry_after=1.0
+            )
 
     def _load(self) -> None:
         torch.set_num_threads(self.settings.threads)

@@ -79,6 +79,15 @@ class DecoderServicer(DecoderServiceServicer):
             return pb.StepResponse(end=messages.end_message(part))
         return pb.StepResponse(token=messages.token_message(part))
 
+    async def ForkSession(
+        self, request: pb.ForkSessionRequest, context: Context
+    ) -> pb.ForkSessionResponse:
+        """Open a session over the memory of another one."""
+        opened = await self._service.fork(
+            request.session_id, request.request_id, messages.branch_of(request)
+        )
+        return pb.ForkSessionResponse(session=self._opened(opened))
+
     async def GetSession(
         self, request: pb.GetSessionRequest, context: Context
     ) -> pb.GetSessionResponse:
@@ -115,7 +124,7 @@ class DecoderServicer(DecoderServiceServicer):
             endpoint=service.settings.endpoint,
             replica=service.replica,
             idle_timeout_ms=int(service.settings.idle_seconds * 1000),
-            size_bytes=opened.session.reserved_bytes,
+            size_bytes=opened.session.size_bytes,
             model=service.model_name,
             fingerprint=service.fingerprint,
             timings=pb.OpenTimings(
@@ -135,7 +144,7 @@ class DecoderServicer(DecoderServiceServicer):
             tokens=len(target.produced),
             text=_text(target.produced, target.end),
             source_positions=session.source_positions,
-            size_bytes=session.reserved_bytes,
+            size_bytes=session.size_bytes,
             expires_in_ms=int(self._service.sessions.expires_in(session) * 1000),
         )
 

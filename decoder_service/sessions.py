@@ -14,11 +14,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from decoder_service.budget import Budget, Share
 from decoder_service.engine import Generation
-from splitformer.errors import AbortedError, NotFoundError, ResourceExhaustedError, shown
+from splitformer.errors import AbortedError, NotFoundError, shown
 from splitformer.generation import EndReason, Produced, Target
-
-_RETRY_SECONDS = 1.0
 
 
 @dataclass(eq=False, slots=True)
@@ -30,7 +29,8 @@ class Session:
         target: Tokens, keys and values.
         language: Target language.
         source_positions: Rows of the memory.
-        reserved_bytes: What it counts against the budget.
+        own_bytes: What its own keys and values count against the budget.
+        memory: What the memory's keys and values count, together with its forks.
         seed: Key of the generator for calls that name none.
         last_used: When a call last ended or began, on the registry's clock.
         end: Why the last generation ended.
@@ -41,11 +41,17 @@ class Session:
     target: Target
     language: str
     source_positions: int
-    reserved_bytes: int
+    own_bytes: int
+    memory: Share
     last_used: float
     seed: int = field(default_factory=lambda: secrets.randbits(63))
     end: EndReason | None = None
     generation: Generation | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of keys and values held; what is shared with forks counts in full."""
+        return self.own_bytes + self.memory.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,32 +86,6 @@ class Record:
     forget_at: float
 
 
-class Budget:
-    """Bytes that may be used at once."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.used = 0
-
-    def reserve(self, count: int, field_name: str) -> None:
-        """Take bytes; ResourceExhaustedError OVER_BUDGET if there are not enough.
-
-        The error says when to try again, unless there would never be enough.
-        """
-        if self.used + count > self.total:
-            raise ResourceExhaustedError(
-                f"{field_name}: needs {count} bytes, {self.total - self.used} of {self.total} are"
-                " free",
-                retry_after=_RETRY_SECONDS if count <= self.total else None,
-            )
-        self.used += count
-
-    def release(self, count: int) -> None:
-        """Give bytes back."""
-        self.used -= count
-        assert self.used >= 0
-
-
 class Sessions:
     """All sessions of one decoder service, on its event loop.
 
@@ -138,12 +118,13 @@ class Sessions:
         return len(self._sessions)
 
     def add(
-        self, target: Target, language: str, source_positions: int, reserved_bytes: int
+        self, target: Target, language: str, source_positions: int, own_bytes: int, memory: Share
     ) -> Session:
         """Register a new session; its bytes have been reserved already."""
         session_id = secrets.token_hex(16)
+        memory.hold()
         session = Session(
-            session_id, target, language, source_positions, reserved_bytes, self._clock()
+            session_id, target, language, source_positions, own_bytes, memory, self._clock()
         )
         self._sessions[session_id] = session
         return session
@@ -197,11 +178,11 @@ class Sessions:
             self.get(session.id)
         self.touch(session)
 
-    def close(self, session: Session, how: str) -> None:
-        """Let a session go: its bytes are free at once, its tokens are remembered for a while."""
+    def close(self, session: Session, how: str) -> int:
+        """Let a session go; return the bytes freed. Its tokens are remembered for a while."""
         if self._sessions.pop(session.id, None) is None:
-            return
-        self.budget.release(session.reserved_bytes)
+            return 0
+        self.budget.release(session.own_bytes)
         self._closed(how)
         self._records[session.id] = Record(
             tuple(session.target.produced),
@@ -212,6 +193,7 @@ class Sessions:
             session.source_positions,
             self._clock() + self._record_seconds,
         )
+        return session.own_bytes + session.memory.let_go()
 
     def sweep(self) -> None:
         """Let go idle sessions and forget old records."""

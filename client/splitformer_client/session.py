@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -116,6 +117,34 @@ class AsyncSession:
         method = DecoderServiceStub(self._link.channel).Step
         answer = await self._link.call(method, request, self._make_scope(timeout), self._metadata)
         return token_of(answer.token) if answer.HasField("token") else end_of(answer.end)
+
+    async def fork(
+        self,
+        *,
+        language: str = "",
+        keep_tokens: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncSession:
+        """Open a session over the same memory, which goes its own way from here.
+
+        Args:
+            language: Another target language, which starts from the beginning; empty: the same.
+            keep_tokens: Produced tokens to keep; left out: all, or none in another language.
+            timeout: Seconds the fork may take.
+
+        Raises:
+            AbortedError: SESSION_BUSY, another call is using the session.
+            FailedPreconditionError: KEEP_AHEAD, more tokens than were produced.
+        """
+        request = pb.ForkSessionRequest(
+            session_id=self.id,
+            request_id=uuid.uuid4().hex,
+            target_language=language,
+            keep_tokens=keep_tokens,
+        )
+        method = DecoderServiceStub(self._link.channel).ForkSession
+        answer = await self._link.call(method, request, self._make_scope(timeout), self._metadata)
+        return AsyncSession(self._link, answer.session, language or self.language, self._make_scope)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Describe the session; NotFoundError once it is gone."""

@@ -82,6 +82,17 @@ class Session:
             self._session.step(index, forced_token=forced_token, timeout=timeout, **options)
         )
 
+    def fork(
+        self,
+        *,
+        language: str = "",
+        keep_tokens: int | None = None,
+        timeout: float | None = None,
+    ) -> Session:
+        """Open a session over the same memory, which goes its own way from here."""
+        fork = self._session.fork(language=language, keep_tokens=keep_tokens, timeout=timeout)
+        return Session(self._portal, self._portal.run(fork))
+
     def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Describe the session; NotFoundError once it is gone."""
         return self._portal.run(self._session.info(timeout=timeout))

@@ -111,6 +111,11 @@ class SelfCache:
         assert 0 <= length <= self.length
         self.length = length
 
+    def afresh(self) -> SelfCache:
+        """Return an empty cache of the same shape."""
+        layers, _, heads, _, head_size = self._data.shape
+        return SelfCache(layers, heads, head_size, self._data)
+
     def fork(self) -> SelfCache:
         """Return an independent copy."""
         twin = object.__new__(SelfCache)

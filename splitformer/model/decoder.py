@@ -49,6 +49,10 @@ class DecoderState:
         """Forget the positions from `length` on."""
         self.own.truncate(length)
 
+    def afresh(self) -> DecoderState:
+        """Return a state over the same memory with nothing said yet."""
+        return DecoderState(self.cross, self.own.afresh())
+
     def fork(self) -> DecoderState:
         """Return a state that goes its own way from here, over the same memory."""
         return DecoderState(self.cross, self.own.fork())

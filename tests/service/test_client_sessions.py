@@ -174,6 +174,18 @@ async def test_opening_twice_with_one_request_id(client: AsyncClient) -> None:
     await first.close()
 
 
+async def test_forks_share_the_memory_and_go_their_own_way(client: AsyncClient) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    async with await client.open_session(memory, language="de") as session:
+        tokens = [token async for token in session.generate(max_new_tokens=6)]
+        async with await session.fork(keep_tokens=2) as fork:
+            again = [token async for token in fork.generate(max_new_tokens=4)]
+        async with await session.fork(language="ja") as other:
+            assert other.language == "ja"
+            assert (await other.info()).tokens == 0
+    assert [token.id for token in again] == [token.id for token in tokens[2:]]
+
+
 async def test_a_busy_session(client: AsyncClient) -> None:
     memory = await client.encode(TEXT, delivery="inline")
     async with await client.open_session(memory, language="ja") as session:

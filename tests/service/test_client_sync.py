@@ -99,6 +99,14 @@ def test_a_generation_that_is_broken_off_leaves_its_session(client: Client) -> N
         assert isinstance(session.step(0), Token)
 
 
+def test_a_fork_continues_the_session(client: Client) -> None:
+    memory = client.encode("Open the file.", delivery="inline")
+    with client.open_session(memory, language="de") as session:
+        tokens = list(session.generate(max_new_tokens=5))
+        with session.fork(keep_tokens=3) as fork:
+            assert [t.id for t in fork.generate(max_new_tokens=2)] == [t.id for t in tokens[3:]]
+
+
 def test_infos(client: Client) -> None:
     assert client.encoder_info().fingerprint == client.decoder_info().fingerprint
 

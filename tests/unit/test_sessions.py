@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from decoder_service.opening import Reservation
-from decoder_service.sessions import Budget, Opened, Session, Sessions
+from decoder_service.budget import Budget, Reservation, Share
+from decoder_service.sessions import Opened, Session, Sessions
 from splitformer.errors import AbortedError, NotFoundError, ResourceExhaustedError
 from splitformer.generation import EndReason, Produced
 
@@ -39,7 +39,8 @@ def sessions(clock: Clock, ends: list[str]) -> Sessions:
 def add(sessions: Sessions, size: int = 10) -> Session:
     sessions.budget.reserve(size, "memory")
     target: Any = SimpleNamespace(produced=[Produced(5, "x", -1.0)], end=None)
-    return sessions.add(target, "de", 3, size)
+    memory = Share(sessions.budget, size - 1)
+    return sessions.add(target, "de", 3, 1, memory)
 
 
 def running(sessions: Sessions, session: Session, leaving: bool = False) -> Any:
@@ -229,3 +230,13 @@ async def test_a_repeated_opening_counts_as_use(sessions: Sessions, clock: Clock
     clock.now += 9
     assert await opened(sessions, "a") is session
     assert sessions.expires_in(session) == 10.0
+
+
+def test_shared_bytes_go_back_with_the_last_holder() -> None:
+    budget = Budget(100)
+    budget.reserve(30, "memory")
+    share = Share(budget, 30)
+    share.hold()
+    share.hold()
+    assert (share.let_go(), budget.used) == (0, 30)
+    assert (share.let_go(), budget.used) == (30, 0)

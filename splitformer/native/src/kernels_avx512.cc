@@ -36,7 +36,7 @@ struct Float {
 
 // With few rows the weights come from memory faster than they are used up, if they are asked for
 // early enough: this many bytes ahead.
-constexpr size_t kAhead = 16384;
+constexpr size_t kAhead = 8192;
 
 template <class Kind, int kRows, int kPanels>
 void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t* start,
@@ -48,7 +48,7 @@ void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
   for (size_t g = 0; g < groups; ++g, a += 4, b += kGroupStride) {
     __m512i weights[kPanels];
     UNROLL for (int p = 0; p < kPanels; ++p) {
-      if (kRows <= 2) _mm_prefetch(b + 64 * p + kAhead, _MM_HINT_T0);
+      if (true) _mm_prefetch(b + 64 * p + kAhead, _MM_HINT_T0);
       weights[p] = _mm512_load_si512(b + 64 * p);
     }
     UNROLL for (int r = 0; r < kRows; ++r) {

@@ -1,0 +1,179 @@
+// A program that runs every part of the library once, for the sanitizers: exit status 0 if all is
+// well. What the numbers should be is tested in Python, against torch.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu.h"
+#include "plan.h"
+
+namespace splitformer {
+namespace {
+
+constexpr int kWidth = 36, kHeads = 3, kInner = 50, kVocabulary = 301, kMaxPositions = 40;
+constexpr int kSource = 5, kCapacity = 40, kHeadSize = kWidth / kHeads;
+constexpr size_t kOwn = size_t{2} * kHeads * kCapacity * kHeadSize;
+constexpr size_t kCross = size_t{2} * kHeads * kSource * kHeadSize;
+
+void Expect(bool holds, const char* what) {
+  if (!holds) throw std::runtime_error(what);
+}
+
+// Reproducible numbers between -1 and 1.
+std::vector<float> Numbers(size_t count, uint32_t seed) {
+  std::vector<float> numbers(count);
+  for (float& number : numbers) {
+    seed = seed * 1664525u + 1013904223u;
+    number = static_cast<float>(seed >> 8) / 8388608.0f - 1.0f;
+  }
+  return numbers;
+}
+
+Norm NormWith(NormKind kind) {
+  Norm norm{kind, 1e-5f, std::vector<float>(RoundUp(kWidth, 8), 1.0f), {}};
+  norm.shift.resize(norm.gain.size(), 0.1f);
+  return norm;
+}
+
+// A model of one layer, with the weights that it borrows.
+struct Model {
+  std::vector<float> tokens = Numbers(size_t{kVocabulary} * kWidth, 1);
+  std::vector<float> positions = Numbers(size_t{kMaxPositions} * kWidth, 2);
+  std::vector<float> square = Numbers(size_t{kWidth} * kWidth, 3);
+  std::vector<float> inner = Numbers(size_t{kInner} * kWidth, 4);
+  std::vector<float> outer = Numbers(size_t{kWidth} * kInner, 5);
+  std::vector<float> bias = Numbers(kWidth, 6);
+  std::vector<float> memory = Numbers(size_t{kSource} * kWidth, 7);
+
+  void Build(Plan* plan) const {
+    const Weights map = {square.data(), bias.data(), kWidth};
+    const Weights up = {inner.data(), nullptr, kInner};
+    plan->SetEmbedding(tokens.data(), positions.data(), 2.0f);
+    plan->SetProjection({map, map});
+    plan->Add(RowsOp{Source::kEmbedding, NormWith(NormKind::kLayer), {}, false});
+    plan->AddLinear({map, map, map}, kWidth, Activation::kNone, false, 3);
+    plan->Add(AttendOp{0, false, 0.3f, Numbers(size_t{kHeads} * 4, 8), 4});
+    plan->Add(RowsOp{Source::kAttention, {}, {}, false});
+    plan->AddLinear({map}, kWidth, Activation::kNone, false, 0);
+    plan->Add(RowsOp{Source::kResidual, {}, NormWith(NormKind::kRms), false});
+    plan->AddLinear({map}, kWidth, Activation::kNone, false, 1);
+    plan->Add(AttendOp{0, true, 0.3f, {}, 0});
+    plan->Add(RowsOp{Source::kAttention, {}, {}, false});
+    plan->AddLinear({map}, kWidth, Activation::kNone, false, 0);
+    plan->Add(RowsOp{Source::kResidual, NormWith(NormKind::kLayer), {}, false});
+    plan->AddLinear({up, up}, kWidth, Activation::kGelu, true, 0);
+    plan->Add(RowsOp{Source::kLinear, {}, {}, false});
+    plan->AddLinear({{outer.data(), bias.data(), kWidth}}, kInner, Activation::kSilu, false, 0);
+    plan->Add(RowsOp{Source::kResidual, NormWith(NormKind::kLayer), {}, true});
+    plan->AddVocabulary({tokens.data(), nullptr, kVocabulary});
+    plan->Finish();
+  }
+};
+
+// Sequences over one memory, and what the last step said.
+struct Batch {
+  explicit Batch(size_t count) : own(count, std::vector<float>(kOwn)), held(count, 0) {}
+
+  void Step(Plan* plan, const std::vector<std::vector<int32_t>>& tokens) {
+    std::vector<Sequence> sequences;
+    std::vector<int32_t> flat, rows;
+    for (size_t s = 0; s < tokens.size(); ++s) {
+      const int64_t count = static_cast<int64_t>(tokens[s].size());
+      sequences.push_back({own[s].data(), kCapacity, held[s], count, cross.data(), kSource, 1});
+      flat.insert(flat.end(), tokens[s].begin(), tokens[s].end());
+      rows.push_back(static_cast<int32_t>(s));
+    }
+    const size_t count = tokens.size();
+    const std::vector<int32_t> denied(count, 7);
+    const std::vector<float> mask(RoundUp(kVocabulary, kChunk), 0.0f);
+    ids.assign(count, -1);
+    log_probability.assign(count, 0.0f);
+    log_sum.assign(count, 0.0f);
+    logits.assign(count * kVocabulary, 0.0f);
+    plan->Step({static_cast<int>(count), static_cast<int>(count), sequences.data(), flat.data(),
+                mask.data(), denied.data(), rows.data(), true, ids.data(), log_probability.data(),
+                log_sum.data(), logits.data()});
+    for (size_t s = 0; s < count; ++s) held[s] += static_cast<int64_t>(tokens[s].size());
+  }
+
+  std::vector<std::vector<float>> own;
+  std::vector<int64_t> held;
+  std::vector<float> cross = std::vector<float>(kCross);
+  std::vector<int32_t> ids;
+  std::vector<float> log_probability, log_sum, logits;
+};
+
+bool SameBits(const float* a, const float* b, size_t count) {
+  return std::memcmp(a, b, count * sizeof(float)) == 0;
+}
+
+// Whether a sequence's logits and cache are the same alone, token by token, and with a neighbour.
+void CheckInvariance(Plan* plan, Plan* other, const Model& model) {
+  Batch alone(1), together(9);
+  plan->Project(model.memory.data(), kSource, alone.cross.data());
+  other->Project(model.memory.data(), kSource, together.cross.data());
+  Expect(SameBits(alone.cross.data(), together.cross.data(), kCross), "projections differ");
+  for (const int32_t token : {5, 6, 300}) alone.Step(plan, {{token}});
+  std::vector<std::vector<int32_t>> tokens(9, {1, 2});
+  tokens[4] = {5, 6, 300};
+  together.Step(other, tokens);
+  Expect(SameBits(alone.logits.data(), together.logits.data() + 4 * kVocabulary, kVocabulary),
+         "logits differ");
+  Expect(SameBits(alone.own[0].data(), together.own[4].data(), kOwn), "caches differ");
+  Expect(alone.ids[0] == together.ids[4] && alone.ids[0] != 7, "ids differ");
+  Expect(alone.log_probability[0] == together.log_probability[4], "log-probabilities differ");
+  for (float logit : alone.logits) Expect(std::isfinite(logit), "logits must be finite");
+}
+
+void CheckRefusals(Plan* plan) {
+  for (const int32_t token : {-1, kVocabulary}) {
+    Batch batch(1);
+    bool refused = false;
+    try {
+      batch.Step(plan, {{token}});
+    } catch (const std::invalid_argument&) {
+      refused = true;
+    }
+    Expect(refused, "a token outside the vocabulary must be refused");
+  }
+}
+
+void CheckMany(Plan* plan) {
+  Batch batch(3);
+  for (int i = 0; i < 30; ++i) batch.Step(plan, {{i}, {i + 1}, {i + 2}});
+  plan->RunProducts(7, 2);
+}
+
+void Run() {
+  const Model model;
+  const InstructionSet best = BestInstructionSet();
+  Expect(best != InstructionSet::kNone, "this machine lacks AVX2 or FMA");
+  for (const Precision precision : {Precision::kInt8, Precision::kFloat}) {
+    const Shape shape = {precision, kWidth, kHeads, 1, kVocabulary, kMaxPositions};
+    Plan reference(shape, InstructionSet::kAvx2, 1, {});
+    model.Build(&reference);
+    CheckRefusals(&reference);
+    for (const int threads : {1, 2, 3, 5}) {
+      Plan plan(shape, best, threads, {0});
+      model.Build(&plan);
+      CheckInvariance(&reference, &plan, model);
+      CheckMany(&plan);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace splitformer
+
+int main() {
+  try {
+    splitformer::Run();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "self-test: %s\n", error.what());
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,82 @@
+"""Kernels of the native library one by one, as functions of arrays."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from splitformer import native
+from splitformer.native.binding import FloatArray, InstructionSet, NormStruct, address, library
+from splitformer.native.plan import ACTIVATIONS, NORMS, PRECISIONS, Activation, NormKind, Precision
+
+needs_native = pytest.mark.skipif(not native.available(), reason=f"native: {native.reason()}")
+
+
+def instruction_sets() -> list[InstructionSet]:
+    """Return what this machine can run."""
+    if not native.available():
+        return []
+    return [isa for isa in InstructionSet if InstructionSet.NONE < isa <= library().best]
+
+
+def linear(
+    x: FloatArray,
+    weight: FloatArray,
+    bias: FloatArray | None,
+    precision: Precision,
+    isa: InstructionSet,
+) -> tuple[NDArray[np.int8], FloatArray, NDArray[np.int32], FloatArray]:
+    """Multiply rows (M, K) with a map (N, K).
+
+    Returns:
+        Quantised rows (M, K) and their scales (M,), both meaningless for floats; the product's raw
+        sums (M, N); the outputs (M, N).
+    """
+    rows, inputs = x.shape
+    width = weight.shape[0]
+    columns = -(-width // 16) * 16
+    operand = np.zeros((rows, -(-inputs // 32) * 32 * 4), np.uint8)
+    scales = np.zeros(rows, np.float32)
+    sums = np.zeros((rows, columns), np.int32)
+    out = np.zeros((rows, columns), np.float32)
+    offset = library().probe_linear(
+        *(PRECISIONS[precision], isa, address(x), rows, inputs),
+        *(address(weight), address(bias), width),
+        *(address(operand), address(scales), address(sums), address(out)),
+    )
+    wide = operand.view(np.int16)[:, :inputs]
+    quantised = wide if offset == 0 else operand[:, :inputs].astype(np.int16) - offset
+    return quantised.astype(np.int8), scales, sums[:, :width], out[:, :width]
+
+
+def norm(
+    kind: NormKind, x: FloatArray, gain: FloatArray, shift: FloatArray, epsilon: float
+) -> FloatArray:
+    """Normalise one row."""
+    out = np.empty_like(x)
+    given = NormStruct(NORMS[kind], epsilon, address(gain), address(shift))
+    library().probe_norm(ctypes.byref(given), address(x), x.size, address(out))
+    return out
+
+
+def activate(activation: Activation, x: FloatArray) -> FloatArray:
+    """Apply an activation; the size must be a multiple of 8."""
+    out = x.copy()
+    library().probe_activation(ACTIVATIONS[activation], address(out), out.size)
+    return out
+
+
+def attend(
+    query: FloatArray, keys: FloatArray, values: FloatArray, scale: float, bias: FloatArray | None
+) -> FloatArray:
+    """Attend from (K,) to keys and values (T, K)."""
+    positions, width = keys.shape
+    out = np.empty(width, np.float32)
+    library().probe_attention(
+        *(address(query), address(keys), address(values), positions, width, scale),
+        *(address(bias), 0 if bias is None else bias.size, address(out)),
+    )
+    return out
