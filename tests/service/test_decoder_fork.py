@@ -15,7 +15,7 @@ from tests.support.servers import ServerThread
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
-SAMPLED = {"temperature": 1.3, "seed": 11}
+SAMPLED: dict[str, Any] = {"temperature": 1.3, "seed": 11}
 
 
 def fork(caller: Caller, session: str, **fields: Any) -> dec.OpenSessionResponse:
