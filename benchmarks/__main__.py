@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.measuring import Report
 
-SCENARIOS = ("serve",)
+SCENARIOS = ("decode", "serve", "invariance")
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"
 
 

@@ -71,7 +71,8 @@ class Report:
     def figure(self, name: str, value: float) -> None:
         """Add and print a figure."""
         self.figures[name] = value
-        print(f"{name} {value:.6g}", flush=True)
+        plain = f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}"
+        print(f"{name} {plain}", flush=True)
 
     def detail(self, name: str, samples: Mapping[str, Sample]) -> None:
         """Keep the timings that a figure was made of."""

@@ -72,6 +72,16 @@ class SelfCache:
         self.length = 0
 
     @property
+    def keys(self) -> Tensor:
+        """(L, H, length, K)."""
+        return self._data[:, 0, :, : self.length]
+
+    @property
+    def values(self) -> Tensor:
+        """(L, H, length, K)."""
+        return self._data[:, 1, :, : self.length]
+
+    @property
     def size_bytes(self) -> int:
         """Bytes allocated, including room not yet used."""
         return self._data.nbytes
