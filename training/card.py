@@ -80,8 +80,9 @@ def _limits(results: dict[str, Any]) -> Iterable[str]:
     yield "## Limits"
     yield ""
     yield (
-        f"- Trained for {facts['seconds'] / 60:.0f} minutes on two CPU cores, on half a million "
-        f"pairs, each seen about {passes:.1f} times. Public models of the usual size see a hundred "
+        f"- Trained for {facts['seconds'] / 60:.0f} minutes on two CPU cores, on "
+        f"{sum(facts['pairs'].values()) / 1e6:.2f} million pairs, each seen about {passes:.1f} "
+        "times. Public models of the usual size see a hundred "
         "times the text, for days, on GPUs, and are far better. This one reaches chrF2 "
         f"{test[low]['overall']['chrf']:.0f} ({NAMES[low]}) to "
         f"{test[high]['overall']['chrf']:.0f} ({NAMES[high]}) on held-out text of its own kind, "
@@ -176,8 +177,9 @@ def _training(facts: dict[str, Any]) -> Iterable[str]:
     yield ""
     counted = ", ".join(f"{NAMES[language]} {pairs[language]:,}" for language in LANGUAGES)
     yield (
-        f"The training part holds {strings['training']:,} English strings and "
-        f"{facts['target_tokens'] / 1e6:.1f} million target tokens ({counted} pairs); validation "
+        f"The training part holds {strings['training']:,} English strings (copies with other "
+        f"placeholders included) and {facts['target_tokens'] / 1e6:.1f} million target tokens "
+        f"({counted} pairs); validation "
         f"holds {strings['validation']:,} strings, test {strings['test']:,}. How it was built, "
         "and how to build it again, is in `training/README.md` of the source repository."
     )

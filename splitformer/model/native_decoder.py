@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,30 +16,11 @@ from torch import Tensor
 from splitformer.model.cache import CrossCache
 from splitformer.model.decoder import Decoder, DecoderState
 from splitformer.model.plan import describe
-from splitformer.native import InstructionSet, Outputs, Plan, Precision
-from splitformer.native.binding import FloatArray
+from splitformer.model.stepping import Advanced
+from splitformer.native import FloatArray, InstructionSet, Outputs, Plan, Precision
 
 KERNEL = "native-1"
 """Part of the numerics fingerprint: changes whenever any result's bits do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Advanced:
-    """What one step brought, per sequence.
-
-    Attributes:
-        ids: The likeliest ids that were not ruled out.
-        log_probabilities: Natural logarithms of their probabilities among all ids; empty unless
-            asked for.
-        logits: Logits (V,) of the sequences that asked for them, before anything is ruled out.
-        log_sums: Logarithms of the sums of exp(logit): what to subtract from a logit to get the
-            log-probability of any other id; empty unless asked for.
-    """
-
-    ids: list[int]
-    log_probabilities: list[float]
-    logits: dict[int, Tensor]
-    log_sums: list[float]
 
 
 class NativeDecoder:

@@ -17,6 +17,7 @@ from splitformer.model.decoder import Decoder, DecoderLayer
 from splitformer.native import (
     Attend,
     Description,
+    FloatArray,
     Linear,
     Norm,
     Operation,
@@ -24,7 +25,6 @@ from splitformer.native import (
     Vocabulary,
     Weights,
 )
-from splitformer.native.binding import FloatArray
 
 
 def describe(decoder: Decoder) -> Description:
@@ -66,53 +66,41 @@ def _operations(decoder: Decoder, layers: list[DecoderLayer]) -> Iterator[Operat
     stored = [None] * len(own) if pre else own  # behind each sublayer
     prepared = [*own[1:], final] if pre else [None] * len(own)
     yield Rows("embedding", _norm(decoder.embedding.norm), own[0] if pre else None)
-    for i, (layer, sublayers) in enumerate(
-        zip(layers, _sublayers(decoder.config, layers), strict=True)
-    ):
-        assert layer is layers[i]
-        for j, sublayer in enumerate(sublayers):
-            yield from sublayer
-            at = 3 * i + j
-            yield Rows("residual", stored[at], prepared[at], outputs_only=at + 1 == len(own))
+    for i, sublayer in enumerate(_sublayers(decoder.config, layers)):
+        yield from sublayer
+        yield Rows("residual", stored[i], prepared[i], outputs_only=i + 1 == len(own))
     yield Vocabulary(_weights(decoder.output))
 
 
-def _sublayers(
-    config: TransformerConfig, layers: list[DecoderLayer]
-) -> Iterator[tuple[list[Operation], ...]]:
+def _sublayers(config: TransformerConfig, layers: list[DecoderLayer]) -> Iterator[list[Operation]]:
     scale = config.head_size**-0.5
     for i, layer in enumerate(layers):
         own, cross, network = layer.self_attention, layer.cross_attention, layer.feed_forward
-        inner = _weights(network.inner)
-        gate = None if network.gate is None else _weights(network.gate)
-        yield (
-            [
-                Linear(tuple(map(_weights, (own.query, own.key, own.value))), segments=3),
-                *_attend(own, i, cross=False, scale=scale),
-            ],
-            [
-                Linear((_weights(cross.query),), segments=1),
-                *_attend(cross, i, cross=True, scale=scale),
-            ],
-            [
-                Linear(
-                    (inner,) if gate is None else (gate, inner),
-                    activation=config.activation,
-                    gated=gate is not None,
-                ),
-                Rows("linear"),
-                Linear((_weights(network.outer),)),
-            ],
-        )
+        yield [
+            Linear(tuple(map(_weights, (own.query, own.key, own.value))), segments=3),
+            Attend(i, cross=False, scale=scale),
+            *_merge(own),
+        ]
+        yield [
+            Linear((_weights(cross.query),), segments=1),
+            Attend(i, cross=True, scale=scale),
+            *_merge(cross),
+        ]
+        maps = [network.inner] if network.gate is None else [network.gate, network.inner]
+        yield [
+            Linear(tuple(map(_weights, maps)), config.activation, gated=network.gate is not None),
+            Rows("linear"),
+            Linear((_weights(network.outer),)),
+        ]
 
 
-def _attend(attention: MultiHeadAttention, i: int, cross: bool, scale: float) -> list[Operation]:
-    return [Attend(i, cross, scale), Rows("attention"), Linear((_weights(attention.output),))]
+def _merge(attention: MultiHeadAttention) -> list[Operation]:
+    return [Rows("attention"), Linear((_weights(attention.output),))]
 
 
 def _weights(linear: nn.Linear) -> Weights:
-    bias = None if linear.bias is None else _array(linear.bias)
-    return Weights(_array(linear.weight), bias)
+    bias = linear.bias if "bias" in dict(linear.named_parameters()) else None
+    return Weights(_array(linear.weight), None if bias is None else _array(bias))
 
 
 def _norm(norm: nn.Module | None) -> Norm | None:

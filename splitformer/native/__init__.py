@@ -12,25 +12,27 @@ from splitformer.native.binding import (
     instruction_set,
     reason,
 )
-from splitformer.native.plan import (
+from splitformer.native.operations import (
     Activation,
     Attend,
     Description,
+    FloatArray,
     Linear,
     Norm,
     Operation,
     Outputs,
-    Plan,
     Precision,
     Rows,
     Vocabulary,
     Weights,
 )
+from splitformer.native.plan import Plan
 
 __all__ = [
     "Activation",
     "Attend",
     "Description",
+    "FloatArray",
     "InstructionSet",
     "Linear",
     "NativeUnavailableError",

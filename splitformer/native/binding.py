@@ -9,12 +9,9 @@ from enum import IntEnum
 from functools import cache
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from splitformer.native.build import BuildError, find_or_build
-
-FloatArray = NDArray[np.float32]
 
 ENVIRONMENT = "SPLITFORMER_NATIVE"
 """Operators' and tests' choice: "off", "avx2" or "vnni"; unset: the best this machine has."""

@@ -114,13 +114,14 @@ def _make(target: Path, names: Sequence[str], flags: Sequence[str], link: Sequen
         made.replace(target)
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         raise BuildError(f"cannot run {command[0]}: {error.strerror}") from error
     if done.returncode:
         raise BuildError(f"{command[0]} failed: {done.stderr.strip()[-2000:]}")
+    return done.stdout
 
 
 def _names(with_self_test: bool) -> list[str]:
@@ -139,8 +140,8 @@ def _digest_of_sources() -> str:
 
 @cache
 def _digest_of_build() -> str:
-    done = subprocess.run([*compiler(), "--version"], capture_output=True, check=False)
-    return _digest([*_parts_of_sources(), " ".join(compiler()).encode(), done.stdout])
+    version = _run([*compiler(), "--version"])
+    return _digest([*_parts_of_sources(), " ".join(compiler()).encode(), version.encode()])
 
 
 def _digest(parts: Sequence[bytes]) -> str:

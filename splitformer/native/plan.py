@@ -1,22 +1,15 @@
-"""A model's decode step as a list of fused operations, and the handle that runs it.
-
-The operations are those of src/plan.h; arrays are float32. Which list belongs to which model is
-none of this module's business.
-"""
+"""A plan: a packed model, the threads that run it, and the calls into the library."""
 
 from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from splitformer.native.binding import (
-    FloatArray,
     InstructionSet,
     Library,
     NormStruct,
@@ -25,127 +18,26 @@ from splitformer.native.binding import (
     instruction_set,
     library,
 )
+from splitformer.native.operations import (
+    ACTIVATIONS,
+    NORMS,
+    PRECISIONS,
+    SOURCES,
+    Attend,
+    Description,
+    FloatArray,
+    Linear,
+    Norm,
+    Operation,
+    Outputs,
+    Precision,
+    Rows,
+    Vocabulary,
+    Weights,
+)
 
-Precision = Literal["int8", "fp32"]
-Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu"]
-Source = Literal["embedding", "residual", "attention", "linear"]
-NormKind = Literal["layer", "rms"]
-
-PRECISIONS: Mapping[Precision, int] = {"fp32": 0, "int8": 1}
-ACTIVATIONS: Mapping[Activation, int] = {
-    "none": 0,
-    "relu": 1,
-    "gelu": 2,
-    "gelu_tanh": 3,
-    "silu": 4,
-}
-NORMS: Mapping[NormKind, int] = {"layer": 1, "rms": 2}
-_SOURCES: Mapping[Source, int] = {"embedding": 0, "residual": 1, "attention": 2, "linear": 3}
 _PROFILE = ("rows", "linear", "own_attention", "cross_attention", "vocabulary", "waiting")
 _CHUNK = 256  # kChunk of src/vocabulary.h
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """A linear map: weight (width, inputs), bias (width,) or none."""
-
-    weight: FloatArray
-    bias: FloatArray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Norm:
-    """LayerNorm or RMSNorm: gain and shift (D,); RMSNorm usually has no shift."""
-
-    kind: NormKind
-    gain: FloatArray
-    shift: FloatArray | None
-    epsilon: float
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Row by row: take the source, normalise it for good, and once more for the next map only."""
-
-    source: Source
-    stored: Norm | None = None
-    prepared: Norm | None = None
-    outputs_only: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Linear:
-    """Maps side by side, then an activation; `gated`: activation(first) * second.
-
-    `segments` is 3 if self-attention follows (query, key, value), 1 if cross-attention does.
-    """
-
-    parts: tuple[Weights, ...]
-    activation: Activation = "none"
-    gated: bool = False
-    segments: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Attend:
-    """Attention over the sequence's own positions or its memory; `bias`: (H, distances)."""
-
-    layer: int
-    cross: bool
-    scale: float
-    bias: FloatArray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Vocabulary:
-    """The output map and what is asked of its logits."""
-
-    weights: Weights
-
-
-Operation = Rows | Linear | Attend | Vocabulary
-
-
-@dataclass(frozen=True, eq=False)
-class Description:
-    """Everything a plan is made of.
-
-    Attributes:
-        heads: H; the head size is D / H.
-        layers: L.
-        tokens: Embedding table, (V, D).
-        positions: Position vectors, (positions, D), or none.
-        max_positions: Most positions a sequence may have.
-        embedding_scale: Factor on the rows of `tokens`.
-        projection: Maps of the memory for all layers, key and value in turn, 2 L of them.
-        operations: The step; begins with an embedding and ends with the vocabulary.
-    """
-
-    heads: int
-    layers: int
-    tokens: FloatArray
-    positions: FloatArray | None
-    max_positions: int
-    embedding_scale: float
-    projection: tuple[Weights, ...]
-    operations: tuple[Operation, ...]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Outputs:
-    """What a step answers, one element per output, in the order of sequences and positions.
-
-    Attributes:
-        ids: The likeliest id that is not ruled out, int32.
-        log_probabilities: Of that id among all ids; empty unless asked for.
-        log_sums: Logarithm of the sum of exp(logit) over all ids; empty unless asked for.
-        logits: One row of V for each output that asked for it, before anything is ruled out.
-    """
-
-    ids: NDArray[np.int32]
-    log_probabilities: FloatArray
-    log_sums: FloatArray
-    logits: FloatArray
 
 
 class Plan:
@@ -264,8 +156,8 @@ class Plan:
             memory: Contiguous float32.
             out: Address of (L, 2, H, S, K) float32.
         """
-        layers, _, heads, width = self._shape
-        assert layers and memory.shape[1] == heads * width and memory.dtype == np.float32
+        *_, heads, width = self._shape
+        _require(memory, (memory.shape[0], heads * width), "memory")
         self._library.check(
             self._library.plan_project(self._open(), address(memory), memory.shape[0], out)
         )
@@ -303,7 +195,7 @@ class Plan:
         match operation:
             case Rows(source, stored, prepared, outputs_only):
                 norms = [_norm(norm, d_model) for norm in (stored, prepared)]
-                code = call.plan_rows(handle, _SOURCES[source], *norms, outputs_only)
+                code = call.plan_rows(handle, SOURCES[source], *norms, outputs_only)
             case Linear(weights, activation, gated, segments):
                 inputs = weights[0].weight.shape[1]
                 parts, _kept = _weights(weights, inputs)

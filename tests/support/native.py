@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from splitformer import native
-from splitformer.native.binding import FloatArray, InstructionSet, NormStruct, address, library
-from splitformer.native.plan import ACTIVATIONS, NORMS, PRECISIONS, Activation, NormKind, Precision
+from splitformer.native import Activation, FloatArray, InstructionSet, Precision
+from splitformer.native.binding import NormStruct, address, library
+from splitformer.native.operations import ACTIVATIONS, NORMS, PRECISIONS, NormKind
 
 needs_native = pytest.mark.skipif(not native.available(), reason=f"native: {native.reason()}")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from splitformer.native.binding import FloatArray, InstructionSet
-from splitformer.native.plan import Activation, NormKind, Precision
+from splitformer.native import Activation, FloatArray, InstructionSet, Precision
+from splitformer.native.operations import NormKind
 from tests.support.native import activate, attend, instruction_sets, linear, needs_native, norm
 
 pytestmark = needs_native
@@ -73,7 +73,7 @@ def test_float_products(isa: InstructionSet, inputs: int, width: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 8, 31, 32, 36, 512, 2047])
 def test_quantised_rows(size: int) -> None:
-    x = numbers(3, size) * np.float32([[1e-4], [1], [1e6]])
+    x = numbers(3, size) * np.array([[1e-4], [1], [1e6]], np.float32)
     first, *others = (
         linear(x, np.ones((1, size), np.float32), None, "int8", isa) for isa in instruction_sets()
     )
@@ -142,7 +142,7 @@ def test_attention_with_large_scores() -> None:
 
 def test_attention_with_a_bias_by_distance() -> None:
     query, keys, values = numbers(8), numbers(6, 8, seed=1), numbers(6, 8, seed=2)
-    bias = np.float32([0.5, -1.0, 2.0])
+    bias = np.array([0.5, -1.0, 2.0], np.float32)
     scores = keys @ query + bias[np.minimum(np.arange(5, -1, -1), 2)]
     weights = np.exp(scores - scores.max())
     expected = weights / weights.sum() @ values

@@ -8,6 +8,9 @@
 namespace splitformer {
 namespace {
 
+// How far ahead of the position at hand memory is asked for.
+constexpr int kPositionsAhead = 32;
+
 // Elements of a cache by the eight, whatever their type; more types of cache are more overloads.
 inline __m256 Load8(const float* p) { return _mm256_loadu_ps(p); }
 inline __m256 LoadFirst(const float* p, int count) {
@@ -20,15 +23,47 @@ inline __m128 SumFour(const __m256 (&s)[4]) {
   return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
 }
 
+// Asks for what will be read after the position at hand: the rest of this stream, then the
+// beginning of the next. The processor's own prefetching starts anew with each page, and a head is
+// only a few pages; the caches of many sequences come from memory, not from a cache of the
+// processor.
+template <class Element>
+class Ahead {
+ public:
+  Ahead(const Element* here, const Element* next, int positions, int width)
+      : here_(here),
+        next_(next),
+        positions_(positions),
+        width_(width),
+        distance_(std::min(kPositionsAhead, positions)) {}
+
+  void Prefetch(int t) const {
+    t += distance_;
+    const Element* p = t < positions_ ? here_ + size_t(t) * size_t(width_)
+                                      : next_ + size_t(t - positions_) * size_t(width_);
+    for (int i = 0; i < width_; i += static_cast<int>(64 / sizeof(Element))) {
+      _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T0);
+    }
+  }
+
+ private:
+  const Element* here_;
+  const Element* next_;
+  int positions_;
+  int width_;
+  int distance_;
+};
+
 // kVectors: width / 8 where that is known at compile time, or 0.
 template <int kVectors, class Element>
 void Score(const float* query, const Element* keys, int positions, int width, float scale,
-           float* scores) {
+           const Ahead<Element>& ahead, float* scores) {
   const int vectors = kVectors != 0 ? kVectors : width / 8, rest = width - vectors * 8;
   for (int t = 0; t < positions; t += 4) {
     __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
                       _mm256_setzero_ps()};
     const Element* key[4];
+    for (int u = 0; u < 4; ++u) ahead.Prefetch(t + u);
     for (int u = 0; u < 4; ++u)
       key[u] = keys + size_t(std::min(t + u, positions - 1)) * size_t(width);
     for (int v = 0; v < vectors; ++v) {
@@ -63,11 +98,13 @@ float Exponentiate(float* scores, int positions) {
 
 // out = factor * sum over positions of weights[t] * values[t].
 template <int kVectors, class Element>
-void Mix(const float* weights, const Element* values, int positions, float factor, float* out) {
+void Mix(const float* weights, const Element* values, int positions, float factor,
+         const Ahead<Element>& ahead, float* out) {
   __m256 sums[kVectors];
   for (int v = 0; v < kVectors; ++v) sums[v] = _mm256_setzero_ps();
   for (int t = 0; t < positions; ++t, values += 8 * kVectors) {
     const __m256 weight = _mm256_broadcast_ss(weights + t);
+    ahead.Prefetch(t);
     for (int v = 0; v < kVectors; ++v) {
       sums[v] = _mm256_fmadd_ps(weight, Load8(values + 8 * v), sums[v]);
     }
@@ -94,15 +131,17 @@ void MixAny(const float* weights, const Element* values, int positions, int widt
 
 }  // namespace
 
-void Attend(const Head& head, const float* query, float scale, const float* bias, int distances,
-            float* scores, float* out) {
+void Attend(const Head& head, const float* next_keys, const float* query, float scale,
+            const float* bias, int distances, float* scores, float* out) {
   const int positions = head.positions, width = head.width;
+  const Ahead<float> then_values(head.keys, head.values, positions, width);
+  const Ahead<float> then_next(head.values, next_keys, positions, width);
   if (width == 64) {
-    Score<8>(query, head.keys, positions, width, scale, scores);
+    Score<8>(query, head.keys, positions, width, scale, then_values, scores);
   } else if (width == 32) {
-    Score<4>(query, head.keys, positions, width, scale, scores);
+    Score<4>(query, head.keys, positions, width, scale, then_values, scores);
   } else {
-    Score<0>(query, head.keys, positions, width, scale, scores);
+    Score<0>(query, head.keys, positions, width, scale, then_values, scores);
   }
   if (bias != nullptr) {
     for (int t = 0; t < positions; ++t)
@@ -110,9 +149,9 @@ void Attend(const Head& head, const float* query, float scale, const float* bias
   }
   const float factor = 1.0f / Exponentiate(scores, positions);
   if (width == 64) {
-    Mix<8>(scores, head.values, positions, factor, out);
+    Mix<8>(scores, head.values, positions, factor, then_next, out);
   } else if (width == 32) {
-    Mix<4>(scores, head.values, positions, factor, out);
+    Mix<4>(scores, head.values, positions, factor, then_next, out);
   } else {
     MixAny(scores, head.values, positions, width, factor, out);
   }

@@ -21,7 +21,8 @@ constexpr size_t ScoreRoom(size_t positions) { return RoundUp(positions, 8) + 8;
 //   bias: added to the score of the newest position, the one before it, and so on, the last of
 //     `distances` standing for all beyond (Raffel et al. 2020, relative positions); or nullptr.
 //   scores: scratch, aligned to 32 bytes.
-void Attend(const Head& head, const float* query, float scale, const float* bias, int distances,
-            float* scores, float* out);
+//   next_keys: keys that will be wanted next.
+void Attend(const Head& head, const float* next_keys, const float* query, float scale,
+            const float* bias, int distances, float* scores, float* out);
 
 }  // namespace splitformer

@@ -1,8 +1,9 @@
 // Micro-kernels: small blocks of a matrix product, one table of them per instruction set.
 //
-// All kernels see the weights in one layout. A panel is 16 columns; a group is what they hold of a
-// few consecutive k in 64 bytes: per column four 8-bit weights, or one float. Four panels make a
-// block and alternate in it, group by group, so that a tile of four reads one unbroken stream.
+// A panel is 16 columns; a group is what they hold of a
+// few consecutive k in 64 bytes: per column four 8-bit weights, or one float. As many panels as a
+// tile is wide make a block and alternate in it, group by group, so that a tile reads one unbroken
+// stream.
 //
 // The kernel for 8 bits computes exact 32-bit sums; the one for floats adds its products in the
 // order of k, with fused multiply-add. Either way an element depends on its own row and column
@@ -18,8 +19,11 @@
 namespace splitformer {
 
 constexpr int kMaxTileRows = 6;
-constexpr int kBlockPanels = 4;
-constexpr size_t kGroupStride = 64 * kBlockPanels;  // bytes from group to group of a panel
+constexpr int kMaxTilePanels = 4;
+
+// How far ahead of their use weights are asked for, in bytes: with few rows at hand they come from
+// memory faster than they are used up if they are asked for early enough.
+constexpr int kAhead = 8192;
 
 // Multiplies a few rows of `a` with a few neighbouring panels of one block.
 //   a: first row; rows are `a_stride` bytes apart, `KernelSet::group_bytes` per group.
@@ -31,10 +35,11 @@ using TileKernel = void (*)(const uint8_t* a, size_t a_stride, const uint8_t* b,
 
 // The kernels of one precision and instruction set.
 struct KernelSet {
-  TileKernel tile[kMaxTileRows + 1][kBlockPanels + 1];  // [rows][panels]; panels 1, 2 and 4
+  TileKernel tile[kMaxTileRows + 1][kMaxTilePanels + 1];  // [rows][panels]; panels 1, 2 and 4
   int max_rows;
-  int group_bytes;  // bytes of one row of `a` that meet one group of `b`
-  int offset;       // added to quantised activations; `start` takes it out again
+  int block_panels;  // 4 or 1
+  int group_bytes;   // bytes of one row of `a` that meet one group of `b`
+  int offset;        // added to quantised activations; `start` takes it out again
 };
 
 extern const KernelSet kInt8Avx2;

@@ -27,12 +27,13 @@ int64_t Load64(const uint8_t* p) {
 // each, until the end.
 template <int kRows, int kQuarters>
 void Int8Columns(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups,
-                 size_t tile_stride, int32_t* tile) {
+                 int32_t* tile) {
   __m256i sums[kRows][kQuarters];
   UNROLL for (int r = 0; r < kRows; ++r) {
     UNROLL for (int q = 0; q < kQuarters; ++q) sums[r][q] = _mm256_setzero_si256();
   }
-  for (size_t g = 0; g < groups; ++g, a += 8, b += kGroupStride) {
+  for (size_t g = 0; g < groups; ++g, a += 8, b += 64) {
+    _mm_prefetch(b + kAhead, _MM_HINT_T0);
     __m256i group[kRows];
     UNROLL for (int r = 0; r < kRows; ++r) group[r] = _mm256_set1_epi64x(Load64(a + r * a_stride));
     UNROLL for (int q = 0; q < kQuarters; ++q) {
@@ -46,63 +47,50 @@ void Int8Columns(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t gro
   UNROLL for (int r = 0; r < kRows; ++r) {
     UNROLL for (int q = 0; q < kQuarters; q += 2) {
       const __m256i halves = _mm256_hadd_epi32(sums[r][q], sums[r][q + 1]);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(tile + r * tile_stride + 4 * q),
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(tile + r * 16 + 4 * q),
                           _mm256_permute4x64_epi64(halves, 0xD8));
     }
   }
 }
 
-template <int kRows, int kPanels>
+template <int kRows>
 void Int8Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t*,
               int32_t* tile) {
   // Three or four rows fill the 16 registers with half a panel, fewer with a whole one.
   constexpr int kQuarters = kRows <= 2 ? 4 : 2;
-  for (int q = 0; q < 4 * kPanels; q += kQuarters) {
-    Int8Columns<kRows, kQuarters>(a, a_stride, b + 16 * q, groups, 16 * kPanels, tile + 4 * q);
+  for (int q = 0; q < 4; q += kQuarters) {
+    Int8Columns<kRows, kQuarters>(a, a_stride, b + 16 * q, groups, tile + 4 * q);
   }
 }
 
-template <int kRows, int kPanels>
-void FloatColumns(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups,
-                  size_t tile_stride, int32_t* tile) {
-  __m256 sums[kRows][2 * kPanels];
-  UNROLL for (int r = 0; r < kRows; ++r) {
-    UNROLL for (int v = 0; v < 2 * kPanels; ++v) sums[r][v] = _mm256_setzero_ps();
-  }
-  for (size_t g = 0; g < groups; ++g, a += 4, b += kGroupStride) {
-    UNROLL for (int p = 0; p < kPanels; ++p) {
-      const float* weights = reinterpret_cast<const float*>(b + 64 * p);
-      const __m256 left = _mm256_load_ps(weights), right = _mm256_load_ps(weights + 8);
-      UNROLL for (int r = 0; r < kRows; ++r) {
-        const __m256 x = _mm256_castsi256_ps(_mm256_set1_epi32(Load32(a + r * a_stride)));
-        sums[r][2 * p] = _mm256_fmadd_ps(x, left, sums[r][2 * p]);
-        sums[r][2 * p + 1] = _mm256_fmadd_ps(x, right, sums[r][2 * p + 1]);
-      }
-    }
-  }
-  UNROLL for (int r = 0; r < kRows; ++r) {
-    UNROLL for (int v = 0; v < 2 * kPanels; ++v) {
-      _mm256_storeu_ps(reinterpret_cast<float*>(tile) + r * tile_stride + 8 * v, sums[r][v]);
-    }
-  }
-}
-
-template <int kRows, int kPanels>
+template <int kRows>
 void FloatTile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t*,
                int32_t* tile) {
-  constexpr int kAtOnce = kRows == 1 ? kPanels : kRows <= 3 && kPanels > 1 ? 2 : 1;
-  UNROLL for (int p = 0; p < kPanels; p += kAtOnce) {
-    FloatColumns<kRows, kAtOnce>(a, a_stride, b + 64 * p, groups, 16 * kPanels, tile + 16 * p);
+  __m256 left[kRows], right[kRows];
+  UNROLL for (int r = 0; r < kRows; ++r) left[r] = right[r] = _mm256_setzero_ps();
+  for (size_t g = 0; g < groups; ++g, a += 4, b += 64) {
+    _mm_prefetch(b + kAhead, _MM_HINT_T0);
+    const float* weights = reinterpret_cast<const float*>(b);
+    const __m256 first = _mm256_load_ps(weights), second = _mm256_load_ps(weights + 8);
+    UNROLL for (int r = 0; r < kRows; ++r) {
+      const __m256 x = _mm256_castsi256_ps(_mm256_set1_epi32(Load32(a + r * a_stride)));
+      left[r] = _mm256_fmadd_ps(x, first, left[r]);
+      right[r] = _mm256_fmadd_ps(x, second, right[r]);
+    }
+  }
+  UNROLL for (int r = 0; r < kRows; ++r) {
+    _mm256_storeu_ps(reinterpret_cast<float*>(tile) + r * 16, left[r]);
+    _mm256_storeu_ps(reinterpret_cast<float*>(tile) + r * 16 + 8, right[r]);
   }
 }
 
 }  // namespace
 
-#define ROW(tile, rows) {nullptr, tile<rows, 1>, tile<rows, 2>, nullptr, tile<rows, 4>}
+#define ROW(tile, rows) {nullptr, tile<rows>, nullptr, nullptr, nullptr}
 #define ROWS(tile) \
   {{}, ROW(tile, 1), ROW(tile, 2), ROW(tile, 3), ROW(tile, 4), ROW(tile, 5), ROW(tile, 6)}
 
-const KernelSet kInt8Avx2 = {ROWS(Int8Tile), 4, 8, 0};
-const KernelSet kFloatAvx2 = {ROWS(FloatTile), 6, 4, 0};
+const KernelSet kInt8Avx2 = {ROWS(Int8Tile), 4, 1, 8, 0};
+const KernelSet kFloatAvx2 = {ROWS(FloatTile), 6, 1, 4, 0};
 
 }  // namespace splitformer

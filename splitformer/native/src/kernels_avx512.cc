@@ -34,9 +34,7 @@ struct Float {
   }
 };
 
-// With few rows the weights come from memory faster than they are used up, if they are asked for
-// early enough: this many bytes ahead.
-constexpr size_t kAhead = 8192;
+constexpr int kBlockPanels = 4;
 
 template <class Kind, int kRows, int kPanels>
 void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t* start,
@@ -45,10 +43,10 @@ void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
   UNROLL for (int p = 0; p < kPanels; ++p) {
     UNROLL for (int r = 0; r < kRows; ++r) sums[r][p] = Kind::Start(start + 16 * p);
   }
-  for (size_t g = 0; g < groups; ++g, a += 4, b += kGroupStride) {
+  for (size_t g = 0; g < groups; ++g, a += 4, b += 64 * kBlockPanels) {
     __m512i weights[kPanels];
     UNROLL for (int p = 0; p < kPanels; ++p) {
-      if (true) _mm_prefetch(b + 64 * p + kAhead, _MM_HINT_T0);
+      _mm_prefetch(b + 64 * p + kAhead, _MM_HINT_T0);
       weights[p] = _mm512_load_si512(b + 64 * p);
     }
     UNROLL for (int r = 0; r < kRows; ++r) {
@@ -70,7 +68,7 @@ void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
   {{}, ROW(kind, 1), ROW(kind, 2), ROW(kind, 3), ROW(kind, 4), ROW(kind, 5), ROW(kind, 6)}
 
 // Six rows by four panels are 24 of the 32 registers, and fewer loads per product than 8 by 2.
-const KernelSet kInt8Vnni = {ROWS(Int8), 6, 4, 128};
-const KernelSet kFloatAvx512 = {ROWS(Float), 6, 4, 0};
+const KernelSet kInt8Vnni = {ROWS(Int8), 6, kBlockPanels, 4, 128};
+const KernelSet kFloatAvx512 = {ROWS(Float), 6, kBlockPanels, 4, 0};
 
 }  // namespace splitformer

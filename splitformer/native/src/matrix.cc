@@ -13,9 +13,10 @@ const KernelSet& KernelsFor(Precision precision, InstructionSet isa) {
   return wide ? kFloatAvx512 : kFloatAvx2;
 }
 
-Matrix::Matrix(Precision precision, int inputs, const std::vector<Weights>& parts, bool interleaved,
-               float padding_bias, int multiple)
-    : precision_(precision), inputs_(inputs) {
+Matrix::Matrix(Precision precision, const KernelSet& kernels, int inputs,
+               const std::vector<Weights>& parts, bool interleaved, float padding_bias,
+               int multiple)
+    : precision_(precision), inputs_(inputs), block_panels_(size_t(kernels.block_panels)) {
   std::vector<const float*> rows;  // per column; nullptr where it only fills up
   const auto add = [&](const Weights& part, int column) {
     const bool real = column < part.width;
@@ -36,7 +37,7 @@ Matrix::Matrix(Precision precision, int inputs, const std::vector<Weights>& part
   while (rows.size() % size_t(kPanel * multiple) != 0) add({nullptr, nullptr, 0}, 0);
   panels_ = static_cast<int>(rows.size()) / kPanel;
   groups_ = precision == Precision::kInt8 ? RoundUp(size_t(inputs), 4) / 4 : size_t(inputs);
-  data_.Reserve(RoundUp(size_t(panels_), kBlockPanels) / kBlockPanels * groups_ * kGroupStride);
+  data_.Reserve(RoundUp(size_t(panels_), block_panels_) * groups_ * 64);
   start_.assign(rows.size(), 0);
   if (precision == Precision::kInt8) {
     PackInt8(rows);
@@ -54,11 +55,10 @@ void Matrix::PackInt8(const std::vector<const float*>& rows) {
     if (!(largest > 1e-30f)) continue;  // a column of zeros
     scale_[n] = largest / 127.0f;
     int32_t sum = 0;
-    int8_t* column = reinterpret_cast<int8_t*>(Column(n));
     for (size_t k = 0; k < size_t(inputs_); ++k) {
       const long value = std::lrintf(rows[n][k] * (127.0f / largest));
       const int8_t quantised = static_cast<int8_t>(std::clamp(value, -127L, 127L));
-      column[k / 4 * kGroupStride + k % 4] = quantised;
+      Place(n, k / 4)[k % 4] = static_cast<uint8_t>(quantised);
       sum += quantised;
     }
     start_[n] = -kInt8Vnni.offset * sum;
@@ -68,14 +68,15 @@ void Matrix::PackInt8(const std::vector<const float*>& rows) {
 void Matrix::PackFloat(const std::vector<const float*>& rows) {
   for (size_t n = 0; n < rows.size(); ++n) {
     if (rows[n] == nullptr) continue;
-    float* column = reinterpret_cast<float*>(Column(n));
-    for (size_t k = 0; k < groups_; ++k) column[k * kGroupStride / sizeof(float)] = rows[n][k];
+    for (size_t k = 0; k < groups_; ++k) *reinterpret_cast<float*>(Place(n, k)) = rows[n][k];
   }
 }
 
-uint8_t* Matrix::Column(size_t n) const {
-  const size_t panel = n / kPanel, block = panel / kBlockPanels, within = panel % kBlockPanels;
-  return data_.As<uint8_t>() + block * groups_ * kGroupStride + within * 64 + n % kPanel * 4;
+uint8_t* Matrix::Place(size_t column, size_t g) const {
+  const size_t panel = column / kPanel, block = panel / block_panels_,
+               within = panel % block_panels_;
+  return data_.As<uint8_t>() + ((block * groups_ + g) * block_panels_ + within) * 64 +
+         column % kPanel * 4;
 }
 
 void Matrix::Finish(const Sums& sums, const float* row_scales, float* out, size_t stride) const {

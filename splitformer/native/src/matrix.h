@@ -31,11 +31,12 @@ struct Sums {
 class Matrix {
  public:
   // Packs one or more maps of the same inputs side by side.
-  //   interleaved: alternate their panels, so that a tile holds the same columns of each.
+  //   kernels: what will multiply it.
+  //   interleaved: alternate their panels, so that the same columns of each come together.
   //   padding_bias: the bias of columns that only fill up the last panel.
   //   multiple: round the number of panels up to a multiple of this.
-  Matrix(Precision precision, int inputs, const std::vector<Weights>& parts, bool interleaved,
-         float padding_bias, int multiple);
+  Matrix(Precision precision, const KernelSet& kernels, int inputs,
+         const std::vector<Weights>& parts, bool interleaved, float padding_bias, int multiple);
 
   Precision precision() const { return precision_; }
   int inputs() const { return inputs_; }
@@ -43,8 +44,8 @@ class Matrix {
   int columns() const { return panels_ * kPanel; }
   size_t groups() const { return groups_; }
   const uint8_t* panel(int p) const {
-    const size_t block = size_t(p / kBlockPanels), within = size_t(p % kBlockPanels);
-    return data_.As<uint8_t>() + block * groups_ * kGroupStride + within * 64;
+    const size_t block = size_t(p) / block_panels_, within = size_t(p) % block_panels_;
+    return data_.As<uint8_t>() + (block * groups_ * block_panels_ + within) * 64;
   }
   const int32_t* start(int p) const { return start_.data() + size_t(p) * kPanel; }
 
@@ -56,14 +57,15 @@ class Matrix {
   void PackInt8(const std::vector<const float*>& rows);
   void PackFloat(const std::vector<const float*>& rows);
 
-  // Where a column's first weight is; the next group's are kGroupStride bytes behind.
-  uint8_t* Column(size_t n) const;
+  // Where a column's weights of group `g` are.
+  uint8_t* Place(size_t column, size_t g) const;
 
   Precision precision_;
   int inputs_;
+  size_t block_panels_;
   int panels_ = 0;
   size_t groups_ = 0;
-  Buffer data_;                 // (blocks, groups, 4 panels, 64 bytes)
+  Buffer data_;                 // (blocks, groups, block_panels_, 64 bytes)
   std::vector<float> scale_;    // per column, int8 only
   std::vector<float> bias_;     // per column
   std::vector<int32_t> start_;  // per column: takes out the offset of the activations

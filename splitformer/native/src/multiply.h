@@ -25,10 +25,10 @@ struct Operand {
 template <class Take>
 inline void Multiply(const KernelSet& kernels, const Operand& a, const Matrix& b, int first,
                      int last, Take&& take) {
-  alignas(64) int32_t tile[kMaxTileRows * kBlockPanels * kPanel];
+  alignas(64) int32_t tile[kMaxTileRows * kMaxTilePanels * kPanel];
   const int blocks = (a.rows + kernels.max_rows - 1) / kernels.max_rows;
   for (int p = first, width; p < last; p += width) {
-    width = std::min(kBlockPanels - p % kBlockPanels, last - p);
+    width = std::min(kernels.block_panels - p % kernels.block_panels, last - p);
     if (width == 3) width = p % 2 == 0 ? 2 : 1;
     for (int block = 0; block < blocks; ++block) {
       // Even blocks: seven rows as 4 + 3 take less time than as 6 + 1.

@@ -34,8 +34,8 @@ void Plan::SetProjection(const std::vector<Weights>& parts) {
   Require(width == 2 * shape_.layers * shape_.d_model,
           "projection: must be 2 * layers * d_model wide" + Got(width));
   projection_ = std::make_unique<LinearOp>(
-      LinearOp{Matrix(shape_.precision, shape_.d_model, parts, false, 0.0f, 1), Activation::kNone,
-               false, 0});
+      LinearOp{Matrix(shape_.precision, kernels_, shape_.d_model, parts, false, 0.0f, 1),
+               Activation::kNone, false, 0});
   widest_input_ = std::max(widest_input_, shape_.d_model);
 }
 
@@ -60,10 +60,12 @@ void Plan::AddLinear(const std::vector<Weights>& parts, int inputs, Activation a
   width_ = 0;
   for (const Weights& part : parts) width_ += part.width;
   if (gated) width_ /= 2;
+  Require(segments >= 0 && segments <= kMaxSegments, "linear: at most three segments");
   Require(segments == 0 || width_ == segments * shape_.d_model,
           "linear: segments must be d_model wide");
-  ops_.emplace_back(LinearOp{Matrix(shape_.precision, inputs, parts, gated, 0.0f, gated ? 2 : 1),
-                             activation, gated, segments});
+  ops_.emplace_back(
+      LinearOp{Matrix(shape_.precision, kernels_, inputs, parts, gated, 0.0f, gated ? 2 : 1),
+               activation, gated, segments});
   widest_input_ = std::max(widest_input_, inputs);
   widest_output_ = std::max(widest_output_, std::get<LinearOp>(ops_.back()).matrix.columns());
 }
@@ -84,8 +86,8 @@ void Plan::AddVocabulary(const Weights& weights) {
           "vocabulary: must be as wide as the vocabulary" + Got(weights.width));
   // Columns beyond the vocabulary get a logit of minus infinity and so never count.
   constexpr float kNever = -std::numeric_limits<float>::infinity();
-  ops_.emplace_back(
-      VocabularyOp{Matrix(shape_.precision, shape_.d_model, {weights}, false, kNever, 1)});
+  ops_.emplace_back(VocabularyOp{
+      Matrix(shape_.precision, kernels_, shape_.d_model, {weights}, false, kNever, 1)});
   widest_input_ = std::max(widest_input_, shape_.d_model);
 }
 
@@ -158,7 +160,7 @@ void Plan::Prepare(const Request& request) {
     for (int64_t i = 0; i < q.count; ++i) {
       const int row = static_cast<int>(row_.size());
       const bool asked = i >= q.count - q.outputs;
-      row_.push_back({request.tokens[row], static_cast<int32_t>(q.start + i), s});
+      row_.push_back({request.tokens[row], static_cast<int32_t>(q.start + i)});
       if (asked) output_row_.push_back(row);
     }
   }

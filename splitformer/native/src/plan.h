@@ -61,6 +61,9 @@ struct VocabularyOp {
   Matrix matrix;
 };
 
+// Most maps side by side that attention follows: query, key and value.
+constexpr int kMaxSegments = 3;
+
 // Floats from one row of a chunk of logits to the next.
 constexpr size_t kLogitsStride = kChunk + kPanel;
 
@@ -146,7 +149,6 @@ class Plan {
   struct Row {
     int32_t token;
     int32_t position;
-    int32_t sequence;
   };
   struct Panels {
     int first;
@@ -171,14 +173,13 @@ class Plan {
   void Execute(const VocabularyOp& op, const Request& request, Member& member);
   Head HeadOf(const AttendOp& op, const Sequence& sequence, int head) const;
   void AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head,
-                  const Member& member);
+                  const float* next_keys, const Member& member);
   void ProjectRows(const float* memory, int first, int rows, float* out, Member& member);
   void ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
                    const Member& member);
   void Conclude(const Request& request, const Member& member);
 
-  template <class F>
-  void ForPanels(const LinearOp& op, int member, F&& f) const;
+  int ShareOf(const LinearOp& op, int member, Panels* share) const;
   bool ByHeads() const;
   void Barrier(Member& member);
   void Tick(Member& member, ProfileEntry entry);

@@ -31,7 +31,7 @@ int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,
                                  float* out) {
   const Precision kind = static_cast<Precision>(precision);
   const KernelSet& kernels = KernelsFor(kind, static_cast<InstructionSet>(isa));
-  const Matrix matrix(kind, inputs, {{weight, bias, width}}, false, 0.0f, 1);
+  const Matrix matrix(kind, kernels, inputs, {{weight, bias, width}}, false, 0.0f, 1);
   const size_t stride = RoundUp(size_t(inputs), kRowAlignment) * 4;
   Buffer row;
   for (int r = 0; r < rows; ++r) {
@@ -78,5 +78,5 @@ void splitformer_probe_attention(const float* query, const float* keys, const fl
                                  int32_t distances, float* out) {
   Buffer scores(ScoreRoom(size_t(positions)) * sizeof(float));
   const Head head = {keys, values, positions, width};
-  Attend(head, query, scale, bias, distances, scores.As<float>(), out);
+  Attend(head, head.keys, query, scale, bias, distances, scores.As<float>(), out);
 }

@@ -32,12 +32,10 @@ inline float Max(__m256 x) {
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 
-// e to the x within 2e-7 of its size; 0 below -87.3, where the result would be denormal.
-// Polynomial of Cephes' expf (Moshier).
+// e to the x within 2e-7 of its size; below -87.3, where that would be denormal, e to the -87.3,
+// which is lost in any sum that has a 1 in it. Polynomial of Cephes' expf (Moshier).
 inline __m256 Exp(__m256 x) {
-  const __m256 lowest = _mm256_set1_ps(-87.3f);
-  const __m256 inside = _mm256_cmp_ps(x, lowest, _CMP_GE_OQ);
-  x = _mm256_min_ps(_mm256_max_ps(x, lowest), _mm256_set1_ps(88.3f));
+  x = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.3f)), _mm256_set1_ps(88.3f));
   const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),
                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
@@ -51,7 +49,7 @@ inline __m256 Exp(__m256 x) {
   p = _mm256_fmadd_ps(p, _mm256_mul_ps(r, r), _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   const __m256 power = _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
-  return _mm256_and_ps(_mm256_mul_ps(p, power), inside);
+  return _mm256_mul_ps(p, power);
 }
 
 inline float Exp(float x) { return _mm256_cvtss_f32(Exp(_mm256_set1_ps(x))); }

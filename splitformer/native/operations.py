@@ -1,0 +1,134 @@
+"""A model's decode step as a list of fused operations: the words in which models are described.
+
+The operations are those of src/plan.h; arrays are float32. Which list belongs to which model is
+none of this package's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+Precision = Literal["int8", "fp32"]
+Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu"]
+Source = Literal["embedding", "residual", "attention", "linear"]
+NormKind = Literal["layer", "rms"]
+
+PRECISIONS: Mapping[Precision, int] = {"fp32": 0, "int8": 1}
+ACTIVATIONS: Mapping[Activation, int] = {
+    "none": 0,
+    "relu": 1,
+    "gelu": 2,
+    "gelu_tanh": 3,
+    "silu": 4,
+}
+NORMS: Mapping[NormKind, int] = {"layer": 1, "rms": 2}
+SOURCES: Mapping[Source, int] = {"embedding": 0, "residual": 1, "attention": 2, "linear": 3}
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A linear map: weight (width, inputs), bias (width,) or none."""
+
+    weight: FloatArray
+    bias: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """LayerNorm or RMSNorm: gain and shift (D,); RMSNorm usually has no shift."""
+
+    kind: NormKind
+    gain: FloatArray
+    shift: FloatArray | None
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Row by row: take the source, normalise it for good, and once more for the next map only."""
+
+    source: Source
+    stored: Norm | None = None
+    prepared: Norm | None = None
+    outputs_only: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """Maps side by side, then an activation; `gated`: activation(first) * second.
+
+    `segments` is 3 if self-attention follows (query, key, value), 1 if cross-attention does.
+    """
+
+    parts: tuple[Weights, ...]
+    activation: Activation = "none"
+    gated: bool = False
+    segments: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Attend:
+    """Attention over the sequence's own positions or its memory; `bias`: (H, distances)."""
+
+    layer: int
+    cross: bool
+    scale: float
+    bias: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The output map and what is asked of its logits."""
+
+    weights: Weights
+
+
+Operation = Rows | Linear | Attend | Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """Everything a plan is made of.
+
+    Attributes:
+        heads: H; the head size is D / H.
+        layers: L.
+        tokens: Embedding table, (V, D).
+        positions: Position vectors, (positions, D), or none.
+        max_positions: Most positions a sequence may have.
+        embedding_scale: Factor on the rows of `tokens`.
+        projection: Maps of the memory for all layers, key and value in turn, 2 L of them.
+        operations: The step; begins with an embedding and ends with the vocabulary.
+    """
+
+    heads: int
+    layers: int
+    tokens: FloatArray
+    positions: FloatArray | None
+    max_positions: int
+    embedding_scale: float
+    projection: tuple[Weights, ...]
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Outputs:
+    """What a step answers, one element per output, in the order of sequences and positions.
+
+    Attributes:
+        ids: The likeliest id that is not ruled out, int32.
+        log_probabilities: Of that id among all ids; empty unless asked for.
+        log_sums: Logarithm of the sum of exp(logit) over all ids; empty unless asked for.
+        logits: One row of V for each output that asked for it, before anything is ruled out.
+    """
+
+    ids: NDArray[np.int32]
+    log_probabilities: FloatArray
+    log_sums: FloatArray
+    logits: FloatArray

@@ -1,0 +1,206 @@
+"""The native decoder against the torch one: the same function, in float32 and in 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from splitformer.model import Transformer
+from splitformer.model.cache import CrossCache, SelfCache
+from splitformer.model.native_decoder import NativeDecoder
+from splitformer.native import Precision
+from tests.support.checkpoints import tiny_config
+from tests.support.native import needs_native
+
+pytestmark = needs_native
+VOCABULARY = 301
+VARIANTS: dict[str, dict[str, object]] = {
+    "pre-norm": {"norm": "pre"},
+    "post-norm": {"norm": "post"},
+    "learned positions": {"positions": "learned"},
+    "gelu": {"activation": "gelu"},
+    "silu, gated": {"activation": "silu", "gated": True},
+    "gated, odd": {"gated": True, "d_feed_forward": 50},
+    "normalised embeddings, pre": {"normalize_embeddings": True, "scale_embeddings": False},
+    "normalised embeddings, post": {"normalize_embeddings": True, "norm": "post"},
+    "separate output": {"share_embeddings": False, "tie_output": False, "output_bias": True},
+    "odd sizes": {"d_model": 36, "heads": 3, "d_feed_forward": 50},
+    "head size 64": {"d_model": 128, "heads": 2, "d_feed_forward": 96},
+    "head size 32": {"d_model": 64, "heads": 2, "norm": "post"},
+    "one head": {"d_model": 20, "heads": 1, "decoder_layers": 1},
+}
+
+
+def model_of(**changes: object) -> Transformer:
+    torch.manual_seed(1)
+    model = Transformer(tiny_config(VOCABULARY, **changes)).eval()
+    for parameter in model.parameters():
+        if parameter.dim() == 1 or parameter.abs().max() == 0:
+            torch.nn.init.normal_(parameter, std=0.1)  # biases and learned positions start at 0
+    return model
+
+
+@pytest.fixture(params=VARIANTS)
+def model(request: pytest.FixtureRequest) -> Transformer:
+    return model_of(**VARIANTS[request.param])
+
+
+@pytest.fixture
+def small() -> Iterator[NativeDecoder]:
+    decoder = NativeDecoder(model_of().decoder, "int8", threads=2)
+    yield decoder
+    decoder.close()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("int8", 0.03)])
+def test_steps_like_torch(model: Transformer, precision: Precision, tolerance: float) -> None:
+    decoder = NativeDecoder(model.decoder, precision, threads=2)
+    memories = [torch.randn(n, model.config.d_model) for n in (7, 1, 12)]
+    ours, theirs = [decoder.begin(m) for m in memories], [model.begin(m) for m in memories]
+    agreed = 0
+    for i in range(12):
+        tokens = [torch.randint(VOCABULARY, (1 + (i + j) % 3,)).tolist() for j in range(3)]
+        logits, expected = decoder.step(tokens, ours), model.step(tokens, theirs)
+        error = (logits - expected).norm(dim=1) / expected.norm(dim=1)
+        assert error.max() < tolerance
+        agreed += int((logits.argmax(1) == expected.argmax(1)).sum())
+    assert agreed >= (36 if precision == "fp32" else 30)
+    assert [s.length for s in ours] == [s.length for s in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        for layer in range(model.config.decoder_layers):
+            torch.testing.assert_close(
+                mine.cross.keys[layer], other.cross.keys[layer], rtol=0, atol=tolerance * 4
+            )
+    decoder.close()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_chooses_like_torch(threads: int) -> None:
+    model = model_of(output_bias=True)
+    decoder = NativeDecoder(model.decoder, "fp32", threads)
+    memory = torch.randn(6, model.config.d_model)
+    ours, theirs = (
+        [decoder.begin(memory) for _ in range(5)],
+        [model.begin(memory) for _ in range(5)],
+    )
+    never, denied = (3, 17, 300), [-1, -1, 0, 5, -1]
+    for i in range(8):
+        tokens = [[(7 * i + j) % VOCABULARY] for j in range(5)]
+        logits = model.step(tokens, theirs)
+        denied[1] = int(logits[1].argmax())
+        chosen = decoder.advance(tokens, ours, never, denied, [j == 3 for j in range(5)])
+        allowed = logits.index_fill(1, torch.tensor(never), float("-inf"))
+        for row, extra in enumerate(denied):
+            if extra >= 0:
+                allowed[row, extra] = float("-inf")
+        assert chosen.ids == allowed.argmax(1).tolist()
+        expected = logits.log_softmax(1)[range(5), chosen.ids]
+        torch.testing.assert_close(
+            torch.tensor(chosen.log_probabilities), expected, rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(
+            torch.tensor(chosen.log_sums), logits.logsumexp(1), rtol=1e-5, atol=1e-5
+        )
+        assert chosen.logits.keys() == {3}
+        torch.testing.assert_close(chosen.logits[3], logits[3], rtol=1e-4, atol=1e-5)
+    decoder.close()
+
+
+def test_log_probabilities_can_be_left_out(small: NativeDecoder) -> None:
+    state = small.begin(torch.randn(3, 32))
+    twin = state.fork()
+    without = small.advance([[5, 6]], [state], log_probabilities=False)
+    assert without.log_probabilities == []
+    assert without.ids == small.advance([[5, 6]], [twin]).ids
+
+
+@pytest.mark.parametrize("vocabulary", [1, 5, 16, 250, 256, 257, 513, 1030])
+def test_any_vocabulary(vocabulary: int) -> None:
+    torch.manual_seed(2)
+    model = Transformer(tiny_config(vocabulary)).eval()
+    with torch.inference_mode():
+        for threads in (1, 3):
+            decoder = NativeDecoder(model.decoder, "fp32", threads)
+            memory = torch.randn(4, 32)
+            ours, theirs = decoder.begin(memory), model.begin(memory)
+            expected = model.step([[0]], [theirs])
+            chosen = decoder.advance([[0]], [ours], want_logits=[True])
+            torch.testing.assert_close(chosen.logits[0][None], expected, rtol=1e-4, atol=1e-5)
+            assert chosen.ids == expected.argmax(1).tolist()
+            decoder.close()
+
+
+def test_equally_likely_ids_go_to_the_first() -> None:
+    model = model_of(tie_output=False, share_embeddings=False)
+    with torch.no_grad():
+        model.decoder.output.weight.fill_(0.5)
+    for threads in (1, 2, 3):
+        decoder = NativeDecoder(model.decoder, "int8", threads)
+        assert decoder.advance([[3]], [decoder.begin(torch.ones(2, 32))], never=(0, 1)).ids == [2]
+        decoder.close()
+
+
+def test_states_are_the_torch_decoders_own(small: NativeDecoder) -> None:
+    state = small.begin(torch.randn(7, 32))
+    assert state.cross.size_bytes == CrossCache.bytes_for(7, 2, 32, 4)
+    for count in (1, 30, 1, 1):
+        small.step([[3] * count], [state])
+        assert state.own.size_bytes == SelfCache.bytes_for(state.length, 2, 32, 4)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([[5], [VOCABULARY]], "tokens: must be below 301, got 301"),
+        ([[5], [-1]], "tokens: must be below 301, got -1"),
+        ([[5], []], "tokens: at least one per sequence"),
+        ([[5], [5] * 49], r"positions: at most max_positions \(48\), got 49"),
+        ([], "tokens: too few"),
+    ],
+)
+def test_a_bad_step_changes_nothing(
+    small: NativeDecoder, tokens: list[list[int]], message: str
+) -> None:
+    states = [small.begin(torch.randn(3, 32)) for _ in tokens]
+    before = [state.own._data.clone() for state in states]
+    with pytest.raises(ValueError, match=message):
+        small.advance(tokens, states)
+    for state, data in zip(states, before, strict=True):
+        assert state.length == 0
+        assert torch.equal(state.own._data.view(torch.int32), data.view(torch.int32))
+
+
+def test_other_misuse_is_refused(small: NativeDecoder) -> None:
+    state = small.begin(torch.randn(3, 32))
+    with pytest.raises(IndexError, match="never: ids must be below 301"):
+        small.advance([[5]], [state], never=(301,))
+    with pytest.raises(ValueError, match="denied: no such id"):
+        small.advance([[5]], [state], denied=[301])
+    with pytest.raises(ValueError, match="one value per sequence"):
+        small.advance([[5]], [state], denied=[1, 2])
+    with pytest.raises(ValueError, match="memory: must be"):
+        small.begin(torch.randn(3, 31))
+    with pytest.raises(ValueError, match="threads: must be at least 1"):
+        NativeDecoder(model_of().decoder, "int8", threads=0)
+    assert state.length == 0
+    small.close()
+    small.close()
+    with pytest.raises(ValueError, match="plan: is closed"):
+        small.advance([[5]], [state])
+
+
+def test_a_row_that_is_not_a_number_harms_no_other() -> None:
+    model = model_of()
+    with torch.no_grad():
+        model.decoder.embedding.tokens.weight[9] = float("nan")
+    decoder = NativeDecoder(model.decoder, "int8", threads=2)
+    memory = torch.randn(3, 32)
+    expected = decoder.advance([[5]], [decoder.begin(memory)])
+    mixed = decoder.advance([[9], [5]], [decoder.begin(memory) for _ in range(2)])
+    assert 0 <= mixed.ids[0] < VOCABULARY
+    assert mixed.ids[1] == expected.ids[0]
+    decoder.close()

@@ -1,0 +1,110 @@
+"""Building and loading the native library: rebuilt when it must be, refused politely otherwise."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from splitformer.native import build
+from tests.support.native import needs_native
+
+SAY = "import splitformer.native as n; print(n.available(), n.reason())"
+
+
+def ask(program: str = SAY, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_importing_it_imports_no_torch_and_builds_nothing(tmp_path: Path) -> None:
+    program = "import sys, splitformer.native; print('torch' in sys.modules)"
+    assert ask(program, XDG_CACHE_HOME=str(tmp_path), CXX="false") == "False"
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_can_be_switched_off() -> None:
+    assert ask(SPLITFORMER_NATIVE="off") == "False SPLITFORMER_NATIVE is off"
+
+
+@needs_native
+def test_the_instruction_set_can_be_chosen() -> None:
+    program = "import splitformer.native as n; print(n.instruction_set().name)"
+    assert ask(program, SPLITFORMER_NATIVE="avx2") == "AVX2"
+    assert "must be" in ask(SPLITFORMER_NATIVE="sse")
+
+
+def test_no_compiler_is_a_reason_and_no_error(tmp_path: Path) -> None:
+    missing = ask(XDG_CACHE_HOME=str(tmp_path), CXX="/no/such/compiler")
+    assert missing.startswith("False cannot run /no/such/compiler")
+    broken = ask(XDG_CACHE_HOME=str(tmp_path), CXX="false")
+    assert broken.startswith("False false failed")
+
+
+def test_another_machine_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(build.BuildError, match="needs x86-64 Linux, this is aarch64"):
+        build.find_or_build()
+
+
+def test_a_change_of_any_source_changes_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = build._digest_of_sources()
+    copy = Path(shutil.copytree(build.SOURCES, tmp_path / "src"))
+    monkeypatch.setattr(build, "SOURCES", copy)
+    for change in (lambda: None, lambda: (copy / "simd.h").open("a").write("// changed\n")):
+        build._digest_of_sources.cache_clear()
+        change()
+        same = build._digest_of_sources() == before
+        assert same is ("changed" not in (copy / "simd.h").read_text())
+    build._digest_of_sources.cache_clear()
+
+
+@needs_native
+def test_concurrent_builds_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = tmp_path / "src"
+    sources.mkdir()
+    (sources / "one.cc").write_text('extern "C" int one() { return 1; }\n')
+    monkeypatch.setattr(build, "SOURCES", sources)
+    target = tmp_path / "out" / "library.so"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: build.build(target), range(4)))
+    assert [path.name for path in target.parent.iterdir()] == ["library.so"]
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "open"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    folder = tmp_path / "open" / "splitformer" / "native"
+    folder.mkdir(parents=True)
+    assert build._cache_folder() == folder
+    folder.chmod(0o777)
+    private = tmp_path / "tmp" / f"splitformer-{os.getuid()}"
+    assert build._cache_folder() == private
+    assert private.stat().st_mode & 0o777 == 0o700
+
+
+@needs_native
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_sanitizers_find_nothing(sanitizers: str) -> None:
+    command = [sys.executable, "-m", "splitformer.native", "--sanitize", sanitizers]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        pytest.skip(f"the compiler lacks {sanitizers}: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
