@@ -156,8 +156,10 @@ _LIBREOFFICE = (
 
 _OTHERS = (
     Source("gimp", "GPL-3.0-or-later", Genre.INTERFACE, ("gimp-data",), "_"),
-    Source("inkscape", "GPL-2.0-or-later", Genre.INTERFACE, ("inkscape",), "_"),
-    Source("evolution", "LGPL-2.0-or-later", Genre.INTERFACE, ("evolution-common",), "_"),
+    Source("inkscape", "GPL (no version stated)", Genre.INTERFACE, ("inkscape",), "_"),
+    Source(
+        "evolution", "LGPL-2.0-only OR LGPL-3.0-only", Genre.INTERFACE, ("evolution-common",), "_"
+    ),
     Source("gnucash", "GPL-2.0-or-later", Genre.INTERFACE, ("gnucash-common",), "_"),
     Source("digikam", "GPL-2.0-or-later", Genre.INTERFACE, ("digikam-data",), "&"),
     Source("freeciv", "GPL-2.0-or-later", Genre.GAME, ("freeciv-data",), "_"),
