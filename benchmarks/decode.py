@@ -203,7 +203,6 @@ def _peer_logits(contest: Contest, prefixes: list[list[int]]) -> Tensor:
         target_prefix=[[contest.names[i] for i in prefix] for prefix in prefixes],
         beam_size=1,
         max_decoding_length=len(prefixes[0]) + 1,
-        min_decoding_length=len(prefixes[0]) + 1,
         return_logits_vocab=True,
     )
     return torch.stack([torch.from_numpy(np.array(r.logits[0][-1])) for r in results])

@@ -27,7 +27,7 @@ class DecoderSettings(Settings):
     memory_bytes: int = setting(
         2**30, "Budget for memories, keys and values, in bytes.", at_least=1, size=True
     )
-    precision: str = setting("fp32", "Arithmetic of the decoder: int8 or fp32.")
+    precision: str = setting("int8", "Arithmetic of the decoder: int8 or fp32.")
     kernels: str = setting(
         "auto", "What computes the steps: native, torch, or auto (native where it can be used)."
     )

@@ -69,6 +69,20 @@ def test_over_the_wire_is_in_process(
         assert_same(generated, reference.target(text, language, **options))
 
 
+@pytest.mark.parametrize(("precision", "kernels"), [("int8", "auto"), ("fp32", "torch")])
+def test_every_arithmetic_over_the_wire_is_itself_in_process(
+    services: Services, servers: ServerThread, precision: str, kernels: str
+) -> None:
+    decoder = servers.start_decoder(services.model, precision=precision, kernels=kernels)
+    caller = Caller(services.encoder, decoder)
+    reference = Reference(services.model, precision, kernels)
+    for language, options in (("de", GREEDY), ("ja", SAMPLED)):
+        session = caller.open(caller.memory(), language)
+        generated = caller.generate(session, close_on_end=True, **options)
+        assert_same(generated, reference.target(TEXT, language, **options))
+    caller.close()
+
+
 def test_by_steps_is_by_generate(caller: Caller, session: str, reference: Reference) -> None:
     target = reference.target(TEXT, "de", **ENDING)
     assert target.end is not None

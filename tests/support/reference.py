@@ -9,18 +9,18 @@ import torch
 from splitformer import wire
 from splitformer.generation import GenerationOptions, Target, step
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.stepping import TorchDecoder
+from splitformer.serving.kernels import step_decoder
 from splitformer.v1 import tensor_pb2
 
 
 class Reference:
     """A whole model, its memories rounded to the wire type as an encoder service does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str = "fp32", kernels: str = "auto") -> None:
         torch.set_num_threads(1)
         self.checkpoint = Checkpoint(folder)
         self.model = self.checkpoint.load()
-        self.decoder = TorchDecoder(self.model.decoder)
+        self.decoder = step_decoder(self.model.decoder, precision, kernels, 1)
 
     @torch.inference_mode()
     def memory(self, text: str) -> torch.Tensor:
@@ -41,7 +41,7 @@ class Reference:
         for token in prefix:
             detokenizer.add(token)
         positions = description.architecture.max_positions
-        target = Target(start, self.model.begin(self.memory(text)), detokenizer, positions)
+        target = Target(start, self.decoder.begin(self.memory(text)), detokenizer, positions)
         chosen = GenerationOptions(**options)  # type: ignore[arg-type]
         most = chosen.max_new_tokens or positions
         while target.end is None and not target.full and len(target.produced) < most:

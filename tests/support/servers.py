@@ -71,6 +71,7 @@ class ServerThread:
     ) -> Running[DecoderService]:
         """Start a decoder service on free ports that may pull from `encoder`."""
         values: dict[str, Any] = {"port": 0, "metrics_port": 0, "drain_seconds": 2.0}
+        values["precision"] = "fp32"  # its greedy targets end as many tests assume
         values["encoders"] = (encoder.address,) if encoder else ()
         read = DecoderSettings(model=str(model), **(values | settings))
         return self.run(self._start(read, DecoderService, register_decoder))
