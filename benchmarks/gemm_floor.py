@@ -15,23 +15,10 @@ from collections.abc import Callable
 
 import torch
 
-from splitformer.model.config import TransformerConfig
+from benchmarks.shapes import SHAPES
 from splitformer.model.decoder import Decoder, DecoderState
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.native import Precision, instruction_set
-
-MARIAN_BASE = TransformerConfig(
-    source_vocabulary_size=32000,
-    target_vocabulary_size=32000,
-    d_model=512,
-    heads=8,
-    encoder_layers=6,
-    decoder_layers=6,
-    d_feed_forward=2048,
-    max_positions=512,
-    activation="silu",
-    output_bias=True,
-)
 
 
 def main() -> None:
@@ -46,7 +33,9 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="where the first thread's time goes")
     options = parser.parse_args()
     torch.manual_seed(0)
-    decoder = NativeDecoder(Decoder(MARIAN_BASE).eval(), options.precision, options.threads)
+    decoder = NativeDecoder(
+        Decoder(SHAPES["marian-base"]).eval(), options.precision, options.threads
+    )
     states = [_state(decoder, options.source, options.target) for _ in range(max(options.batch))]
     precision: Precision = options.precision
     print(f"{precision}, {instruction_set().name}, {options.threads} threads")

@@ -11,10 +11,32 @@ from training.recipe import LANGUAGES
 
 if TYPE_CHECKING:
     from training.gradient import StepLoss
-    from training.train import Progress
 
 _COLUMNS = ["step", "seconds", "tokens", "loss", "likelihood", "validation"]
 HEADER = _COLUMNS + [f"chrf_{language}" for language in LANGUAGES]
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: updates made.
+        seconds: active seconds.
+        tokens: target tokens seen.
+        round: round of batches now being read.
+        position: micro-batches of that round already used.
+        probed: active seconds at the last probe.
+        saved: active seconds at the last checkpoint.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    round: int = 0
+    position: int = 0
+    probed: float = 0.0
+    saved: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

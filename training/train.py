@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from splitformer.model import Transformer
-from training.curve import CurveWriter, Measurement
+from training.curve import CurveWriter, Measurement, Progress
 from training.data import Batch, Batcher, BatchSettings, TokenArrays
 from training.gradient import GradientPool, evaluate_likelihood
 from training.optimizer import Optimizer, OptimizerSettings
@@ -61,29 +61,6 @@ class TrainSettings:
         for name in ("minutes", "threads", "micro_batches", "log_steps"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: must be positive, is {getattr(self, name)}")
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        step: updates made.
-        seconds: active seconds.
-        tokens: target tokens seen.
-        round: round of batches now being read.
-        position: micro-batches of that round already used.
-        probed: active seconds at the last probe.
-        saved: active seconds at the last checkpoint.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-    round: int = 0
-    position: int = 0
-    probed: float = 0.0
-    saved: float = 0.0
 
 
 class Trainer:

@@ -9,7 +9,7 @@ from transformers import MarianConfig, MarianMTModel
 
 from splitformer.model import Transformer
 
-_NAMES = {
+OUR_NAMES = {
     "self_attn": "self_attention",
     "encoder_attn": "cross_attention",
     "self_attn_layer_norm": "self_attention_residual.norm",
@@ -22,6 +22,7 @@ _NAMES = {
     "v_proj": "value",
     "out_proj": "output",
 }
+"""Parts of the names of Marian's tensors, and ours."""
 
 
 def convert(model: Transformer, start: int, eos: int, pad: int) -> Any:
@@ -53,5 +54,5 @@ def convert(model: Transformer, start: int, eos: int, pad: int) -> Any:
         for name, tensor in theirs.model.named_parameters():
             parts = name.split(".")
             if "layers" in parts:
-                tensor.copy_(weights[".".join(_NAMES.get(part, part) for part in parts)])
+                tensor.copy_(weights[".".join(OUR_NAMES.get(part, part) for part in parts)])
     return theirs

@@ -6,22 +6,10 @@ import pytest
 import torch
 from transformers import MarianConfig, MarianMTModel
 
+from benchmarks.peers.huggingface_model import OUR_NAMES
 from splitformer.model import Transformer, TransformerConfig
 
 VOCABULARY, D_MODEL, START, EOS = 90, 32, 0, 1
-NAMES = {
-    "self_attn": "self_attention",
-    "encoder_attn": "cross_attention",
-    "self_attn_layer_norm": "self_attention_residual.norm",
-    "encoder_attn_layer_norm": "cross_attention_residual.norm",
-    "final_layer_norm": "feed_forward_residual.norm",
-    "fc1": "feed_forward.inner",
-    "fc2": "feed_forward.outer",
-    "q_proj": "query",
-    "k_proj": "key",
-    "v_proj": "value",
-    "out_proj": "output",
-}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +72,7 @@ def translated(reference: MarianMTModel) -> dict[str, torch.Tensor]:
     for name, tensor in reference.state_dict().items():
         parts = name.split(".")
         if "layers" in parts:
-            tensors[".".join(NAMES.get(part, part) for part in parts[1:])] = tensor
+            tensors[".".join(OUR_NAMES.get(part, part) for part in parts[1:])] = tensor
     return tensors
 
 
