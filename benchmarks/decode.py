@@ -1,9 +1,9 @@
-"""`decode`: the loop alone, and whole requests beside it, against the peers and the GEMM floor.
+"""`decode`: the loop alone, against the peers and the GEMM floor.
 
 Every contestant takes 32 sequential steps of one row per sequence; each row chooses its own token
 by argmax over the whole vocabulary, with the end token suppressed. A peer that cannot run steps
-alone is measured by its time for 33 tokens minus its time for 1. `request` includes encoding 24
-source tokens. The floor is the step's matrix products alone, same precision and threads.
+alone is measured by its time for 33 tokens minus its time for 1. The floor is the step's matrix
+products alone, in the same precision and with the same threads.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Contest:
 
 
 def run(report: Report, cache: Path, quick: bool) -> None:
-    """Measure and report `decode.*` and `request.*` for the Marian-base shape."""
+    """Measure and report `decode.*` for the Marian-base shape."""
     scope = QUICK if quick else FULL
     contest = Contest(shapes.checkpoint_folder("marian-base", cache), cache)
     for batch in scope.batches:
@@ -139,7 +139,6 @@ def _measure(report: Report, contest: Contest, batch: int, rounds: int) -> None:
     for name in contest.translators:
         contestants[f"{name}-33"] = contest.translate(name, batch, STEPS + 1)
         contestants[f"{name}-1"] = contest.translate(name, batch, 1)
-        contestants[f"{name}-32"] = contest.translate(name, batch, STEPS)
     if batch == 32:
         contestants["hf-33"] = contest.generate(batch, STEPS + 1)
         contestants["hf-1"] = contest.generate(batch, 1)

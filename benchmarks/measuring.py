@@ -35,7 +35,10 @@ class Sample:
 def interleaved(
     contestants: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1
 ) -> dict[str, Sample]:
-    """Time all contestants in turn, round by round, after one warm-up of each.
+    """Time all contestants in turn, round by round.
+
+    Each runs once untimed right before it is timed: what the one before left behind (its weights in
+    the caches, its threads still spinning for work) would otherwise count against it.
 
     Args:
         contestants: What to run, by name.
@@ -43,10 +46,9 @@ def interleaved(
         repeats: Runs per timing; the seconds are per run.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in contestants.values():
-        run()
     for _ in range(rounds):
         for name, run in contestants.items():
+            run()
             began = time.perf_counter()
             for _ in range(repeats):
                 run()

@@ -96,4 +96,4 @@ def _fill_norm(norm: Any, weights: Mapping[str, Any], prefix: str) -> None:
 
 
 def _array(tensor: Tensor) -> Any:
-    return tensor.detach().float().numpy()
+    return tensor.detach().float().numpy().copy()  # quantising works in place
