@@ -56,12 +56,6 @@ def interleaved(
     return {name: Sample(tuple(taken)) for name, taken in seconds.items()}
 
 
-def ratio(ours: Sample, theirs: Sample) -> float:
-    """How many times faster we are: the median of the rounds' own ratios."""
-    pairs = zip(ours.seconds, theirs.seconds, strict=True)
-    return statistics.median(their / our for our, their in pairs)
-
-
 @dataclass(slots=True)
 class Report:
     """Figures by name, printed as they come and kept as JSON."""

@@ -1,0 +1,47 @@
+"""The benchmarks' own arithmetic: ratios by round, and figures as plain lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.invariance import Comparison
+from benchmarks.measuring import Report, Sample, interleaved
+
+
+def test_contestants_take_turns_and_are_warm_when_timed() -> None:
+    calls: list[str] = []
+    contestants = {name: (lambda name=name: calls.append(name)) for name in ("a", "b")}
+    samples = interleaved(contestants, rounds=2)
+    assert calls == ["a", "a", "b", "b"] * 2
+    assert [len(sample.seconds) for sample in samples.values()] == [2, 2]
+
+
+def test_a_sample_knows_its_middle_and_its_spread() -> None:
+    sample = Sample((2.0, 1.0, 4.0))
+    assert (sample.median, sample.spread) == (2.0, 4.0)
+
+
+def test_figures_are_plain_numbers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report = Report("decode")
+    report.figure("decode.b1.vs_floor", 0.81254)
+    report.figure("invariance.values", 9437376)
+    assert capsys.readouterr().out == "decode.b1.vs_floor 0.8125\ninvariance.values 9437376\n"
+    report.write(tmp_path / "decode.json")
+    written = json.loads((tmp_path / "decode.json").read_text())
+    assert written["figures"]["invariance.values"] == 9437376
+    assert written["machine"]["cores"] >= 1
+
+
+def test_a_single_bit_is_seen() -> None:
+    comparison = Comparison()
+    one = torch.ones(3, 4)
+    other = one.clone()
+    other.view(torch.int32)[1, 2] ^= 1
+    comparison.add(one, one.clone())
+    assert comparison.differing_bits == 0
+    comparison.add(one, other)
+    assert (comparison.values, comparison.differing_bits) == (24, 1)
