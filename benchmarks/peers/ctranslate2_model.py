@@ -26,7 +26,12 @@ def token_names(size: int) -> list[str]:
 
 
 def convert(model: Transformer, folder: Path, quantization: str | None) -> Path:
-    """Write a model in CTranslate2's format, quantised to "int8" or not at all (None)."""
+    """Write a model in CTranslate2's format, quantised to "int8" or not at all (None).
+
+    A folder that holds a converted model already is taken as it is.
+    """
+    if (folder / "model.bin").exists():
+        return folder
     config = model.config
     spec = ctranslate2.specs.TransformerSpec.from_config(
         (config.encoder_layers, config.decoder_layers),
