@@ -1,0 +1,88 @@
+"""Which arithmetic serves, and that torch and the native library mean the same by it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from splitformer import native
+from splitformer.errors import ConfigurationError
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.decoder import Decoder
+from splitformer.model.native_decoder import NativeDecoder
+from splitformer.model.stepping import StepDecoder, TorchDecoder
+from splitformer.serving.kernels import check_choices, step_decoder
+
+NATIVE = pytest.mark.skipif(not native.available(), reason=f"no library: {native.reason()}")
+EOS = 1
+
+
+@pytest.fixture(scope="module")
+def decoder(tiny_model: Path) -> Decoder:
+    return Checkpoint(tiny_model).load_decoder()
+
+
+@NATIVE
+def test_auto_takes_the_native_library_where_it_can(decoder: Decoder) -> None:
+    chosen = step_decoder(decoder, "int8", "auto", 1)
+    assert isinstance(chosen, NativeDecoder)
+    assert (chosen.precision, chosen.batch_invariant) == ("int8", True)
+    chosen.close()
+
+
+def test_torch_serves_otherwise_and_the_log_says_why(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "available", lambda: False)
+    monkeypatch.setattr(native, "reason", lambda: "no compiler")
+    with caplog.at_level(logging.WARNING):
+        chosen = step_decoder(decoder, "int8", "auto", 1)
+    assert isinstance(chosen, TorchDecoder)
+    assert (chosen.precision, chosen.batch_invariant) == ("fp32", False)
+    (record,) = caplog.records
+    assert record.__dict__["fields"] == {"why": "no compiler"}
+
+
+def test_native_or_nothing(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "available", lambda: False)
+    monkeypatch.setattr(native, "reason", lambda: "no compiler")
+    with pytest.raises(ConfigurationError, match=r"kernels: the native library .* no compiler"):
+        step_decoder(decoder, "int8", "native", 1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kernels", "named"), [("int4", "auto", "precision"), ("int8", "cuda", "kernels")]
+)
+def test_unknown_choices_are_refused(precision: str, kernels: str, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{named}: must be one of"):
+        check_choices(precision, kernels)
+
+
+@NATIVE
+def test_both_advance_alike(decoder: Decoder) -> None:
+    torch.manual_seed(2)
+    memories = [torch.randn(n, decoder.config.d_model) for n in (3, 9, 1)]
+    tokens = [[4, 8, 9], [5], [6, 7]]
+    both: list[StepDecoder] = [TorchDecoder(decoder), NativeDecoder(decoder, "fp32", 1)]
+    one, other = (
+        each.advance(
+            tokens,
+            [each.begin(memory) for memory in memories],
+            never=(0, 2, 3),
+            denied=[-1, EOS, -1],
+            want_logits=[True, False, True],
+        )
+        for each in both
+    )
+    assert one.ids == other.ids
+    assert not {0, 2, 3} & set(one.ids)
+    assert one.ids[1] != EOS
+    assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
+    assert one.log_sums == pytest.approx(other.log_sums, abs=1e-4)
+    assert one.logits.keys() == other.logits.keys() == {0, 2}
+    for row, logits in one.logits.items():
+        torch.testing.assert_close(logits, other.logits[row], atol=1e-3, rtol=1e-4)
+    both[1].close()
