@@ -178,10 +178,9 @@ class DecoderEngine:
     def _run(self) -> None:
         while not self._closing:
             batch = self.schedule()
-            self._obey(block=not batch)
-            batch = [generation for generation in batch if generation in self._running]
             if batch and self.step(batch):
                 self.publish(batch)
+            self._obey(block=not batch)
 
     def schedule(self) -> list[Generation]:
         """Choose who takes part in the next step; those left out come first the next time."""
@@ -267,15 +266,11 @@ class DecoderEngine:
 
     def _stop(self) -> None:
         self._closing = True
-        self._fail(self._running, _stopped())
+        self._fail(self._running, UnavailableError.stopped())
 
     def _check_open(self) -> None:
         if self._closed:
-            raise _stopped()
-
-
-def _stopped() -> UnavailableError:
-    return UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0)
+            raise UnavailableError.stopped()
 
 
 def _goes_on(events: list[Event]) -> bool:

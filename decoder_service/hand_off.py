@@ -101,7 +101,7 @@ class MemoryPuller:
         except asyncio.CancelledError as error:
             if _caller_has_gone():
                 raise
-            raise _stopped() from error
+            raise UnavailableError.stopped() from error
         finally:
             call.cancel()
             if lease is not None:
@@ -142,10 +142,6 @@ def _caller_has_gone() -> bool:
     """Tell a cancelled RPC of ours from one whose channel was closed under it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _stopped() -> UnavailableError:
-    return UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0)
 
 
 def _translated(error: aio.AioRpcError, endpoint: str) -> SplitformerError:

@@ -94,7 +94,7 @@ class EncoderEngine:
             InternalError: The encoder failed.
         """
         if self._closed:
-            raise _stopped()
+            raise UnavailableError.stopped()
         if self._open >= self._max_queue:
             raise ResourceExhaustedError(
                 f"queue: holds {self._max_queue} sources at most and is full",
@@ -120,7 +120,7 @@ class EncoderEngine:
             batch = self.schedule()
             if batch:
                 self._run_batch(batch)
-        self._loop.call_soon_threadsafe(_refuse, self._waiting, _stopped())
+        self._loop.call_soon_threadsafe(_refuse, self._waiting, UnavailableError.stopped())
 
     def _run_batch(self, batch: list[_Job]) -> None:
         try:
@@ -194,7 +194,3 @@ def _refuse(jobs: list[_Job], error: SplitformerError) -> None:
     for job in jobs:
         if not job.answer.done():
             job.answer.set_exception(error)
-
-
-def _stopped() -> UnavailableError:
-    return UnavailableError("the service has stopped", reason="DRAINING", retry_after=1.0)

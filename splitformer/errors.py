@@ -165,6 +165,11 @@ class UnavailableError(SplitformerError):
     code = Code.UNAVAILABLE
     default_reason = "UNAVAILABLE"
 
+    @classmethod
+    def stopped(cls) -> UnavailableError:
+        """Build the error for work that a service can no longer do because it has stopped."""
+        return cls("the service has stopped", reason="DRAINING", retry_after=1.0)
+
 
 class UnimplementedError(SplitformerError):
     """The protocol has it, this version does not."""

@@ -24,6 +24,13 @@ class Services:
     model: Path
 
 
+def nothing_is_held(services: Services) -> bool:
+    """True if no memory, lease, session or generation is left."""
+    memories, sessions = services.encoder.service.store, services.decoder.service.sessions
+    load = services.decoder.service.load()
+    return len(memories) == len(sessions) == load.used_bytes == load.running == load.queued == 0
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny seeded model's folder."""

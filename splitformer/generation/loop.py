@@ -70,8 +70,9 @@ class Target:
     @property
     def pending(self) -> list[int]:
         """Inputs that have not been through the decoder yet; empty only once it has ended."""
-        inputs = [*self.start, *(token.id for token in self.produced)]
-        return inputs[self.state.length :]
+        done = self.state.length
+        produced = self.produced[max(0, done - len(self.start)) :]
+        return [*self.start[done:], *(token.id for token in produced)]
 
     @property
     def full(self) -> bool:

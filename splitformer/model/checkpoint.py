@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -155,19 +155,23 @@ class Checkpoint:
         return model.eval()
 
     def _load(self, half: _Half, prefix: str) -> _Half:
-        stored, config = self._read_tensors(), self.description.architecture
+        config = self.description.architecture
         names = {name: _stored_name(prefix + name, config) for name in half.state_dict()}
-        if missing := sorted(set(names.values()) - stored.keys()):
-            raise ConfigurationError(f"model.safetensors: missing tensor {missing[0]!r}")
+        stored = self._read_tensors(names.values())
         tensors = {name: stored[stored_name].float() for name, stored_name in names.items()}
         _check_shapes(half, tensors)
         half.load_state_dict(tensors)
         return half.eval().requires_grad_(False)
 
-    def _read_tensors(self) -> dict[str, Tensor]:
+    def _read_tensors(self, wanted: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Read the tensors of these names; None: all there are."""
         try:
             with safe_open(self._weights, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                present = set(file.keys())
+                names = present if wanted is None else set(wanted)
+                if missing := sorted(names - present):
+                    raise ConfigurationError(f"model.safetensors: missing tensor {missing[0]!r}")
+                return {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError) as error:
             raise ConfigurationError(f"model.safetensors: cannot be read: {error}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,8 +13,9 @@ from splitformer import errors
 from splitformer_client import aio, fan
 from splitformer_client.aio import AsyncClient
 from splitformer_client.values import End, EndReason
-from tests.conftest import Services
+from tests.conftest import Services, nothing_is_held
 from tests.support.servers import ServerThread
+from tests.support.waiting import comes_true
 
 TEXT = "Open the file."
 SENTENCE = "Do you want to delete the selected files?"
@@ -34,19 +35,6 @@ async def client(services: Services) -> AsyncIterator[AsyncClient]:
         yield connected
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + 20
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "it never came true"
-        await asyncio.sleep(0.005)
-
-
-def nothing_is_held(services: Services) -> bool:
-    memories, sessions = services.encoder.service.store, services.decoder.service.sessions
-    load = services.decoder.service.load()
-    return len(memories) == len(sessions) == load.used_bytes == load.running == load.queued == 0
-
-
 # --- translate ------------------------------------------------------------------------------------
 
 
@@ -62,7 +50,7 @@ async def test_translate(client: AsyncClient, services: Services) -> None:
         assert answer.log_probability < 0
     assert len({answer.text for answer in answers}) == 3
     assert services.encoder.metric("splitformer_encoder_sources_total") == before + 1
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 async def test_a_language_does_not_depend_on_the_others(client: AsyncClient) -> None:
@@ -114,7 +102,7 @@ async def test_long_text_is_translated_sentence_by_sentence(
             token.id for piece in pieces for token in piece.tokens
         ]
         assert [token.index for token in whole.tokens] == list(range(whole.end.tokens))
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 async def test_paragraphs_stay_paragraphs_however_short(client: AsyncClient) -> None:
@@ -139,13 +127,13 @@ async def test_a_sentence_that_is_too_long_is_refused(
         with pytest.raises(errors.InvalidArgumentError) as caught:
             await client.translate(text, "ja")
         assert caught.value.reason == "SOURCE_TOO_LONG"
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 async def test_many_translations_at_once(client: AsyncClient, services: Services) -> None:
     work = [client.translate(f"File {n}.", ["ja", "de"], max_new_tokens=5) for n in range(20)]
     assert len(await asyncio.gather(*work)) == 20
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -165,7 +153,7 @@ async def test_an_unknown_language_names_the_known_ones(
     with pytest.raises(errors.InvalidArgumentError, match="ja, de, fr, es, zh_CN") as caught:
         await client.translate(TEXT, ["ja", "tlh"])
     assert caught.value.reason == "UNKNOWN_LANGUAGE"
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 async def test_an_unknown_model(services: Services) -> None:
@@ -180,7 +168,7 @@ async def test_a_bad_option_is_the_servers_error(client: AsyncClient, services: 
     with pytest.raises(errors.InvalidArgumentError) as caught:
         await client.translate(TEXT, "ja", temperature=-1.0)
     assert caught.value.reason == "BAD_OPTION"
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 async def test_models_that_do_not_match(
@@ -191,7 +179,7 @@ async def test_models_that_do_not_match(
         with pytest.raises(errors.FailedPreconditionError) as caught:
             await client.translate(TEXT, "ja")
     assert caught.value.reason == "FINGERPRINT_MISMATCH"
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 async def test_an_encoder_that_the_decoder_may_not_ask(
@@ -212,7 +200,7 @@ async def test_leaving_a_stream_early_frees_the_slot(
 ) -> None:
     async for _ in client.stream(TEXT, "ja"):
         break
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 async def test_closing_a_stream_frees_everything_before_going_on(
@@ -221,7 +209,7 @@ async def test_closing_a_stream_frees_everything_before_going_on(
     async with contextlib.aclosing(client.translate_stream(LONG, ["ja", "de"])) as events:
         await anext(events)
     assert len(services.decoder.service.sessions) == 0
-    await eventually(lambda: nothing_is_held(services))  # the decoder has leases of its own
+    await comes_true(lambda: nothing_is_held(services))  # the decoder has leases of its own
 
 
 async def test_a_deadline_in_the_middle_strands_nothing(
@@ -233,16 +221,16 @@ async def test_a_deadline_in_the_middle_strands_nothing(
     async with aio.connect(encoder.address, decoder.address) as client:
         with pytest.raises(errors.DeadlineExceededError):
             await client.translate(" ".join([SENTENCE] * 200), ["ja", "de"], timeout=0.3)
-    await eventually(lambda: nothing_is_held(Services(encoder, decoder, services.model)))
+    await comes_true(lambda: nothing_is_held(Services(encoder, decoder, services.model)))
 
 
 async def test_cancelling_frees_everything(client: AsyncClient, services: Services) -> None:
     task = asyncio.create_task(client.translate(" ".join([SENTENCE] * 50), ["ja", "de"]))
-    await eventually(lambda: len(services.decoder.service.sessions) > 0)
+    await comes_true(lambda: len(services.decoder.service.sessions) > 0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 # --- servers come and go --------------------------------------------------------------------------
@@ -282,4 +270,4 @@ async def test_a_decoder_that_is_gone(services: Services, servers: ServerThread)
         servers.stop(decoder)
         with pytest.raises(errors.UnavailableError, match=f"decoder {decoder.address}"):
             await client.translate(TEXT, "ja", max_new_tokens=2)
-    await eventually(lambda: len(services.encoder.service.store) == 0)
+    await comes_true(lambda: len(services.encoder.service.store) == 0)

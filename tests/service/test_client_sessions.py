@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from splitformer_client import aio
 from splitformer_client.aio import AsyncClient
 from splitformer_client.settings import Settings
 from splitformer_client.values import Token
-from tests.conftest import Services
+from tests.conftest import Services, nothing_is_held
+from tests.support.waiting import comes_true
 
 TEXT = "Open the file."
 SENTENCE = "Do you want to delete the selected files?"
@@ -25,19 +26,6 @@ LONG = f"{TEXT} {SENTENCE}\n\n{SENTENCE}  {TEXT} {SENTENCE}"
 async def client(services: Services) -> AsyncIterator[AsyncClient]:
     async with aio.connect(services.encoder.address, services.decoder.address) as connected:
         yield connected
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + 20
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "it never came true"
-        await asyncio.sleep(0.005)
-
-
-def nothing_is_held(services: Services) -> bool:
-    memories, sessions = services.encoder.service.store, services.decoder.service.sessions
-    load = services.decoder.service.load()
-    return len(memories) == len(sessions) == load.used_bytes == load.running == load.queued == 0
 
 
 # --- memories -------------------------------------------------------------------------------------
@@ -112,7 +100,7 @@ async def test_sessions_over_local_and_referenced_memories(
     assert await session.close() == 0
     if not memory.is_local:
         await client.release(memory)
-    await eventually(lambda: nothing_is_held(services))
+    await comes_true(lambda: nothing_is_held(services))
 
 
 async def test_a_large_memory_is_uploaded_in_chunks(services: Services) -> None:

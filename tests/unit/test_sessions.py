@@ -12,13 +12,7 @@ from decoder_service.budget import Budget, Reservation, Share
 from decoder_service.sessions import Opened, Session, Sessions
 from splitformer.errors import AbortedError, NotFoundError, ResourceExhaustedError
 from splitformer.generation import EndReason, Produced
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.waiting import Clock
 
 
 @pytest.fixture

@@ -11,15 +11,9 @@ from hypothesis import given, settings, strategies as st
 from encoder_service.store import MemoryStore
 from splitformer.errors import NotFoundError, ResourceExhaustedError
 from splitformer.v1 import tensor_pb2
+from tests.support.waiting import Clock
 
 HEADER = tensor_pb2.MemoryHeader(model="m")
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
