@@ -10,9 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-
 from splitformer import wire
 from splitformer.errors import (
     InternalError,
@@ -20,7 +17,7 @@ from splitformer.errors import (
     SplitformerError,
     UnavailableError,
 )
-from splitformer.model.encoder import Encoder
+from splitformer.model.encoding import SourceEncoder
 
 _RETRY_SECONDS = 0.5
 _logger = logging.getLogger("splitformer.engine")
@@ -59,17 +56,15 @@ class EncoderEngine:
     Args:
         encoder: The model's encoder.
         dtype: Wire type every memory is rounded to, once, here.
-        pad_id: Fills shorter sources.
         max_batch_tokens: Rows times longest length of a batch, at most (one source always fits).
         max_queue: Sources waiting at most.
     """
 
     def __init__(
-        self, encoder: Encoder, dtype: int, pad_id: int, max_batch_tokens: int, max_queue: int
+        self, encoder: SourceEncoder, dtype: int, max_batch_tokens: int, max_queue: int
     ) -> None:
         self._encoder = encoder
         self._dtype = dtype
-        self._pad_id = pad_id
         self._max_batch_tokens = max_batch_tokens
         self._max_queue = max_queue
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -160,18 +155,12 @@ class EncoderEngine:
         self._waiting = [job for job in self._waiting if id(job) not in taken]
         return batch
 
-    @torch.inference_mode()
     def encode_batch(self, batch: list[_Job]) -> tuple[list[bytes], float, float]:
         """Run a batch; return its packed memories and when it started and ended."""
         started = time.perf_counter()
-        lengths = [len(job.ids) for job in batch]
-        source = np.full((len(batch), max(lengths)), self._pad_id, np.int64)
-        for row, job in enumerate(batch):
-            source[row, : lengths[row]] = job.ids
-        output = self._encoder(torch.from_numpy(source), torch.tensor(lengths))  # (B, S, D)
-        rows = zip(output.numpy(), lengths, strict=True)
-        memories = [wire.pack(row[:length], self._dtype) for row, length in rows]
-        return memories, started, time.perf_counter()
+        memories = self._encoder.encode([job.ids for job in batch])
+        packed = [wire.pack(memory, self._dtype) for memory in memories]
+        return packed, started, time.perf_counter()
 
     def publish(
         self, batch: list[_Job], memories: list[bytes], started: float, ended: float

@@ -15,8 +15,9 @@ from encoder_service.metrics import EncoderMetrics
 from encoder_service.settings import EncoderSettings
 from encoder_service.store import MemoryStore
 from splitformer.errors import InvalidArgumentError, UnavailableError
+from splitformer.model.encoder import Encoder
 from splitformer.model.tokenizer import SourcePiece
-from splitformer.serving import models
+from splitformer.serving import kernels, models
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
 
@@ -63,7 +64,6 @@ class EncoderService:
         self._engine = EncoderEngine(
             self._encoder,
             self._dtype,
-            self._checkpoint.description.pad_id,
             self.settings.max_batch_tokens,
             self.settings.max_queue,
         )
@@ -180,12 +180,7 @@ class EncoderService:
 
     def info(self) -> model_pb2.ModelInfo:
         """Describe the model as we run it."""
-        config = self._encoder.config
-        info = models.model_info(
-            self._checkpoint, self._encoder, self.settings.memory_dtype, self._fingerprint.numerics
-        )
-        info.layers, info.vocabulary_size = config.encoder_layers, config.source_vocabulary_size
-        return info
+        return self._info
 
     def load(self) -> model_pb2.Load:
         """Say how busy we are."""
@@ -199,10 +194,26 @@ class EncoderService:
 
     def _load(self) -> None:
         self._checkpoint = models.open_checkpoint(self.settings.model)
-        self._encoder = self._checkpoint.load_encoder()
-        arithmetic = models.numerics("fp32", self.settings.memory_dtype, "torch")
-        self._fingerprint = models.fingerprint(self._checkpoint, arithmetic)
         torch.set_num_threads(self.settings.threads)
+        weights = self._checkpoint.load_encoder()
+        self._encoder = kernels.source_encoder(
+            weights, self.settings.precision, self.settings.kernels, self.settings.threads
+        )
+        arithmetic = models.numerics(
+            self._encoder.precision, self.settings.memory_dtype, self._encoder.kernel
+        )
+        self._fingerprint = models.fingerprint(self._checkpoint, arithmetic)
+        self._info = self._described(weights)
+
+    def _described(self, weights: Encoder) -> model_pb2.ModelInfo:
+        config = weights.config
+        info = models.model_info(
+            self._checkpoint, weights, self.settings.memory_dtype, self._fingerprint.numerics
+        )
+        info.layers, info.vocabulary_size = config.encoder_layers, config.source_vocabulary_size
+        info.precision = self._encoder.precision
+        info.batch_invariant = self._encoder.batch_invariant
+        return info
 
     def _check_characters(self, text: str) -> None:
         limit = self._checkpoint.description.architecture.max_positions

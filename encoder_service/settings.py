@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splitformer.errors import ConfigurationError
+from splitformer.serving.kernels import check_choices
 from splitformer.serving.models import memory_dtype
 from splitformer.serving.settings import Settings, port_setting, setting
 
@@ -23,6 +24,10 @@ class EncoderSettings(Settings):
     memory_bytes: int = setting(
         2**30, "Budget for memories kept under leases, in bytes.", at_least=1, size=True
     )
+    precision: str = setting("int8", "Arithmetic of the encoder: int8 or fp32.")
+    kernels: str = setting(
+        "auto", "What computes memories: native, torch, or auto (native where it can be used)."
+    )
     inline_bytes: int = setting(
         64 * 2**10, "Largest memory returned inline, in bytes.", at_least=0, size=True
     )
@@ -37,6 +42,7 @@ class EncoderSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         memory_dtype(self.memory_dtype)
+        check_choices(self.precision, self.kernels)
         if self.lease_seconds > self.max_lease_seconds:
             raise ConfigurationError(
                 f"lease_seconds: must be at most max_lease_seconds ({self.max_lease_seconds}),"

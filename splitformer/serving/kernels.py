@@ -1,4 +1,4 @@
-"""Which arithmetic a decoder runs on: the native library, or torch where it cannot be used."""
+"""Which arithmetic a model's half runs on: the native library, or torch where it cannot be used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal, cast
 from splitformer import native
 from splitformer.errors import ConfigurationError
 from splitformer.model.decoder import Decoder
+from splitformer.model.encoder import Encoder
+from splitformer.model.encoding import SourceEncoder, TorchEncoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.stepping import StepDecoder, TorchDecoder
 from splitformer.serving.logs import log
@@ -44,3 +46,8 @@ def step_decoder(decoder: Decoder, precision: str, kernels: str, threads: int) -
         raise ConfigurationError(f"kernels: the native library cannot be used: {why}")
     log(_logger, logging.WARNING, "torch serves, in fp32 and slower", why=why)
     return TorchDecoder(decoder)
+
+
+def source_encoder(encoder: Encoder, precision: str, kernels: str, threads: int) -> SourceEncoder:
+    """Return an encoder of sources; as `step_decoder`."""
+    return TorchEncoder(encoder)

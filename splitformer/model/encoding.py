@@ -1,0 +1,83 @@
+"""What an encoder must be able to do for the encoder service: sources in, memories out.
+
+`TorchEncoder` does it with the readable torch model: the reference, and the fallback wherever the
+native library cannot be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from splitformer.model.config import TransformerConfig
+from splitformer.model.encoder import Encoder
+
+Memory = NDArray[np.float32]
+"""The encoder's output for one source, (S, D)."""
+
+
+class SourceEncoder(Protocol):
+    """A loaded encoder.
+
+    Attributes:
+        config: The architecture.
+        kernel: Name of its arithmetic, changed whenever any result's bits do.
+        precision: "fp32" or "int8".
+        batch_invariant: True if a memory is the same bits whatever is encoded beside it.
+        padded: True if sources of a batch are filled up to the longest of them, at a cost.
+    """
+
+    @property
+    def config(self) -> TransformerConfig: ...  # noqa: D102
+
+    @property
+    def kernel(self) -> str: ...  # noqa: D102
+
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+
+    @property
+    def batch_invariant(self) -> bool: ...  # noqa: D102
+
+    @property
+    def padded(self) -> bool: ...  # noqa: D102
+
+    def encode(self, sources: Sequence[Sequence[int]]) -> list[Memory]:
+        """Encode sources together: token ids, at least one each, to memories in their order."""
+
+    def close(self) -> None:
+        """Let go of threads and memory."""
+
+
+class TorchEncoder:
+    """A torch encoder as a `SourceEncoder`; see there.
+
+    Args:
+        encoder: In evaluation mode.
+    """
+
+    kernel = "torch"
+    precision = "fp32"
+    batch_invariant = False
+    padded = True
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.config = encoder.config
+        self._encoder = encoder
+
+    @torch.inference_mode()
+    def encode(self, sources: Sequence[Sequence[int]]) -> list[Memory]:
+        """Encode sources together, each filled up to the longest of them."""
+        lengths = [len(source) for source in sources]
+        padded = np.zeros((len(sources), max(lengths)), np.int64)
+        for row, source in enumerate(sources):
+            padded[row, : lengths[row]] = source
+        output = self._encoder(torch.from_numpy(padded), torch.tensor(lengths))  # (B, S, D)
+        return [row[:length] for row, length in zip(output.numpy(), lengths, strict=True)]
+
+    def close(self) -> None:
+        """Nothing is held beyond the weights."""
