@@ -15,7 +15,7 @@ from torch import Tensor
 
 from splitformer.model.cache import CrossCache
 from splitformer.model.decoder import Decoder, DecoderState
-from splitformer.model.plan import describe
+from splitformer.model.plan import describe_decoder
 from splitformer.model.stepping import Advanced
 from splitformer.native import FloatArray, InstructionSet, Outputs, Plan, Precision
 
@@ -56,7 +56,7 @@ class NativeDecoder:
         self.config = decoder.config
         self.precision = precision
         self.threads = threads
-        self.plan = Plan(describe(decoder), precision, threads, isa, cores)
+        self.plan = Plan(describe_decoder(decoder), precision, threads, isa, cores)
         self._decoder = decoder
         self._masks: dict[tuple[int, ...], FloatArray] = {}
 

@@ -1,7 +1,7 @@
-"""A decoder's step as the native library's list of operations: where one architecture becomes it.
+"""Both halves as the native library's lists of operations: where one architecture becomes them.
 
-Every line of the plan has its counterpart in `Decoder.step`; the native library itself knows no
-architecture.
+Every line of a plan has its counterpart in `Decoder.step` or `Encoder.forward`; the
+native library itself knows no architecture.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from splitformer.model.attention import MultiHeadAttention
 from splitformer.model.config import TransformerConfig
 from splitformer.model.decoder import Decoder, DecoderLayer
+from splitformer.model.encoder import Encoder, EncoderLayer
+from splitformer.model.layers import Embedding, FeedForward, Residual
 from splitformer.native import (
     Attend,
     Description,
@@ -21,37 +23,41 @@ from splitformer.native import (
     Linear,
     Norm,
     Operation,
+    Over,
     Rows,
+    Target,
     Vocabulary,
     Weights,
 )
 
 
-def describe(decoder: Decoder) -> Description:
-    """Return what a native plan of this decoder is made of; arrays are views where possible."""
-    config, embedding = decoder.config, decoder.embedding
-    layers = cast(list[DecoderLayer], list(decoder.layers))
-    attentions = [layer.cross_attention for layer in layers]
+def describe_encoder(encoder: Encoder) -> Description:
+    """Return what a native plan of this encoder is made of; arrays are views where possible."""
+    config, embedding = encoder.config, encoder.embedding
+    layers = cast(list[EncoderLayer], list(encoder.layers))
+    residuals = [
+        residual
+        for layer in layers
+        for residual in (layer.self_attention_residual, layer.feed_forward_residual)
+    ]
+    sublayers = list(_encoder_sublayers(config, layers))
     return Description(
         heads=config.heads,
-        layers=config.decoder_layers,
+        layers=config.encoder_layers,
         tokens=_array(embedding.tokens.weight),
         positions=_array(embedding.positions),
         max_positions=config.max_positions,
         embedding_scale=embedding.scale,
-        projection=tuple(_weights(part) for a in attentions for part in (a.key, a.value)),
-        operations=tuple(_operations(decoder, layers)),
+        projection=(),
+        operations=tuple(_stack(embedding, residuals, sublayers, encoder.norm, "memory")),
     )
 
 
-def _operations(decoder: Decoder, layers: list[DecoderLayer]) -> Iterator[Operation]:
-    """The step in order.
-
-    A sublayer ends where the next one begins: adding its output to the residual stream and
-    normalising the sum prepare the next map in one go. A "post" norm is that of the sublayer that
-    ends, and stays; a "pre" norm is that of the one that begins, and is seen by its map only.
-    """
-    pre = decoder.config.norm == "pre"
+def describe_decoder(decoder: Decoder) -> Description:
+    """Return what a native plan of this decoder is made of; arrays are views where possible."""
+    config, embedding = decoder.config, decoder.embedding
+    layers = cast(list[DecoderLayer], list(decoder.layers))
+    attentions = [layer.cross_attention for layer in layers]
     residuals = [
         residual
         for layer in layers
@@ -61,37 +67,85 @@ def _operations(decoder: Decoder, layers: list[DecoderLayer]) -> Iterator[Operat
             layer.feed_forward_residual,
         )
     ]
+    sublayers = list(_decoder_sublayers(config, layers))
+    return Description(
+        heads=config.heads,
+        layers=config.decoder_layers,
+        tokens=_array(embedding.tokens.weight),
+        positions=_array(embedding.positions),
+        max_positions=config.max_positions,
+        embedding_scale=embedding.scale,
+        projection=tuple(_weights(part) for a in attentions for part in (a.key, a.value)),
+        operations=(
+            *_stack(embedding, residuals, sublayers, decoder.norm, "outputs"),
+            Vocabulary(_weights(decoder.output)),
+        ),
+    )
+
+
+def _stack(
+    embedding: Embedding,
+    residuals: list[Residual],
+    sublayers: list[list[Operation]],
+    final_norm: nn.Module,
+    target: Target,
+) -> Iterator[Operation]:
+    """A stack of layers in order, up to its last rows.
+
+    A sublayer ends where the next one begins: adding its output to the residual stream and
+    normalising the sum prepare the next map in one go. A "post" norm is that of the sublayer that
+    ends, and stays; a "pre" norm is that of the one that begins, and is seen by its map only.
+    """
+    pre = residuals[0].placement == "pre"
     own = [_norm(residual.norm) for residual in residuals]
-    final = _norm(decoder.norm) if pre else None
+    final = _norm(final_norm) if pre else None
     stored = [None] * len(own) if pre else own  # behind each sublayer
     prepared = [*own[1:], final] if pre else [None] * len(own)
-    yield Rows("embedding", _norm(decoder.embedding.norm), own[0] if pre else None)
-    for i, sublayer in enumerate(_sublayers(decoder.config, layers)):
+    yield Rows("embedding", _norm(embedding.norm), own[0] if pre else None)
+    for i, sublayer in enumerate(sublayers):
         yield from sublayer
-        yield Rows("residual", stored[i], prepared[i], outputs_only=i + 1 == len(own))
-    yield Vocabulary(_weights(decoder.output))
+        yield Rows("residual", stored[i], prepared[i], target if i + 1 == len(own) else "operand")
 
 
-def _sublayers(config: TransformerConfig, layers: list[DecoderLayer]) -> Iterator[list[Operation]]:
-    scale = config.head_size**-0.5
+def _encoder_sublayers(
+    config: TransformerConfig, layers: list[EncoderLayer]
+) -> Iterator[list[Operation]]:
     for i, layer in enumerate(layers):
-        own, cross, network = layer.self_attention, layer.cross_attention, layer.feed_forward
-        yield [
-            Linear(tuple(map(_weights, (own.query, own.key, own.value))), segments=3),
-            Attend(i, cross=False, scale=scale),
-            *_merge(own),
-        ]
+        yield _self_attention(config, layer.self_attention, i, "source")
+        yield _feed_forward(config, layer.feed_forward)
+
+
+def _decoder_sublayers(
+    config: TransformerConfig, layers: list[DecoderLayer]
+) -> Iterator[list[Operation]]:
+    for i, layer in enumerate(layers):
+        cross = layer.cross_attention
+        yield _self_attention(config, layer.self_attention, i, "own")
         yield [
             Linear((_weights(cross.query),), segments=1),
-            Attend(i, cross=True, scale=scale),
+            Attend(i, "memory", config.head_size**-0.5),
             *_merge(cross),
         ]
-        maps = [network.inner] if network.gate is None else [network.gate, network.inner]
-        yield [
-            Linear(tuple(map(_weights, maps)), config.activation, gated=network.gate is not None),
-            Rows("linear"),
-            Linear((_weights(network.outer),)),
-        ]
+        yield _feed_forward(config, layer.feed_forward)
+
+
+def _self_attention(
+    config: TransformerConfig, own: MultiHeadAttention, layer: int, over: Over
+) -> list[Operation]:
+    return [
+        Linear(tuple(map(_weights, (own.query, own.key, own.value))), segments=3),
+        Attend(layer, over, config.head_size**-0.5),
+        *_merge(own),
+    ]
+
+
+def _feed_forward(config: TransformerConfig, network: FeedForward) -> list[Operation]:
+    maps = [network.inner] if network.gate is None else [network.gate, network.inner]
+    return [
+        Linear(tuple(map(_weights, maps)), config.activation, gated=network.gate is not None),
+        Rows("linear"),
+        Linear((_weights(network.outer),)),
+    ]
 
 
 def _merge(attention: MultiHeadAttention) -> list[Operation]:

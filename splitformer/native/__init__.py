@@ -1,4 +1,4 @@
-"""The decode step in C++: int8 or float matrix products, everything fused, one team of threads.
+"""Encoder and decode step in C++: int8 or float products, everything fused, one team of threads.
 
 It imports no torch. `available` says whether it can be used here, `reason` why not; the first of
 these calls builds the library if that has not been done. `$SPLITFORMER_NATIVE` may be "off", or
@@ -21,8 +21,10 @@ from splitformer.native.operations import (
     Norm,
     Operation,
     Outputs,
+    Over,
     Precision,
     Rows,
+    Target,
     Vocabulary,
     Weights,
 )
@@ -39,9 +41,11 @@ __all__ = [
     "Norm",
     "Operation",
     "Outputs",
+    "Over",
     "Plan",
     "Precision",
     "Rows",
+    "Target",
     "Vocabulary",
     "Weights",
     "available",

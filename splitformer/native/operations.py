@@ -1,4 +1,4 @@
-"""A model's decode step as a list of fused operations: the words in which models are described.
+"""A decode step or an encoder as a list of fused operations: words to describe models in.
 
 The operations are those of src/plan.h; arrays are float32. Which list belongs to which model is
 none of this package's business.
@@ -17,6 +17,8 @@ FloatArray = NDArray[np.float32]
 Precision = Literal["int8", "fp32"]
 Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu"]
 Source = Literal["embedding", "residual", "attention", "linear"]
+Target = Literal["operand", "outputs", "memory"]
+Over = Literal["own", "memory", "source"]
 NormKind = Literal["layer", "rms"]
 
 PRECISIONS: Mapping[Precision, int] = {"fp32": 0, "int8": 1}
@@ -29,6 +31,8 @@ ACTIVATIONS: Mapping[Activation, int] = {
 }
 NORMS: Mapping[NormKind, int] = {"layer": 1, "rms": 2}
 SOURCES: Mapping[Source, int] = {"embedding": 0, "residual": 1, "attention": 2, "linear": 3}
+TARGETS: Mapping[Target, int] = {"operand": 0, "outputs": 1, "memory": 2}
+OVERS: Mapping[Over, int] = {"own": 0, "memory": 1, "source": 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +55,16 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Row by row: take the source, normalise it for good, and once more for the next map only."""
+    """Row by row: take the source, normalise it for good, and once more for what comes next only.
+
+    `target` is the next map's operand; the same for those rows only from which outputs are asked;
+    or the memory, at the end of an encoder.
+    """
 
     source: Source
     stored: Norm | None = None
     prepared: Norm | None = None
-    outputs_only: bool = False
+    target: Target = "operand"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +82,13 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Attend:
-    """Attention over the sequence's own positions or its memory; `bias`: (H, distances)."""
+    """Attention over the sequence's own positions, its memory, or in encoders the whole source.
+
+    `bias` is added by distance: (H, distances), over a source (H, 2 * distances - 1).
+    """
 
     layer: int
-    cross: bool
+    over: Over
     scale: float
     bias: FloatArray | None = None
 
@@ -103,8 +114,9 @@ class Description:
         positions: Position vectors, (positions, D), or none.
         max_positions: Most positions a sequence may have.
         embedding_scale: Factor on the rows of `tokens`.
-        projection: Maps of the memory for all layers, key and value in turn, 2 L of them.
-        operations: The step; begins with an embedding and ends with the vocabulary.
+        projection: Maps of the memory for all layers, key and value in turn, 2 L of them; none in
+            an encoder.
+        operations: Begin with an embedding and end with the vocabulary, or with the memory.
     """
 
     heads: int

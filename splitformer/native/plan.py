@@ -21,8 +21,10 @@ from splitformer.native.binding import (
 from splitformer.native.operations import (
     ACTIVATIONS,
     NORMS,
+    OVERS,
     PRECISIONS,
     SOURCES,
+    TARGETS,
     Attend,
     Description,
     FloatArray,
@@ -149,6 +151,27 @@ class Plan:
         self._library.check(code)
         return result
 
+    def encode(self, counts: array[int], tokens: array[int]) -> FloatArray:
+        """Run an encoder over some sources.
+
+        Args:
+            counts: Tokens of each source, int64.
+            tokens: All of them, int32.
+
+        Returns:
+            Memories, one behind the other, (sum of counts, D).
+
+        Raises:
+            ValueError: A token or a size is out of range.
+        """
+        *_, heads, width = self._shape
+        memory = np.empty((len(tokens), heads * width), np.float32)
+        code = self._library.plan_encode(
+            self._open(), len(counts), _at(counts), _at(tokens), address(memory)
+        )
+        self._library.check(code)
+        return memory
+
     def project(self, memory: FloatArray, out: int) -> None:
         """Project a memory (S, D) into keys and values of all layers.
 
@@ -184,8 +207,9 @@ class Plan:
             _require(positions, (description.max_positions, d_model), "positions")
         scale = description.embedding_scale
         call.check(call.plan_embedding(handle, address(tokens), address(positions), scale))
-        parts, _kept = _weights(description.projection, d_model)
-        call.check(call.plan_projection(handle, parts, len(parts)))
+        if description.projection:
+            parts, _kept = _weights(description.projection, d_model)
+            call.check(call.plan_projection(handle, parts, len(parts)))
         for operation in description.operations:
             self._add(operation, d_model)
         call.check(call.plan_finish(handle))
@@ -193,9 +217,9 @@ class Plan:
     def _add(self, operation: Operation, d_model: int) -> None:
         call, handle = self._library, self._handle
         match operation:
-            case Rows(source, stored, prepared, outputs_only):
+            case Rows(source, stored, prepared, target):
                 norms = [_norm(norm, d_model) for norm in (stored, prepared)]
-                code = call.plan_rows(handle, SOURCES[source], *norms, outputs_only)
+                code = call.plan_rows(handle, SOURCES[source], *norms, TARGETS[target])
             case Linear(weights, activation, gated, segments):
                 inputs = weights[0].weight.shape[1]
                 parts, _kept = _weights(weights, inputs)
@@ -203,11 +227,12 @@ class Plan:
                     *(handle, parts, len(parts), inputs),
                     *(ACTIVATIONS[activation], gated, segments),
                 )
-            case Attend(layer, cross, scale, bias):
-                distances = 0 if bias is None else bias.shape[1]
+            case Attend(layer, over, scale, bias):
+                distances = 0
                 if bias is not None:
-                    _require(bias, (self._shape[2], distances), "bias")
-                code = call.plan_attend(handle, layer, cross, scale, address(bias), distances)
+                    _require(bias, (self._shape[2], bias.shape[1]), "bias")
+                    distances = (bias.shape[1] + 1) // 2 if over == "source" else bias.shape[1]
+                code = call.plan_attend(handle, layer, OVERS[over], scale, address(bias), distances)
             case Vocabulary(weights):
                 parts, _kept = _weights((weights,), d_model)
                 code = call.plan_vocabulary(handle, parts)

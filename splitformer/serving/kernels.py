@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal, cast
+from typing import cast
 
 from splitformer import native
 from splitformer.errors import ConfigurationError
@@ -11,7 +11,9 @@ from splitformer.model.decoder import Decoder
 from splitformer.model.encoder import Encoder
 from splitformer.model.encoding import SourceEncoder, TorchEncoder
 from splitformer.model.native_decoder import NativeDecoder
+from splitformer.model.native_encoder import NativeEncoder
 from splitformer.model.stepping import StepDecoder, TorchDecoder
+from splitformer.native import Precision
 from splitformer.serving.logs import log
 
 PRECISIONS = ("int8", "fp32")
@@ -38,16 +40,23 @@ def step_decoder(decoder: Decoder, precision: str, kernels: str, threads: int) -
     Raises:
         ConfigurationError: "native" was asked for and cannot be used.
     """
-    if kernels != "torch" and native.available():
-        chosen = cast(Literal["int8", "fp32"], precision)
-        return NativeDecoder(decoder, chosen, threads)
-    why = "settings ask for torch" if kernels == "torch" else native.reason()
-    if kernels == "native":
-        raise ConfigurationError(f"kernels: the native library cannot be used: {why}")
-    log(_logger, logging.WARNING, "torch serves, in fp32 and slower", why=why)
+    if _use_native(kernels):
+        return NativeDecoder(decoder, cast(Precision, precision), threads)
     return TorchDecoder(decoder)
 
 
 def source_encoder(encoder: Encoder, precision: str, kernels: str, threads: int) -> SourceEncoder:
     """Return an encoder of sources; as `step_decoder`."""
+    if _use_native(kernels):
+        return NativeEncoder(encoder, cast(Precision, precision), threads)
     return TorchEncoder(encoder)
+
+
+def _use_native(kernels: str) -> bool:
+    if kernels != "torch" and native.available():
+        return True
+    why = "settings ask for torch" if kernels == "torch" else native.reason()
+    if kernels == "native":
+        raise ConfigurationError(f"kernels: the native library cannot be used: {why}")
+    log(_logger, logging.WARNING, "torch serves, in fp32 and slower", why=why)
+    return False

@@ -13,12 +13,14 @@ using splitformer::AttendOp;
 using splitformer::InstructionSet;
 using splitformer::Norm;
 using splitformer::NormKind;
+using splitformer::Over;
 using splitformer::Plan;
 using splitformer::Precision;
 using splitformer::Request;
 using splitformer::RowsOp;
 using splitformer::Sequence;
 using splitformer::Source;
+using splitformer::Target;
 using splitformer::Weights;
 
 namespace {
@@ -90,11 +92,11 @@ int32_t splitformer_plan_embedding(void* plan, const float* tokens, const float*
 }
 
 int32_t splitformer_plan_rows(void* plan, int32_t source, const splitformer_norm* stored,
-                              const splitformer_norm* prepared, int32_t outputs_only) {
+                              const splitformer_norm* prepared, int32_t target) {
   return Guarded([&] {
     const int size = Of(plan)->shape().d_model;
     Of(plan)->Add(RowsOp{static_cast<Source>(source), NormOf(stored, size), NormOf(prepared, size),
-                         outputs_only != 0});
+                         static_cast<Target>(target)});
   });
 }
 
@@ -107,11 +109,13 @@ int32_t splitformer_plan_linear(void* plan, const splitformer_weights* parts, in
   });
 }
 
-int32_t splitformer_plan_attend(void* plan, int32_t layer, int32_t cross, float scale,
+int32_t splitformer_plan_attend(void* plan, int32_t layer, int32_t over, float scale,
                                 const float* bias, int32_t distances) {
   return Guarded([&] {
-    const size_t size = bias == nullptr ? 0 : size_t(distances) * size_t(Of(plan)->shape().heads);
-    Of(plan)->Add(AttendOp{layer, cross != 0, scale,
+    const Over what = static_cast<Over>(over);
+    const size_t each = size_t(what == Over::kSource ? 2 * distances - 1 : distances);
+    const size_t size = bias == nullptr ? 0 : each * size_t(Of(plan)->shape().heads);
+    Of(plan)->Add(AttendOp{layer, what, scale,
                            size == 0 ? std::vector<float>() : std::vector<float>(bias, bias + size),
                            distances});
   });
@@ -146,9 +150,15 @@ int32_t splitformer_plan_step(void* plan, int32_t sequences, int32_t outputs,
                              ids,
                              log_probability,
                              log_sum,
-                             logits};
+                             logits,
+                             nullptr};
     Of(plan)->Step(request);
   });
+}
+
+int32_t splitformer_plan_encode(void* plan, int32_t count, const int64_t* counts,
+                                const int32_t* tokens, float* memory) {
+  return Guarded([&] { Of(plan)->Encode({count, counts, tokens}, memory); });
 }
 
 int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows, float* out) {

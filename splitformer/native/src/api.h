@@ -40,11 +40,11 @@ SPLITFORMER_API int32_t splitformer_plan_embedding(void* plan, const float* toke
 SPLITFORMER_API int32_t splitformer_plan_rows(void* plan, int32_t source,
                                               const splitformer_norm* stored,
                                               const splitformer_norm* prepared,
-                                              int32_t outputs_only);
+                                              int32_t target);
 SPLITFORMER_API int32_t splitformer_plan_linear(void* plan, const splitformer_weights* parts,
                                                 int32_t count, int32_t inputs, int32_t activation,
                                                 int32_t gated, int32_t segments);
-SPLITFORMER_API int32_t splitformer_plan_attend(void* plan, int32_t layer, int32_t cross,
+SPLITFORMER_API int32_t splitformer_plan_attend(void* plan, int32_t layer, int32_t over,
                                                 float scale, const float* bias, int32_t distances);
 SPLITFORMER_API int32_t splitformer_plan_vocabulary(void* plan, const splitformer_weights* weights);
 SPLITFORMER_API int32_t splitformer_plan_projection(void* plan, const splitformer_weights* parts,
@@ -56,6 +56,10 @@ SPLITFORMER_API int32_t splitformer_plan_step(
     void* plan, int32_t sequences, int32_t outputs, const splitformer_sequence* sequence,
     const int32_t* tokens, const float* mask, const int32_t* denied, const int32_t* logits_row,
     int32_t log_probabilities, int32_t* ids, float* log_probability, float* log_sum, float* logits);
+
+// The encoder; the arguments are those of `Sources`.
+SPLITFORMER_API int32_t splitformer_plan_encode(void* plan, int32_t count, const int64_t* counts,
+                                                const int32_t* tokens, float* memory);
 
 SPLITFORMER_API int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows,
                                                  float* out);

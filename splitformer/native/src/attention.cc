@@ -80,22 +80,6 @@ void Score(const float* query, const Element* keys, int positions, int width, fl
   }
 }
 
-// Turns scores into weights that have still to be divided by their sum, which is returned.
-float Exponentiate(float* scores, int positions) {
-  const int padded = static_cast<int>(RoundUp(size_t(positions), 8));
-  for (int t = positions; t < padded; ++t) scores[t] = -std::numeric_limits<float>::infinity();
-  __m256 largest = _mm256_load_ps(scores);
-  for (int t = 8; t < padded; t += 8) largest = _mm256_max_ps(largest, _mm256_load_ps(scores + t));
-  const __m256 top = _mm256_set1_ps(Max(largest));
-  __m256 sum = _mm256_setzero_ps();
-  for (int t = 0; t < padded; t += 8) {
-    const __m256 e = Exp(_mm256_sub_ps(_mm256_load_ps(scores + t), top));
-    _mm256_store_ps(scores + t, e);
-    sum = _mm256_add_ps(sum, e);
-  }
-  return Sum(sum);
-}
-
 // out = factor * sum over positions of weights[t] * values[t].
 template <int kVectors, class Element>
 void Mix(const float* weights, const Element* values, int positions, float factor,
@@ -130,6 +114,21 @@ void MixAny(const float* weights, const Element* values, int positions, int widt
 }
 
 }  // namespace
+
+float Exponentiate(float* scores, int positions) {
+  const int padded = static_cast<int>(RoundUp(size_t(positions), 8));
+  for (int t = positions; t < padded; ++t) scores[t] = -std::numeric_limits<float>::infinity();
+  __m256 largest = _mm256_load_ps(scores);
+  for (int t = 8; t < padded; t += 8) largest = _mm256_max_ps(largest, _mm256_load_ps(scores + t));
+  const __m256 top = _mm256_set1_ps(Max(largest));
+  __m256 sum = _mm256_setzero_ps();
+  for (int t = 0; t < padded; t += 8) {
+    const __m256 e = Exp(_mm256_sub_ps(_mm256_load_ps(scores + t), top));
+    _mm256_store_ps(scores + t, e);
+    sum = _mm256_add_ps(sum, e);
+  }
+  return Sum(sum);
+}
 
 void Attend(const Head& head, const float* next_keys, const float* query, float scale,
             const float* bias, int distances, float* scores, float* out) {

@@ -16,6 +16,10 @@ struct Head {
 // Floats that `scores` must have room for.
 constexpr size_t ScoreRoom(size_t positions) { return RoundUp(positions, 8) + 8; }
 
+// Turns scores into weights that have still to be divided by their sum, which is returned. There must
+// be room for `ScoreRoom(positions)`, aligned to 32 bytes.
+float Exponentiate(float* scores, int positions);
+
 // Attends from `query` and writes `width` elements to `out`. The order of every sum depends on the
 // head's positions and width only.
 //   bias: added to the score of the newest position, the one before it, and so on, the last of

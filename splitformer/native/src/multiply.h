@@ -20,10 +20,12 @@ struct Operand {
   }
 };
 
+// `Packed` holds panels as `Matrix` does.
+//
 // Multiplies all rows with panels [first, last) and hands every block of sums to `take(sums)`. Row
 // blocks run inside: the panels at hand stay in the innermost cache.
-template <class Take>
-inline void Multiply(const KernelSet& kernels, const Operand& a, const Matrix& b, int first,
+template <class Packed, class Take>
+inline void Multiply(const KernelSet& kernels, const Operand& a, const Packed& b, int first,
                      int last, Take&& take) {
   alignas(64) int32_t tile[kMaxTileRows * kMaxTilePanels * kPanel];
   const int blocks = (a.rows + kernels.max_rows - 1) / kernels.max_rows;

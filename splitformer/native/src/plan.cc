@@ -20,7 +20,10 @@ std::string Got(int64_t value) { return ", got " + std::to_string(value); }
 }  // namespace
 
 Plan::Plan(const Shape& shape, InstructionSet isa, int threads, const std::vector<int>& cores)
-    : shape_(shape), kernels_(KernelsFor(shape.precision, isa)), team_(threads, cores) {}
+    : shape_(shape),
+      kernels_(KernelsFor(shape.precision, isa)),
+      float_kernels_(KernelsFor(Precision::kFloat, isa)),
+      team_(threads, cores) {}
 
 void Plan::SetEmbedding(const float* tokens, const float* positions, float scale) {
   tokens_ = tokens;
@@ -72,10 +75,11 @@ void Plan::AddLinear(const std::vector<Weights>& parts, int inputs, Activation a
 
 void Plan::Add(AttendOp op) {
   const LinearOp* before = ops_.empty() ? nullptr : std::get_if<LinearOp>(&ops_.back());
-  Require(before != nullptr && before->segments == (op.cross ? 1 : 3),
+  Require(before != nullptr && before->segments == (op.over == Over::kMemory ? 1 : 3),
           "attention: must follow a map with as many segments as it needs");
   Require(op.layer >= 0 && op.layer < shape_.layers, "attention: no such layer" + Got(op.layer));
-  Require(op.bias.size() == size_t(op.distances) * size_t(shape_.heads),
+  const int distances = op.over == Over::kSource ? 2 * op.distances - 1 : op.distances;
+  Require(op.bias.empty() || op.bias.size() == size_t(distances) * size_t(shape_.heads),
           "attention: bias must be (heads, distances)");
   ops_.emplace_back(std::move(op));
 }
@@ -97,13 +101,23 @@ void Plan::Finish() {
   Require(first != nullptr && first->source == Source::kEmbedding,
           "plan: must begin with an embedding");
   Require(tokens_ != nullptr, "plan: has no embedding table");
-  Require(std::holds_alternative<VocabularyOp>(ops_.back()), "plan: must end with the vocabulary");
+  const RowsOp* end = std::get_if<RowsOp>(&ops_.back());
+  encoder_ = end != nullptr && end->target == Target::kMemory;
+  Require(encoder_ || std::holds_alternative<VocabularyOp>(ops_.back()),
+          "plan: must end with the vocabulary or the memory");
+  const size_t last = ops_.size() - (encoder_ ? 1 : 2);
+  Require(last < ops_.size() && std::holds_alternative<RowsOp>(ops_[last]),
+          "plan: rows must come before the vocabulary");
   for (size_t i = 0; i < ops_.size(); ++i) {
-    const bool last_rows = i + 2 == ops_.size();
+    const Target wanted = i != last ? Target::kOperand
+                          : encoder_ ? Target::kMemory
+                                     : Target::kOutputs;
     const RowsOp* rows = std::get_if<RowsOp>(&ops_[i]);
-    Require(!last_rows || rows != nullptr, "plan: rows must come before the vocabulary");
-    Require(rows == nullptr || rows->outputs_only == last_rows,
-            "plan: only the last rows, and they, drop rows");
+    Require(rows == nullptr || rows->target == wanted,
+            "plan: only the last rows, and they, are outputs or memory");
+    const AttendOp* attend = std::get_if<AttendOp>(&ops_[i]);
+    Require(attend == nullptr || (attend->over == Over::kSource) == encoder_,
+            "plan: encoders, and they, attend over a source");
   }
   row_stride_ = RoundUp(size_t(shape_.d_model), kRowAlignment) + kPanel;
   output_stride_ = RoundUp(size_t(widest_output_), kRowAlignment) + kPanel;
@@ -117,7 +131,7 @@ void Plan::Finish() {
 int Plan::chunks() const { return (shape_.vocabulary + kChunk - 1) / kChunk; }
 
 void Plan::Check(const Request& request) const {
-  Require(finished_, "plan: is not finished");
+  Require(finished_ && !encoder_, "plan: takes no steps");
   int64_t rows = 0, outputs = 0;
   for (int s = 0; s < request.sequences; ++s) {
     const Sequence& q = request.sequence[s];
@@ -133,11 +147,8 @@ void Plan::Check(const Request& request) const {
     Require(q.outputs >= 1 && q.outputs <= q.count,
             "outputs: at least one, at most one per token" + Got(q.outputs));
     Require(q.own != nullptr && q.cross != nullptr, "caches: must have data");
-    for (int64_t i = 0; i < q.count; ++i, ++rows) {
-      const int32_t token = request.tokens[rows];
-      Require(token >= 0 && token < shape_.vocabulary,
-              "tokens: must be below " + std::to_string(shape_.vocabulary) + Got(token));
-    }
+    CheckTokens(request.tokens + rows, q.count);
+    rows += q.count;
     outputs += q.outputs;
   }
   Require(rows >= 1 && rows < std::numeric_limits<int>::max() / 2,
@@ -145,6 +156,26 @@ void Plan::Check(const Request& request) const {
   Require(outputs == request.outputs, "outputs: do not add up" + Got(outputs));
   for (int i = 0; request.denied != nullptr && i < request.outputs; ++i) {
     Require(request.denied[i] < shape_.vocabulary, "denied: no such id" + Got(request.denied[i]));
+  }
+}
+
+void Plan::Check(const Sources& sources) const {
+  Require(finished_ && encoder_, "plan: encodes nothing");
+  int64_t rows = 0;
+  for (int s = 0; s < sources.count; ++s) {
+    const int64_t count = sources.counts[s];
+    Require(count >= 1 && count <= shape_.max_positions,
+            "source: 1 to max_positions (" + std::to_string(shape_.max_positions) + ") tokens" +
+                Got(count));
+    CheckTokens(sources.tokens + rows, count);
+    rows += count;
+  }
+}
+
+void Plan::CheckTokens(const int32_t* tokens, int64_t count) const {
+  for (int64_t i = 0; i < count; ++i) {
+    Require(tokens[i] >= 0 && tokens[i] < shape_.vocabulary,
+            "tokens: must be below " + std::to_string(shape_.vocabulary) + Got(tokens[i]));
   }
 }
 
@@ -164,7 +195,7 @@ void Plan::Prepare(const Request& request) {
       if (asked) output_row_.push_back(row);
     }
   }
-  replicated_ = row_.size() == 1;
+  replicated_ = row_.size() == 1 && !encoder_;
   Reserve(static_cast<int>(row_.size()), request.outputs, static_cast<int>(longest));
 }
 
@@ -178,8 +209,9 @@ void Plan::Reserve(int rows, int outputs, int positions) {
   scale_.Reserve(std::max(slots, threads * 16) * sizeof(float));
   // A thread's scratch holds the scores of one query, a row, or a chunk of logits.
   const size_t chunk = 2 * kMaxTileRows * kLogitsStride;
-  const size_t scratch =
-      std::max({ScoreRoom(size_t(positions)), row_stride_, output_stride_, chunk});
+  const size_t attention = encoder_ ? SourceRoom(positions, head_size())
+                                    : ScoreRoom(size_t(positions));
+  const size_t scratch = std::max({attention, row_stride_, output_stride_, chunk});
   scratch_stride_ = RoundUp(scratch, kPanel) + kPanel;
   scratch_.Reserve(threads * scratch_stride_ * sizeof(float));
   sums_.resize(size_t(outputs) * size_t(chunks()));

@@ -1,4 +1,5 @@
-// A plan: the decode step of one model, as a list of fused operations that one team runs.
+// A plan: the decode step or the encoder of one model, as a list of fused operations that one team
+// runs.
 //
 // Nothing here knows a family of models. What makes one model differ from another (where norms
 // stand, which activation, gating, biases) is in the list, which the caller writes once.
@@ -15,6 +16,7 @@
 #include "memory.h"
 #include "multiply.h"
 #include "rows.h"
+#include "source_attention.h"
 #include "team.h"
 #include "vocabulary.h"
 
@@ -28,14 +30,21 @@ enum class Source : int32_t {
   kLinear = 3,     // the last linear map's output
 };
 
-// Row by row: take the source, normalise it for good (`stored`), normalise it once more for the
-// next map only (`prepared`), and make it that map's operand.
+// Where a row operation leads to.
+enum class Target : int32_t {
+  kOperand = 0,  // the next map's operand
+  kOutputs = 1,  // the same, of the rows from which something is asked; the others are dropped
+  kMemory = 2,   // the encoder's output
+};
+
+// Row by row: take the source, normalise it for good (`stored`), normalise it once more for what
+// comes next only (`prepared`), and make it the next map's operand or the encoder's output.
 struct RowsOp {
   Source source;
   Norm stored;
   Norm prepared;
-  bool outputs_only;  // drop the rows from which nothing is asked
-  int width = 0;      // of the source; set by the plan
+  Target target;
+  int width = 0;  // of the source; set by the plan
 };
 
 // A linear map of the operand. Parts stand side by side; gated: activation(first) * second.
@@ -46,13 +55,20 @@ struct LinearOp {
   int segments;  // if attention is next: 3 for query, key and value, 1 for a query; else 0
 };
 
-// Attention from the last linear map's queries, over the sequence's own positions (whose new keys
-// and values are written first) or over its memory.
+// What the last linear map's queries attend over.
+enum class Over : int32_t {
+  kOwn = 0,     // the sequence's positions so far; new keys and values are written first
+  kMemory = 1,  // the sequence's memory
+  kSource = 2,  // all rows of the source, before and behind: in encoders
+};
+
+// Attention; `bias` is (heads, distances), over a source (heads, 2 * distances - 1), or empty: see
+// attention.h and source_attention.h.
 struct AttendOp {
   int layer;
-  bool cross;
+  Over over;
   float scale;
-  std::vector<float> bias;  // (heads, distances) or empty; see attention.h
+  std::vector<float> bias;
   int distances;
 };
 
@@ -94,6 +110,14 @@ struct Request {
   float* log_probability;     // (outputs): of that id, over all ids
   float* log_sum;             // (outputs): log of the sum of exp(logit) over all ids
   float* logits;              // (rows asked for, vocabulary), before masks
+  float* memory;              // of an encoder: (sum of counts, d_model)
+};
+
+// Sources that an encoder takes in: `counts[i]` tokens each, one source behind the other.
+struct Sources {
+  int count;
+  const int64_t* counts;
+  const int32_t* tokens;
 };
 
 struct Shape {
@@ -136,6 +160,9 @@ class Plan {
   // a size is out of range.
   void Step(const Request& request);
 
+  // Encodes sources: (sum of counts, d_model) to `memory`. Throws as Step does.
+  void Encode(const Sources& sources, float* memory);
+
   // Keys and values of a memory (rows, d_model) for all layers: (layers, 2, heads, rows, K).
   void Project(const float* memory, int rows, float* out);
 
@@ -163,10 +190,13 @@ class Plan {
   };
 
   void Check(const Request& request) const;
+  void Check(const Sources& sources) const;
+  void CheckTokens(const int32_t* tokens, int64_t count) const;
+  void Run(const Request& request);
   void Prepare(const Request& request);
   void Reserve(int rows, int outputs, int positions);
   void RunStep(const Request& request, Member& member);
-  void Execute(const RowsOp& op, Member& member);
+  void Execute(const RowsOp& op, const Request& request, Member& member);
   const float* Begin(const RowsOp& op, int row, const Member& member) const;
   void Execute(const LinearOp& op, Member& member);
   void Execute(const AttendOp& op, const Request& request, Member& member);
@@ -174,6 +204,8 @@ class Plan {
   Head HeadOf(const AttendOp& op, const Sequence& sequence, int head) const;
   void AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head,
                   const float* next_keys, const Member& member);
+  void AttendSource(const AttendOp& op, int64_t count, int first_row, int head,
+                    const Member& member);
   void ProjectRows(const float* memory, int first, int rows, float* out, Member& member);
   void ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
                    const Member& member);
@@ -208,6 +240,7 @@ class Plan {
 
   const Shape shape_;
   const KernelSet& kernels_;
+  const KernelSet& float_kernels_;
   Team team_;
   std::mutex busy_;
   std::vector<Op> ops_;
@@ -216,6 +249,7 @@ class Plan {
   const float* positions_ = nullptr;
   float embedding_scale_ = 1.0f;
   bool finished_ = false;
+  bool encoder_ = false;
   int width_ = 0;          // of the last linear map's output, while building
   int operand_width_ = 0;  // of the operand, while building; 0: none
   int widest_input_ = 0;

@@ -53,25 +53,38 @@ struct Model {
     const Weights up = {inner.data(), nullptr, kInner};
     plan->SetEmbedding(tokens.data(), positions.data(), 2.0f);
     plan->SetProjection({map, map});
-    plan->Add(RowsOp{Source::kEmbedding, NormWith(NormKind::kLayer), {}, false});
+    plan->Add(RowsOp{Source::kEmbedding, NormWith(NormKind::kLayer), {}, Target::kOperand});
     plan->AddLinear({map, map, map}, kWidth, Activation::kNone, false, 3);
-    plan->Add(AttendOp{0, false, 0.3f, Numbers(size_t{kHeads} * 4, 8), 4});
-    plan->Add(RowsOp{Source::kAttention, {}, {}, false});
+    plan->Add(AttendOp{0, Over::kOwn, 0.3f, Numbers(size_t{kHeads} * 4, 8), 4});
+    plan->Add(RowsOp{Source::kAttention, {}, {}, Target::kOperand});
     plan->AddLinear({map}, kWidth, Activation::kNone, false, 0);
-    plan->Add(RowsOp{Source::kResidual, {}, NormWith(NormKind::kRms), false});
+    plan->Add(RowsOp{Source::kResidual, {}, NormWith(NormKind::kRms), Target::kOperand});
     plan->AddLinear({map}, kWidth, Activation::kNone, false, 1);
-    plan->Add(AttendOp{0, true, 0.3f, {}, 0});
-    plan->Add(RowsOp{Source::kAttention, {}, {}, false});
+    plan->Add(AttendOp{0, Over::kMemory, 0.3f, {}, 0});
+    plan->Add(RowsOp{Source::kAttention, {}, {}, Target::kOperand});
     plan->AddLinear({map}, kWidth, Activation::kNone, false, 0);
-    plan->Add(RowsOp{Source::kResidual, NormWith(NormKind::kLayer), {}, false});
+    plan->Add(RowsOp{Source::kResidual, NormWith(NormKind::kLayer), {}, Target::kOperand});
     plan->AddLinear({up, up}, kWidth, Activation::kGelu, true, 0);
-    plan->Add(RowsOp{Source::kLinear, {}, {}, false});
+    plan->Add(RowsOp{Source::kLinear, {}, {}, Target::kOperand});
     plan->AddLinear({{outer.data(), bias.data(), kWidth}}, kInner, Activation::kSilu, false, 0);
-    plan->Add(RowsOp{Source::kResidual, NormWith(NormKind::kLayer), {}, true});
+    plan->Add(RowsOp{Source::kResidual, NormWith(NormKind::kLayer), {}, Target::kOutputs});
     plan->AddVocabulary({tokens.data(), nullptr, kVocabulary});
     plan->Finish();
   }
 };
+
+// An encoder of one layer, with the same weights.
+void BuildEncoder(const Model& model, Plan* plan) {
+  const Weights map = {model.square.data(), model.bias.data(), kWidth};
+  plan->SetEmbedding(model.tokens.data(), model.positions.data(), 2.0f);
+  plan->Add(RowsOp{Source::kEmbedding, {}, NormWith(NormKind::kLayer), Target::kOperand});
+  plan->AddLinear({map, map, map}, kWidth, Activation::kNone, false, 3);
+  plan->Add(AttendOp{0, Over::kSource, 0.3f, Numbers(size_t{kHeads} * 7, 8), 4});
+  plan->Add(RowsOp{Source::kAttention, {}, {}, Target::kOperand});
+  plan->AddLinear({map}, kWidth, Activation::kNone, false, 0);
+  plan->Add(RowsOp{Source::kResidual, {}, NormWith(NormKind::kRms), Target::kMemory});
+  plan->Finish();
+}
 
 // Sequences over one memory, and what the last step said.
 struct Batch {
@@ -95,7 +108,7 @@ struct Batch {
     logits.assign(count * kVocabulary, 0.0f);
     plan->Step({static_cast<int>(count), static_cast<int>(count), sequences.data(), flat.data(),
                 mask.data(), denied.data(), rows.data(), true, ids.data(), log_probability.data(),
-                log_sum.data(), logits.data()});
+                log_sum.data(), logits.data(), nullptr});
     for (size_t s = 0; s < count; ++s) held[s] += static_cast<int64_t>(tokens[s].size());
   }
 
@@ -147,6 +160,25 @@ void CheckMany(Plan* plan) {
   plan->RunProducts(7, 2);
 }
 
+// Whether a source's memory is the same alone and with neighbours.
+void CheckEncoder(Plan* plan, Plan* other) {
+  std::vector<int32_t> tokens;
+  std::vector<int64_t> counts;
+  for (const int64_t count : {1, 40, 17, 38, 33, 5}) {
+    counts.push_back(count);
+    for (int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>(7 * i % kVocabulary));
+  }
+  std::vector<float> together(tokens.size() * kWidth), alone(together.size());
+  plan->Encode({static_cast<int>(counts.size()), counts.data(), tokens.data()}, together.data());
+  size_t row = 0;
+  for (const int64_t& count : counts) {
+    other->Encode({1, &count, tokens.data() + row}, alone.data() + row * kWidth);
+    row += size_t(count);
+  }
+  Expect(SameBits(together.data(), alone.data(), alone.size()), "memories differ");
+  for (float element : alone) Expect(std::isfinite(element), "memories must be finite");
+}
+
 void Run() {
   const Model model;
   const InstructionSet best = BestInstructionSet();
@@ -156,11 +188,16 @@ void Run() {
     Plan reference(shape, InstructionSet::kAvx2, 1, {});
     model.Build(&reference);
     CheckRefusals(&reference);
+    Plan reference_encoder(shape, InstructionSet::kAvx2, 1, {});
+    BuildEncoder(model, &reference_encoder);
     for (const int threads : {1, 2, 3, 5}) {
       Plan plan(shape, best, threads, {0});
       model.Build(&plan);
       CheckInvariance(&reference, &plan, model);
       CheckMany(&plan);
+      Plan encoder(shape, best, threads, {});
+      BuildEncoder(model, &encoder);
+      CheckEncoder(&encoder, &reference_encoder);
     }
   }
 }

@@ -12,6 +12,10 @@ namespace splitformer {
 void Plan::Step(const Request& request) {
   const std::lock_guard<std::mutex> lock(busy_);
   Check(request);
+  Run(request);
+}
+
+void Plan::Run(const Request& request) {
   Prepare(request);
   team_.Run([&](int index) {
     Member member{index, static_cast<int>(row_.size()), 0, profiling_ ? __rdtsc() : 0};
@@ -22,7 +26,7 @@ void Plan::Step(const Request& request) {
 void Plan::RunStep(const Request& request, Member& member) {
   for (const Op& op : ops_) {
     if (const auto* rows = std::get_if<RowsOp>(&op)) {
-      Execute(*rows, member);
+      Execute(*rows, request, member);
       Tick(member, kRowsTime);
       if (!replicated_) Barrier(member);
     } else if (const auto* linear = std::get_if<LinearOp>(&op)) {
@@ -32,7 +36,7 @@ void Plan::RunStep(const Request& request, Member& member) {
       if (linear->segments == 0 || !ByHeads()) Barrier(member);
     } else if (const auto* attend = std::get_if<AttendOp>(&op)) {
       Execute(*attend, request, member);
-      Tick(member, attend->cross ? kCrossTime : kOwnTime);
+      Tick(member, attend->over == Over::kMemory ? kCrossTime : kOwnTime);
       Barrier(member);
     } else {
       Execute(std::get<VocabularyOp>(op), request, member);
@@ -57,18 +61,22 @@ void Plan::Tick(Member& member, ProfileEntry entry) {
 
 // Rows.
 
-void Plan::Execute(const RowsOp& op, Member& member) {
-  if (op.outputs_only) member.rows = static_cast<int>(output_row_.size());
+void Plan::Execute(const RowsOp& op, const Request& request, Member& member) {
+  if (op.target == Target::kOutputs) member.rows = static_cast<int>(output_row_.size());
   const int parts = replicated_ ? 1 : team_.size(), part = replicated_ ? 0 : member.index;
   const int end = ShareBegin(member.rows, part + 1, parts);
   for (int i = ShareBegin(member.rows, part, parts); i < end; ++i) {
-    const int row = op.outputs_only ? output_row_[size_t(i)] : i;
+    const int row = op.target == Target::kOutputs ? output_row_[size_t(i)] : i;
     const float* x = Begin(op, row, member);
     if (op.prepared.kind != NormKind::kNone) {
       Normalise(op.prepared, x, op.width, Scratch(member));
       x = Scratch(member);
     }
-    PrepareOperand(x, op.width, i, member);
+    if (op.target == Target::kMemory) {
+      std::memcpy(request.memory + size_t(i) * size_t(op.width), x, size_t(op.width) * sizeof(float));
+    } else {
+      PrepareOperand(x, op.width, i, member);
+    }
   }
 }
 
@@ -189,6 +197,10 @@ void Plan::Execute(const AttendOp& op, const Request& request, Member& member) {
   }
   for (; item < end; ++item) {
     const int s = item / heads, head = first_head + item % heads;
+    if (op.over == Over::kSource) {
+      AttendSource(op, request.sequence[s].count, first_row_[size_t(s)], head, member);
+      continue;
+    }
     const int following = std::min(item + 1, end - 1);
     const Head next =
         HeadOf(op, request.sequence[following / heads], first_head + following % heads);
@@ -199,10 +211,11 @@ void Plan::Execute(const AttendOp& op, const Request& request, Member& member) {
 // The cache of one head, with the positions held before the step.
 Head Plan::HeadOf(const AttendOp& op, const Sequence& sequence, int head) const {
   const size_t width = size_t(head_size()), heads = size_t(shape_.heads);
-  const size_t room = size_t(op.cross ? sequence.source : sequence.capacity) * width;
-  const float* keys = (op.cross ? sequence.cross : sequence.own) +
+  const bool cross = op.over == Over::kMemory;
+  const size_t room = size_t(cross ? sequence.source : sequence.capacity) * width;
+  const float* keys = (cross ? sequence.cross : sequence.own) +
                       (size_t(op.layer) * 2 * heads + size_t(head)) * room;
-  const int64_t positions = op.cross ? sequence.source : sequence.start;
+  const int64_t positions = cross ? sequence.source : sequence.start;
   return {keys, keys + heads * room, static_cast<int>(positions), static_cast<int>(width)};
 }
 
@@ -216,7 +229,7 @@ void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_ro
   Head here = HeadOf(op, sequence, head);
   for (int i = 0; i < sequence.count; ++i) {
     const float* query = Output(first_row + i, member.parity ^ 1) + size_t(head) * width;
-    if (!op.cross) {
+    if (op.over == Over::kOwn) {
       const size_t at = size_t(here.keys - sequence.own) + size_t(here.positions) * width;
       std::memcpy(sequence.own + at, query + d, width * sizeof(float));
       std::memcpy(sequence.own + at + size_t(here.values - here.keys), query + 2 * d,
