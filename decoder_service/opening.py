@@ -14,9 +14,6 @@ from splitformer.serving import models
 from splitformer.v1 import tensor_pb2
 from splitformer.wire import FloatArray, checked_shape
 
-ELEMENT_BYTES = 4
-"""Keys and values are float32."""
-
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -52,13 +49,15 @@ class OpeningRules:
     Args:
         checkpoint: The model.
         dtype_name: Wire type of its memories.
+        element_bytes: Of an element of keys and values.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype_name: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype_name: str, element_bytes: int) -> None:
         self._checkpoint = checkpoint
         self._description = checkpoint.description
         self._config = checkpoint.description.architecture
         self._dtype = models.memory_dtype(dtype_name)
+        self._element_bytes = element_bytes
 
     def start_tokens(self, wish: Wish) -> tuple[int, ...]:
         """Return the decoder's first input: language token, then prefix.
@@ -142,12 +141,12 @@ class OpeningRules:
     def memory_bytes(self, source_positions: int) -> int:
         """Return what a memory's keys and values count against the budget."""
         layers, width = self._config.decoder_layers, self._config.d_model
-        return CrossCache.bytes_for(source_positions, layers, width, ELEMENT_BYTES)
+        return CrossCache.bytes_for(source_positions, layers, width, self._element_bytes)
 
     def own_bytes(self, positions: int) -> int:
         """Return what a session's own keys and values count, once all positions are used."""
         layers, width = self._config.decoder_layers, self._config.d_model
-        return SelfCache.bytes_for(positions, layers, width, ELEMENT_BYTES)
+        return SelfCache.bytes_for(positions, layers, width, self._element_bytes)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         width, most = self._config.d_model, self._config.max_positions

@@ -259,7 +259,9 @@ class DecoderService:
             self._decoder.precision, self.settings.memory_dtype, self._decoder.kernel
         )
         self._info = self._described(weights)
-        self.rules = OpeningRules(self._checkpoint, self.settings.memory_dtype)
+        self.rules = OpeningRules(
+            self._checkpoint, self.settings.memory_dtype, self._decoder.element_bytes
+        )
         self._warm_up()
 
     def _described(self, weights: Decoder) -> model_pb2.ModelInfo:

@@ -6,10 +6,12 @@ changed, shared by every fork. `SelfCache` holds what the sequence itself has sa
 
 from __future__ import annotations
 
+from array import array
+
+import torch
 from torch import Tensor
 
-_FIRST_CAPACITY = 32
-"""Positions a new `SelfCache` has room for; it doubles when full."""
+from splitformer.native import PAGE_POSITIONS
 
 
 class CrossCache:
@@ -53,46 +55,59 @@ class CrossCache:
 
 
 class SelfCache:
-    """Self-attention keys and values of the positions computed so far, all layers.
+    """Self-attention keys and values of the positions computed so far, all layers, in pages.
 
-    Appending copies nothing but the new rows, except when the room doubles; no other sequence is
-    ever touched.
+    Growing adds a page and copies nothing; no other sequence is ever touched. Forks share the pages
+    that are full, by reference: one that is written to again after a rewind is copied first.
+
+    Args:
+        layers: L.
+        heads: H.
+        head_size: K.
+        like: Gives the pages their type and device.
 
     Attributes:
-        address: Where the data is, (L, 2, H, capacity, K), contiguous: index 0 of the second axis
-            holds keys, 1 values.
-        capacity: Positions there is room for.
+        addresses: Where the pages are, each (L, 2, H, PAGE_POSITIONS, K), contiguous: index 0 of
+            the second axis holds keys, 1 values.
         length: Positions held.
     """
 
-    __slots__ = ("_data", "address", "capacity", "length")
+    __slots__ = ("_like", "_pages", "_shape", "_shared", "addresses", "length")
 
     def __init__(self, layers: int, heads: int, head_size: int, like: Tensor) -> None:
-        self._hold(like.new_empty(layers, 2, heads, _FIRST_CAPACITY, head_size))
+        self._shape = (layers, 2, heads, PAGE_POSITIONS, head_size)
+        self._like = like
+        self._pages: list[Tensor] = []
+        self._shared = 0  # leading pages that a fork may be reading
+        self.addresses = array("q")
         self.length = 0
 
     @property
+    def capacity(self) -> int:
+        """Positions there is room for."""
+        return len(self._pages) * PAGE_POSITIONS
+
+    @property
     def keys(self) -> Tensor:
-        """(L, H, length, K)."""
-        return self._data[:, 0, :, : self.length]
+        """A copy of all keys, (L, H, length, K)."""
+        return self._gathered(0)
 
     @property
     def values(self) -> Tensor:
-        """(L, H, length, K)."""
-        return self._data[:, 1, :, : self.length]
+        """A copy of all values, (L, H, length, K)."""
+        return self._gathered(1)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes allocated, including room not yet used."""
-        return self._data.nbytes
+        """Bytes allocated; pages shared with forks count in full."""
+        return sum(page.nbytes for page in self._pages)
 
     @staticmethod
     def bytes_for(positions: int, layers: int, d_model: int, element_size: int) -> int:
         """Bytes a cache occupies once it holds `positions` positions."""
-        capacity = _FIRST_CAPACITY
-        while capacity < positions:
-            capacity *= 2
-        return layers * 2 * capacity * d_model * element_size
+        return (
+            layers * 2 * -(-positions // PAGE_POSITIONS) * PAGE_POSITIONS * d_model * element_size
+        )
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write new rows of one layer behind the `length` committed ones.
@@ -103,49 +118,62 @@ class SelfCache:
             values: (H, n, K).
 
         Returns:
-            All keys and values of the layer including the new rows, (H, length + n, K) each, as
-            views.
+            All keys and values of the layer including the new rows, (H, length + n, K) each.
         """
         end = self.length + keys.shape[1]
         self.reserve(end)
-        self._data[layer, 0, :, self.length : end] = keys
-        self._data[layer, 1, :, self.length : end] = values
-        return self._data[layer, 0, :, :end], self._data[layer, 1, :, :end]
+        for i in range(self.length // PAGE_POSITIONS, len(self._pages)):
+            first = i * PAGE_POSITIONS
+            begin, stop = max(first, self.length), min(first + PAGE_POSITIONS, end)
+            rows = slice(begin - self.length, stop - self.length)
+            page = self._pages[i][layer, :, :, begin - first : stop - first]  # (2, H, rows, K)
+            page[0], page[1] = keys[:, rows], values[:, rows]
+        both = torch.cat([page[layer] for page in self._pages], dim=2)[:, :, :end]  # (2, H, end, K)
+        return both[0], both[1]
 
     def commit(self, count: int) -> None:
         """Count `count` more positions as held, once every layer has appended them."""
         self.length += count
 
     def truncate(self, length: int) -> None:
-        """Forget the positions from `length` on."""
+        """Forget the positions from `length` on; pages that hold none of the others go."""
         assert 0 <= length <= self.length
         self.length = length
+        del self._pages[-(-length // PAGE_POSITIONS) :]
+        del self.addresses[len(self._pages) :]
+        self._shared = min(self._shared, len(self._pages))
 
     def afresh(self) -> SelfCache:
         """Return an empty cache of the same shape."""
-        layers, _, heads, _, head_size = self._data.shape
-        return SelfCache(layers, heads, head_size, self._data)
+        layers, _, heads, _, head_size = self._shape
+        return SelfCache(layers, heads, head_size, self._like)
 
     def fork(self) -> SelfCache:
-        """Return an independent copy."""
-        twin = object.__new__(SelfCache)
-        twin._hold(self._data.clone())
+        """Return a cache that goes its own way; only the page that is not full is copied."""
+        twin = self.afresh()
         twin.length = self.length
+        twin._shared = self.length // PAGE_POSITIONS
+        self._shared = max(self._shared, twin._shared)
+        for i in range(-(-self.length // PAGE_POSITIONS)):
+            page = self._pages[i]
+            twin._add(page if i < twin._shared else page.clone())
         return twin
 
     def reserve(self, positions: int) -> None:
-        """Make room for `positions` positions in all; what is held stays."""
-        capacity = self.capacity
-        if positions <= capacity:
-            return
-        while capacity < positions:
-            capacity *= 2
-        layers, two, heads, _, width = self._data.shape
-        grown = self._data.new_empty(layers, two, heads, capacity, width)
-        grown[:, :, :, : self.length] = self._data[:, :, :, : self.length]
-        self._hold(grown)
+        """Make sure that the positions from `length` to `positions` can be written."""
+        for i in range(self.length // PAGE_POSITIONS, self._shared):
+            self._pages[i] = self._pages[i].clone()
+            self.addresses[i] = self._pages[i].data_ptr()
+        self._shared = min(self._shared, self.length // PAGE_POSITIONS)
+        while self.capacity < positions:
+            self._add(self._like.new_empty(self._shape))
 
-    def _hold(self, data: Tensor) -> None:
-        self._data = data
-        self.address = data.data_ptr()
-        self.capacity = data.shape[3]
+    def _add(self, page: Tensor) -> None:
+        self._pages.append(page)
+        self.addresses.append(page.data_ptr())
+
+    def _gathered(self, which: int) -> Tensor:
+        pages = [page[:, which] for page in self._pages]  # each (L, H, PAGE_POSITIONS, K)
+        layers, _, heads, _, head_size = self._shape
+        empty = self._like.new_empty(layers, heads, 0, head_size)
+        return torch.cat([empty, *pages], dim=2)[:, :, : self.length]

@@ -13,14 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from splitformer.model.cache import CrossCache
+from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.decoder import Decoder, DecoderState
 from splitformer.model.plan import describe_decoder
 from splitformer.model.stepping import Advanced
-from splitformer.native import FloatArray, InstructionSet, Outputs, Plan, Precision
+from splitformer.native import Cache, FloatArray, InstructionSet, Outputs, Plan, Precision
 
-KERNEL = "native-1"
+KERNEL = "native-2"
 """Part of the numerics fingerprint: changes whenever any result's bits do."""
+
+_TYPES: dict[Cache, torch.dtype] = {"f32": torch.float32, "f16": torch.float16}
 
 
 class NativeDecoder:
@@ -32,6 +34,7 @@ class NativeDecoder:
         threads: Threads of a step, the caller's included.
         cores: Cores to pin the other threads to; empty: none.
         isa: Which micro-kernels to use; None: the best, or what $SPLITFORMER_NATIVE says.
+        cache: How keys and values are held; None: in 16 bits where weights are in 8.
 
     Raises:
         NativeUnavailableError: The library cannot be used here.
@@ -40,6 +43,7 @@ class NativeDecoder:
         config: The architecture.
         kernel: Name of this arithmetic.
         batch_invariant: True: see the module.
+        element_bytes: Of an element of keys and values.
     """
 
     batch_invariant = True
@@ -52,12 +56,15 @@ class NativeDecoder:
         threads: int,
         cores: Sequence[int] = (),
         isa: InstructionSet | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.config = decoder.config
         self.precision = precision
+        self.cache: Cache = cache or ("f16" if precision == "int8" else "f32")
+        self._like = torch.empty(0, dtype=_TYPES[self.cache])
+        self.element_bytes = self._like.element_size()
         self.threads = threads
-        self.plan = Plan(describe_decoder(decoder), precision, threads, isa, cores)
-        self._decoder = decoder
+        self.plan = Plan(describe_decoder(decoder), precision, threads, isa, cores, self.cache)
         self._masks: dict[tuple[int, ...], FloatArray] = {}
 
     def close(self) -> None:
@@ -71,10 +78,11 @@ class NativeDecoder:
             raise ValueError(f"memory: must be (S, {config.d_model}), got {tuple(memory.shape)}")
         rows = memory.shape[0]
         shape = (config.decoder_layers, 2, config.heads, rows, config.head_size)
-        data = torch.empty(shape, dtype=torch.float32)
+        data = self._like.new_empty(shape)
         source: FloatArray = memory.detach().float().contiguous().numpy()
         self.plan.project(source, data.data_ptr())
-        return DecoderState(CrossCache(data), self._decoder.empty_cache())
+        own = SelfCache(config.decoder_layers, config.heads, config.head_size, self._like)
+        return DecoderState(CrossCache(data), own)
 
     def step(self, tokens: Sequence[Sequence[int]], states: Sequence[DecoderState]) -> Tensor:
         """Compute the rows of new tokens, each sequence at its own position; as `Decoder.step`.
@@ -140,11 +148,10 @@ class NativeDecoder:
         for new, state in zip(tokens, states, strict=True):
             own, cross = state.own, state.cross
             start, count = own.length, len(new)
-            if start + count > own.capacity and start + count <= self.config.max_positions:
+            if start + count <= self.config.max_positions:
                 own.reserve(start + count)
-            sequences.extend(
-                (own.address, own.capacity, start, count, cross.address, cross.length, 1)
-            )
+            pages = own.addresses.buffer_info()[0]
+            sequences.extend((pages, own.capacity, start, count, cross.address, cross.length, 1))
             flat.extend(new)
         for extra in (denied, logits_rows):
             if extra is not None and len(extra) != len(states):

@@ -46,6 +46,7 @@ class StepDecoder(Protocol):
         kernel: Name of its arithmetic, changed whenever any result's bits do.
         precision: "fp32" or "int8".
         batch_invariant: True if results are the same bits whatever else is in a step.
+        element_bytes: Of an element of keys and values.
     """
 
     @property
@@ -59,6 +60,9 @@ class StepDecoder(Protocol):
 
     @property
     def batch_invariant(self) -> bool: ...  # noqa: D102
+
+    @property
+    def element_bytes(self) -> int: ...  # noqa: D102
 
     def begin(self, memory: Tensor) -> DecoderState:
         """Project a memory (S, D) into every layer's cross keys and values, once."""
@@ -97,6 +101,7 @@ class TorchDecoder:
     kernel = "torch"
     precision = "fp32"
     batch_invariant = False
+    element_bytes = 4
 
     def __init__(self, decoder: Decoder) -> None:
         self.config = decoder.config

@@ -13,8 +13,10 @@ from splitformer.native.binding import (
     reason,
 )
 from splitformer.native.operations import (
+    PAGE_POSITIONS,
     Activation,
     Attend,
+    Cache,
     Description,
     FloatArray,
     Linear,
@@ -31,8 +33,10 @@ from splitformer.native.operations import (
 from splitformer.native.plan import Plan
 
 __all__ = [
+    "PAGE_POSITIONS",
     "Activation",
     "Attend",
+    "Cache",
     "Description",
     "FloatArray",
     "InstructionSet",

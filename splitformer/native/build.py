@@ -31,7 +31,7 @@ _COMMON = (
     *("-Wall", "-Wextra", "-Wshadow"),
 )
 _OPTIMISED = ("-O3",)
-_AVX2 = ("-mavx2", "-mfma")
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _TARGETS = {
     "cpu.cc": (),
     "kernels_avx512.cc": (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 Precision = Literal["int8", "fp32"]
+Cache = Literal["f32", "f16"]
 Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu"]
 Source = Literal["embedding", "residual", "attention", "linear"]
 Target = Literal["operand", "outputs", "memory"]
@@ -22,6 +23,10 @@ Over = Literal["own", "memory", "source"]
 NormKind = Literal["layer", "rms"]
 
 PRECISIONS: Mapping[Precision, int] = {"fp32": 0, "int8": 1}
+CACHES: Mapping[Cache, int] = {"f32": 0, "f16": 1}
+PAGE_POSITIONS = 32
+"""Positions of a page of a sequence's own keys and values: kPagePositions of src/types.h."""
+
 ACTIVATIONS: Mapping[Activation, int] = {
     "none": 0,
     "relu": 1,

@@ -20,12 +20,14 @@ from splitformer.native.binding import (
 )
 from splitformer.native.operations import (
     ACTIVATIONS,
+    CACHES,
     NORMS,
     OVERS,
     PRECISIONS,
     SOURCES,
     TARGETS,
     Attend,
+    Cache,
     Description,
     FloatArray,
     Linear,
@@ -51,6 +53,7 @@ class Plan:
         threads: Members of the team, the caller's thread included.
         isa: Which micro-kernels to use; None: as `instruction_set` says.
         cores: Cores to pin the team's own threads to; empty: wherever the system puts them.
+        cache: How keys and values are held; a decoder's matter only.
 
     Raises:
         NativeUnavailableError: The library cannot be used here.
@@ -64,6 +67,7 @@ class Plan:
         threads: int,
         isa: InstructionSet | None = None,
         cores: Sequence[int] = (),
+        cache: Cache = "f32",
     ) -> None:
         self._handle = None
         if threads < 1:
@@ -75,8 +79,9 @@ class Plan:
         self.vocabulary_size, d_model = description.tokens.shape
         pinned = (ctypes.c_int32 * len(cores))(*cores)
         self._handle = self._library.plan_create(
-            *(PRECISIONS[precision], self.instruction_set, threads, pinned, len(cores), d_model),
-            *(description.heads, description.layers),
+            *(PRECISIONS[precision], CACHES[cache], self.instruction_set),
+            *(threads, pinned, len(cores)),
+            *(d_model, description.heads, description.layers),
             *(self.vocabulary_size, description.max_positions),
         )
         if self._handle is None:
@@ -120,9 +125,10 @@ class Plan:
         """Compute the new rows of some sequences; their caches are written in place.
 
         Args:
-            sequences: Seven int64 per sequence, as `Sequence` in src/plan.h: address and capacity
-                of its own cache, positions it holds, new positions, address and length of the
-                projected memory, outputs (from how many of the last new positions).
+            sequences: Seven int64 per sequence, as `Sequence` in src/plan.h: address of the
+                addresses of its pages and positions that they have room for, positions it holds,
+                new positions, address and length of the projected memory, outputs (from how many
+                of the last new positions).
             tokens: New tokens of all sequences, int32.
             outputs: Sum of the sequences' outputs.
             mask: As `mask` returns it.
@@ -177,7 +183,7 @@ class Plan:
 
         Args:
             memory: Contiguous float32.
-            out: Address of (L, 2, H, S, K) float32.
+            out: Address of (L, 2, H, S, K), of the cache's type.
         """
         *_, heads, width = self._shape
         _require(memory, (memory.shape[0], heads * width), "memory")

@@ -73,8 +73,10 @@ def test_over_the_wire_is_in_process(
 def test_every_arithmetic_over_the_wire_is_itself_in_process(
     services: Services, servers: ServerThread, precision: str, kernels: str
 ) -> None:
-    decoder = servers.start_decoder(services.model, precision=precision, kernels=kernels)
-    caller = Caller(services.encoder, decoder)
+    arithmetic = {"precision": precision, "kernels": kernels}
+    encoder = servers.start_encoder(services.model, **arithmetic)
+    decoder = servers.start_decoder(services.model, encoder, **arithmetic)
+    caller = Caller(encoder, decoder)
     reference = Reference(services.model, precision, kernels)
     for language, options in (("de", GREEDY), ("ja", SAMPLED)):
         session = caller.open(caller.memory(), language)

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from splitformer import native
-from splitformer.native import Activation, FloatArray, InstructionSet, Precision
+from splitformer.native import Activation, Cache, FloatArray, InstructionSet, Precision
 from splitformer.native.binding import NormStruct, address, library
-from splitformer.native.operations import ACTIVATIONS, NORMS, PRECISIONS, NormKind
+from splitformer.native.operations import ACTIVATIONS, CACHES, NORMS, PRECISIONS, NormKind
 
 needs_native = pytest.mark.skipif(not native.available(), reason=f"native: {native.reason()}")
 
@@ -71,13 +71,18 @@ def activate(activation: Activation, x: FloatArray) -> FloatArray:
 
 
 def attend(
-    query: FloatArray, keys: FloatArray, values: FloatArray, scale: float, bias: FloatArray | None
+    query: FloatArray,
+    keys: FloatArray,
+    values: FloatArray,
+    scale: float,
+    bias: FloatArray | None,
+    cache: Cache = "f32",
 ) -> FloatArray:
-    """Attend from (K,) to keys and values (T, K)."""
+    """Attend from (K,) to keys and values (T, K), held in a cache of some type."""
     positions, width = keys.shape
     out = np.empty(width, np.float32)
     library().probe_attention(
-        *(address(query), address(keys), address(values), positions, width, scale),
+        *(CACHES[cache], address(query), address(keys), address(values), positions, width, scale),
         *(address(bias), 0 if bias is None else bias.size, address(out)),
     )
     return out

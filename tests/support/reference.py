@@ -9,7 +9,7 @@ import torch
 from splitformer import wire
 from splitformer.generation import GenerationOptions, Target, step
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.serving.kernels import step_decoder
+from splitformer.serving.kernels import source_encoder, step_decoder
 from splitformer.v1 import tensor_pb2
 
 
@@ -20,13 +20,14 @@ class Reference:
         torch.set_num_threads(1)
         self.checkpoint = Checkpoint(folder)
         self.model = self.checkpoint.load()
+        self.encoder = source_encoder(self.model.encoder, precision, kernels, 1)
         self.decoder = step_decoder(self.model.decoder, precision, kernels, 1)
 
     @torch.inference_mode()
     def memory(self, text: str) -> torch.Tensor:
         """Return the memory of a text, (S, D)."""
         ids = [piece.id for piece in self.checkpoint.tokenizer.encode_source(text)]
-        exact = self.model.encode(torch.tensor([ids]), torch.tensor([len(ids)]))[0].numpy()
+        exact = self.encoder.encode([ids])[0]
         f16 = tensor_pb2.DATA_TYPE_F16
         return torch.from_numpy(wire.unpack(wire.pack(exact, f16), f16, exact.shape))
 

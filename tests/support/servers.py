@@ -40,6 +40,14 @@ class Running(Generic[S]):
         return self.telemetry.registry.get_sample_value(name, labels) or 0.0
 
 
+_COMMON: dict[str, Any] = {
+    "port": 0,
+    "metrics_port": 0,
+    "drain_seconds": 2.0,
+    "precision": "fp32",  # its greedy targets end as many tests assume
+}
+
+
 class ServerThread:
     """An event loop on a thread, and the servers that run on it.
 
@@ -62,18 +70,15 @@ class ServerThread:
 
     def start_encoder(self, model: Path, **settings: Any) -> Running[EncoderService]:
         """Start an encoder service on free ports."""
-        values = {"port": 0, "metrics_port": 0, "drain_seconds": 2.0} | settings
-        read = EncoderSettings(model=str(model), **values)
+        read = EncoderSettings(model=str(model), **(_COMMON | settings))
         return self.run(self._start(read, EncoderService, register_encoder))
 
     def start_decoder(
         self, model: Path, encoder: Running[EncoderService] | None = None, **settings: Any
     ) -> Running[DecoderService]:
         """Start a decoder service on free ports that may pull from `encoder`."""
-        values: dict[str, Any] = {"port": 0, "metrics_port": 0, "drain_seconds": 2.0}
-        values["precision"] = "fp32"  # its greedy targets end as many tests assume
-        values["encoders"] = (encoder.address,) if encoder else ()
-        read = DecoderSettings(model=str(model), **(values | settings))
+        encoders = {"encoders": (encoder.address,) if encoder else ()}
+        read = DecoderSettings(model=str(model), **(_COMMON | encoders | settings))
         return self.run(self._start(read, DecoderService, register_decoder))
 
     def stop(self, running: Running[Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from splitformer.native import Activation, FloatArray, InstructionSet, Precision
+from splitformer.native import Activation, Cache, FloatArray, InstructionSet, Precision
 from splitformer.native.operations import NormKind
 from tests.support.native import activate, attend, instruction_sets, linear, needs_native, norm
 
@@ -121,16 +121,26 @@ def test_activations(activation: Activation) -> None:
     np.testing.assert_allclose(activate(activation, x), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("cache", ["f32", "f16"])
 @pytest.mark.parametrize("width", [4, 8, 12, 32, 64, 80])
-def test_attention(width: int) -> None:
-    for positions in (1, 2, 3, 4, 5, 8, 17, 100):
+def test_attention(width: int, cache: Cache) -> None:
+    for positions in (1, 2, 3, 4, 5, 8, 17, 32, 33, 64, 100):
         query, keys, values = numbers(width), numbers(positions, width), numbers(positions, width)
+        if cache == "f16":  # what 16 bits hold exactly
+            keys, values = (x.astype(np.float16).astype(np.float32) for x in (keys, values))
         scores = keys.astype(np.float64) @ query * 0.3
         weights = np.exp(scores - scores.max())
         expected = weights / weights.sum() @ values
         np.testing.assert_allclose(
-            attend(query, keys, values, 0.3, None), expected, rtol=1e-4, atol=1e-5
+            attend(query, keys, values, 0.3, None, cache), expected, rtol=1e-4, atol=1e-5
         )
+
+
+def test_16_bits_hold_the_nearest_number_and_never_infinity() -> None:
+    key, query = np.zeros((1, 8), np.float32), np.zeros(8, np.float32)
+    value = np.array([[1e6, -1e9, 1 + 2**-11, 1 + 3 * 2**-11, 1e-8, 0.1, 65504, -3]], np.float32)
+    expected = np.clip(value, -65504, 65504).astype(np.float16).astype(np.float32)[0]
+    np.testing.assert_array_equal(attend(query, key, value, 1.0, None, "f16"), expected)
 
 
 def test_attention_with_large_scores() -> None:

@@ -10,6 +10,7 @@
 
 using splitformer::Activation;
 using splitformer::AttendOp;
+using splitformer::CacheType;
 using splitformer::InstructionSet;
 using splitformer::Norm;
 using splitformer::NormKind;
@@ -71,13 +72,19 @@ int32_t splitformer_instruction_set() {
 
 const char* splitformer_error() { return last_error.c_str(); }
 
-void* splitformer_plan_create(int32_t precision, int32_t isa, int32_t threads, const int32_t* cores,
-                              int32_t core_count, int32_t d_model, int32_t heads, int32_t layers,
-                              int32_t vocabulary, int32_t max_positions) {
+void* splitformer_plan_create(int32_t precision, int32_t cache, int32_t isa, int32_t threads,
+                              const int32_t* cores, int32_t core_count, int32_t d_model,
+                              int32_t heads, int32_t layers, int32_t vocabulary,
+                              int32_t max_positions) {
   Plan* plan = nullptr;
   Guarded([&] {
-    const splitformer::Shape shape = {
-        static_cast<Precision>(precision), d_model, heads, layers, vocabulary, max_positions};
+    const splitformer::Shape shape = {static_cast<Precision>(precision),
+                                      static_cast<CacheType>(cache),
+                                      d_model,
+                                      heads,
+                                      layers,
+                                      vocabulary,
+                                      max_positions};
     plan = new Plan(shape, static_cast<InstructionSet>(isa), threads,
                     std::vector<int>(cores, cores + core_count));
   });
@@ -161,7 +168,7 @@ int32_t splitformer_plan_encode(void* plan, int32_t count, const int64_t* counts
   return Guarded([&] { Of(plan)->Encode({count, counts, tokens}, memory); });
 }
 
-int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows, float* out) {
+int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows, void* out) {
   return Guarded([&] { Of(plan)->Project(memory, rows, out); });
 }
 

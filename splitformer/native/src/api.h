@@ -29,18 +29,18 @@ SPLITFORMER_API int32_t splitformer_instruction_set();
 // Why the last call on this thread failed.
 SPLITFORMER_API const char* splitformer_error();
 
-SPLITFORMER_API void* splitformer_plan_create(int32_t precision, int32_t isa, int32_t threads,
-                                              const int32_t* cores, int32_t core_count,
-                                              int32_t d_model, int32_t heads, int32_t layers,
-                                              int32_t vocabulary, int32_t max_positions);
+SPLITFORMER_API void* splitformer_plan_create(int32_t precision, int32_t cache, int32_t isa,
+                                              int32_t threads, const int32_t* cores,
+                                              int32_t core_count, int32_t d_model, int32_t heads,
+                                              int32_t layers, int32_t vocabulary,
+                                              int32_t max_positions);
 SPLITFORMER_API void splitformer_plan_destroy(void* plan);
 
 SPLITFORMER_API int32_t splitformer_plan_embedding(void* plan, const float* tokens,
                                                    const float* positions, float scale);
 SPLITFORMER_API int32_t splitformer_plan_rows(void* plan, int32_t source,
                                               const splitformer_norm* stored,
-                                              const splitformer_norm* prepared,
-                                              int32_t target);
+                                              const splitformer_norm* prepared, int32_t target);
 SPLITFORMER_API int32_t splitformer_plan_linear(void* plan, const splitformer_weights* parts,
                                                 int32_t count, int32_t inputs, int32_t activation,
                                                 int32_t gated, int32_t segments);
@@ -62,7 +62,7 @@ SPLITFORMER_API int32_t splitformer_plan_encode(void* plan, int32_t count, const
                                                 const int32_t* tokens, float* memory);
 
 SPLITFORMER_API int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows,
-                                                 float* out);
+                                                 void* out);
 SPLITFORMER_API int32_t splitformer_plan_products(void* plan, int32_t rows, int32_t iterations);
 SPLITFORMER_API int32_t splitformer_plan_profile(void* plan, int32_t on, double* cycles);
 
@@ -74,7 +74,7 @@ SPLITFORMER_API int32_t splitformer_probe_linear(int32_t precision, int32_t isa,
 SPLITFORMER_API void splitformer_probe_norm(const splitformer_norm* norm, const float* x,
                                             int32_t size, float* out);
 SPLITFORMER_API void splitformer_probe_activation(int32_t activation, float* x, int32_t count);
-SPLITFORMER_API void splitformer_probe_attention(const float* query, const float* keys,
-                                                 const float* values, int32_t positions,
-                                                 int32_t width, float scale, const float* bias,
-                                                 int32_t distances, float* out);
+SPLITFORMER_API void splitformer_probe_attention(int32_t cache, const float* query,
+                                                 const float* keys, const float* values,
+                                                 int32_t positions, int32_t width, float scale,
+                                                 const float* bias, int32_t distances, float* out);

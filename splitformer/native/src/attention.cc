@@ -1,6 +1,7 @@
 #include "attention.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "simd.h"
@@ -8,13 +9,25 @@
 namespace splitformer {
 namespace {
 
-// How far ahead of the position at hand memory is asked for.
-constexpr int kPositionsAhead = 32;
+// How many stretches ahead memory is asked for. The processor's own prefetching starts anew with
+// each page, and a head is only a few pages; the caches of many sequences come from memory, not
+// from a cache of the processor.
+constexpr size_t kStretchesAhead = 2;
 
-// Elements of a cache by the eight, whatever their type; more types of cache are more overloads.
+constexpr float kLargestHalf = 65504.0f;
+
+// Elements of a cache by the eight, whatever their type.
 inline __m256 Load8(const float* p) { return _mm256_loadu_ps(p); }
+inline __m256 Load8(const Half* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 inline __m256 LoadFirst(const float* p, int count) {
   return _mm256_maskload_ps(p, FirstLanes(count));
+}
+inline __m256 LoadFirst(const Half* p, int count) {
+  Half all[8] = {};
+  std::memcpy(all, p, size_t(count) * sizeof(Half));
+  return Load8(all);
 }
 
 // Four dot products at once, each the same sums in the same order.
@@ -23,49 +36,48 @@ inline __m128 SumFour(const __m256 (&s)[4]) {
   return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
 }
 
-// Asks for what will be read after the position at hand: the rest of this stream, then the
-// beginning of the next. The processor's own prefetching starts anew with each page, and a head is
-// only a few pages; the caches of many sequences come from memory, not from a cache of the
-// processor.
-template <class Element>
+// The stretches of a head in the order in which they are read, and those of the next head behind
+// them.
 class Ahead {
  public:
-  Ahead(const Element* here, const Element* next, int positions, int width)
-      : here_(here),
-        next_(next),
-        positions_(positions),
-        width_(width),
-        distance_(std::min(kPositionsAhead, positions)) {}
+  Ahead(const Head& head, const Head& next, size_t row_bytes)
+      : lists_{&head.keys, &head.values, &next.keys, &next.values}, row_bytes_(row_bytes) {}
 
-  void Prefetch(int t) const {
-    t += distance_;
-    const Element* p = t < positions_ ? here_ + size_t(t) * size_t(width_)
-                                      : next_ + size_t(t - positions_) * size_t(width_);
-    for (int i = 0; i < width_; i += static_cast<int>(64 / sizeof(Element))) {
-      _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T0);
+  // The stretch that comes `kStretchesAhead` after stretch `r` of list `list`.
+  Stretch After(size_t list, size_t r) const {
+    r += kStretchesAhead;
+    for (; list < 4; ++list) {
+      if (r < lists_[list]->size()) return (*lists_[list])[r];
+      r -= lists_[list]->size();
     }
+    return {nullptr, 0};
+  }
+
+  // Asks for position `t` of a stretch, if it has one.
+  void Prefetch(const Stretch& stretch, int t) const {
+    if (t >= stretch.positions) return;
+    const char* p = static_cast<const char*>(stretch.data) + size_t(t) * row_bytes_;
+    for (size_t i = 0; i < row_bytes_; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
   }
 
  private:
-  const Element* here_;
-  const Element* next_;
-  int positions_;
-  int width_;
-  int distance_;
+  const std::vector<Stretch>* lists_[4];
+  size_t row_bytes_;
 };
 
-// kVectors: width / 8 where that is known at compile time, or 0.
+// Scores of one stretch. kVectors: width / 8 where that is known at compile time, or 0.
 template <int kVectors, class Element>
-void Score(const float* query, const Element* keys, int positions, int width, float scale,
-           const Ahead<Element>& ahead, float* scores) {
+void Score(const float* query, const Stretch& stretch, int width, float scale, const Ahead& ahead,
+           const Stretch& later, float* scores) {
   const int vectors = kVectors != 0 ? kVectors : width / 8, rest = width - vectors * 8;
-  for (int t = 0; t < positions; t += 4) {
+  const Element* keys = static_cast<const Element*>(stretch.data);
+  for (int t = 0; t < stretch.positions; t += 4) {
     __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
                       _mm256_setzero_ps()};
     const Element* key[4];
-    for (int u = 0; u < 4; ++u) ahead.Prefetch(t + u);
+    for (int u = 0; u < 4; ++u) ahead.Prefetch(later, t + u);
     for (int u = 0; u < 4; ++u)
-      key[u] = keys + size_t(std::min(t + u, positions - 1)) * size_t(width);
+      key[u] = keys + size_t(std::min(t + u, stretch.positions - 1)) * size_t(width);
     for (int v = 0; v < vectors; ++v) {
       const __m256 q = _mm256_loadu_ps(query + 8 * v);
       for (int u = 0; u < 4; ++u) sums[u] = _mm256_fmadd_ps(q, Load8(key[u] + 8 * v), sums[u]);
@@ -82,15 +94,18 @@ void Score(const float* query, const Element* keys, int positions, int width, fl
 
 // out = factor * sum over positions of weights[t] * values[t].
 template <int kVectors, class Element>
-void Mix(const float* weights, const Element* values, int positions, float factor,
-         const Ahead<Element>& ahead, float* out) {
+void Mix(const float* weights, const Head& head, float factor, const Ahead& ahead, float* out) {
   __m256 sums[kVectors];
   for (int v = 0; v < kVectors; ++v) sums[v] = _mm256_setzero_ps();
-  for (int t = 0; t < positions; ++t, values += 8 * kVectors) {
-    const __m256 weight = _mm256_broadcast_ss(weights + t);
-    ahead.Prefetch(t);
-    for (int v = 0; v < kVectors; ++v) {
-      sums[v] = _mm256_fmadd_ps(weight, Load8(values + 8 * v), sums[v]);
+  for (size_t r = 0; r < head.values.size(); ++r) {
+    const Stretch stretch = head.values[r], later = ahead.After(1, r);
+    const Element* values = static_cast<const Element*>(stretch.data);
+    for (int t = 0; t < stretch.positions; ++t, ++weights, values += 8 * kVectors) {
+      const __m256 weight = _mm256_broadcast_ss(weights);
+      ahead.Prefetch(later, t);
+      for (int v = 0; v < kVectors; ++v) {
+        sums[v] = _mm256_fmadd_ps(weight, Load8(values + 8 * v), sums[v]);
+      }
     }
   }
   for (int v = 0; v < kVectors; ++v) {
@@ -99,18 +114,49 @@ void Mix(const float* weights, const Element* values, int positions, float facto
 }
 
 template <class Element>
-void MixAny(const float* weights, const Element* values, int positions, int width, float factor,
-            float* out) {
+void MixAny(const float* weights, const Head& head, int width, float factor, float* out) {
   for (int i = 0; i < width; i += 8) {
     const int count = std::min(8, width - i);
+    const float* weight = weights;
     __m256 sum = _mm256_setzero_ps();
-    for (int t = 0; t < positions; ++t) {
-      const __m256 value = LoadFirst(values + size_t(t) * size_t(width) + i, count);
-      sum = _mm256_fmadd_ps(_mm256_broadcast_ss(weights + t), value, sum);
+    for (const Stretch& stretch : head.values) {
+      const Element* values = static_cast<const Element*>(stretch.data) + i;
+      for (int t = 0; t < stretch.positions; ++t, ++weight, values += width) {
+        sum = _mm256_fmadd_ps(_mm256_broadcast_ss(weight), LoadFirst(values, count), sum);
+      }
     }
     sum = _mm256_mul_ps(sum, _mm256_set1_ps(factor));
     _mm256_maskstore_ps(out + i, FirstLanes(count), sum);
   }
+}
+
+template <int kVectors, class Element>
+void AttendAs(const Head& head, const Head& next, int width, const float* query, float scale,
+              const float* bias, int distances, float* scores, float* out) {
+  const Ahead ahead(head, next, size_t(width) * sizeof(Element));
+  float* to = scores;
+  for (size_t r = 0; r < head.keys.size(); to += head.keys[r++].positions) {
+    Score<kVectors, Element>(query, head.keys[r], width, scale, ahead, ahead.After(0, r), to);
+  }
+  if (bias != nullptr) {
+    for (int t = 0; t < head.positions; ++t)
+      scores[t] += bias[std::min(head.positions - 1 - t, distances - 1)];
+  }
+  const float factor = 1.0f / Exponentiate(scores, head.positions);
+  if constexpr (kVectors != 0) {
+    Mix<kVectors, Element>(scores, head, factor, ahead, out);
+  } else {
+    MixAny<Element>(scores, head, width, factor, out);
+  }
+}
+
+template <class Element>
+void AttendOf(const Head& head, const Head& next, int width, const float* query, float scale,
+              const float* bias, int distances, float* scores, float* out) {
+  const auto attend = width == 64   ? AttendAs<8, Element>
+                      : width == 32 ? AttendAs<4, Element>
+                                    : AttendAs<0, Element>;
+  attend(head, next, width, query, scale, bias, distances, scores, out);
 }
 
 }  // namespace
@@ -130,29 +176,44 @@ float Exponentiate(float* scores, int positions) {
   return Sum(sum);
 }
 
-void Attend(const Head& head, const float* next_keys, const float* query, float scale,
-            const float* bias, int distances, float* scores, float* out) {
-  const int positions = head.positions, width = head.width;
-  const Ahead<float> then_values(head.keys, head.values, positions, width);
-  const Ahead<float> then_next(head.values, next_keys, positions, width);
-  if (width == 64) {
-    Score<8>(query, head.keys, positions, width, scale, then_values, scores);
-  } else if (width == 32) {
-    Score<4>(query, head.keys, positions, width, scale, then_values, scores);
-  } else {
-    Score<0>(query, head.keys, positions, width, scale, then_values, scores);
+void Head::Clear() {
+  keys.clear();
+  values.clear();
+  positions = 0;
+}
+
+void Head::Add(const void* key, const void* value, int count) {
+  keys.push_back({key, count});
+  values.push_back({value, count});
+  positions += count;
+}
+
+void Head::Append(const void* key, const void* value, bool new_stretch) {
+  if (new_stretch) return Add(key, value, 1);
+  ++keys.back().positions;
+  ++values.back().positions;
+  ++positions;
+}
+
+void Attend(CacheType cache, const Head& head, const Head& next, int width, const float* query,
+            float scale, const float* bias, int distances, float* scores, float* out) {
+  const auto attend = cache == CacheType::kHalf ? AttendOf<Half> : AttendOf<float>;
+  attend(head, next, width, query, scale, bias, distances, scores, out);
+}
+
+void StoreElements(CacheType cache, const float* from, int count, void* to) {
+  if (cache == CacheType::kFloat) {
+    std::memcpy(to, from, size_t(count) * sizeof(float));
+    return;
   }
-  if (bias != nullptr) {
-    for (int t = 0; t < positions; ++t)
-      scores[t] += bias[std::min(positions - 1 - t, distances - 1)];
-  }
-  const float factor = 1.0f / Exponentiate(scores, positions);
-  if (width == 64) {
-    Mix<8>(scores, head.values, positions, factor, then_next, out);
-  } else if (width == 32) {
-    Mix<4>(scores, head.values, positions, factor, then_next, out);
-  } else {
-    MixAny(scores, head.values, positions, width, factor, out);
+  const __m256 most = _mm256_set1_ps(kLargestHalf), least = _mm256_set1_ps(-kLargestHalf);
+  Half* halves = static_cast<Half*>(to);
+  for (int i = 0; i < count; i += 8) {
+    const int lanes = std::min(8, count - i);
+    const __m256 x = lanes == 8 ? Load8(from + i) : LoadFirst(from + i, lanes);
+    const __m256 inside = _mm256_min_ps(_mm256_max_ps(x, least), most);
+    const __m128i rounded = _mm256_cvtps_ph(inside, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    std::memcpy(halves + i, &rounded, size_t(lanes) * sizeof(Half));
   }
 }
 

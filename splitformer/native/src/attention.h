@@ -1,32 +1,56 @@
 // Attention of a single query: softmax(q K^T * scale) V over the positions of one head.
 #pragma once
 
+#include <vector>
+
 #include "types.h"
 
 namespace splitformer {
 
-// Keys and values of one head, (positions, width) each, contiguous.
-struct Head {
-  const float* keys;
-  const float* values;
+// An element of a cache of keys and values in 16 bits (IEEE 754 binary16).
+struct Half {
+  uint16_t bits;
+};
+
+// Neighbouring positions of one head, (positions, width) contiguous; keys or values.
+struct Stretch {
+  const void* data;
   int positions;
-  int width;
+};
+
+// Keys and values of one head, position by position; `keys` and `values` have equal stretches. All
+// stretches but the last hold a multiple of 8 positions.
+struct Head {
+  std::vector<Stretch> keys;
+  std::vector<Stretch> values;
+  int positions = 0;
+
+  void Clear();
+  void Add(const void* key, const void* value, int count);
+
+  // Adds a position, to the last stretch or as the first of a new one.
+  void Append(const void* key, const void* value, bool new_stretch);
 };
 
 // Floats that `scores` must have room for.
 constexpr size_t ScoreRoom(size_t positions) { return RoundUp(positions, 8) + 8; }
 
-// Turns scores into weights that have still to be divided by their sum, which is returned. There must
-// be room for `ScoreRoom(positions)`, aligned to 32 bytes.
+// Turns scores into weights that have still to be divided by their sum, which is returned. There
+// must be room for `ScoreRoom(positions)`, aligned to 32 bytes.
 float Exponentiate(float* scores, int positions);
 
 // Attends from `query` and writes `width` elements to `out`. The order of every sum depends on the
 // head's positions and width only.
+//   cache: type of the keys' and values' elements.
+//   next: what will be attended over next.
 //   bias: added to the score of the newest position, the one before it, and so on, the last of
 //     `distances` standing for all beyond (Raffel et al. 2020, relative positions); or nullptr.
 //   scores: scratch, aligned to 32 bytes.
-//   next_keys: keys that will be wanted next.
-void Attend(const Head& head, const float* next_keys, const float* query, float scale,
-            const float* bias, int distances, float* scores, float* out);
+void Attend(CacheType cache, const Head& head, const Head& next, int width, const float* query,
+            float scale, const float* bias, int distances, float* scores, float* out);
+
+// Writes elements to a cache, rounded to its type; what 16 bits cannot hold becomes the largest
+// number that they can.
+void StoreElements(CacheType cache, const float* from, int count, void* to);
 
 }  // namespace splitformer

@@ -40,8 +40,8 @@ void Plan::AttendSource(const AttendOp& op, int64_t count, int first_row, int he
   const float* queries = Output(first_row, member.parity ^ 1) + at;
   const size_t biases = size_t(head) * size_t(2 * op.distances - 1);
   const float* bias = op.bias.empty() ? nullptr : op.bias.data() + biases;
-  const SourceHead rows = {queries,        queries + d,             queries + 2 * d,
-                           output_stride_, static_cast<int>(count), head_size()};
+  const SourceHead rows = {
+      queries, queries + d, queries + 2 * d, output_stride_, static_cast<int>(count), head_size()};
   AttendWithin(float_kernels_, rows, op.scale, bias, op.distances, Scratch(member),
                Mixed(first_row) + at, row_stride_);
 }

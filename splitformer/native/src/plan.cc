@@ -109,7 +109,7 @@ void Plan::Finish() {
   Require(last < ops_.size() && std::holds_alternative<RowsOp>(ops_[last]),
           "plan: rows must come before the vocabulary");
   for (size_t i = 0; i < ops_.size(); ++i) {
-    const Target wanted = i != last ? Target::kOperand
+    const Target wanted = i != last  ? Target::kOperand
                           : encoder_ ? Target::kMemory
                                      : Target::kOutputs;
     const RowsOp* rows = std::get_if<RowsOp>(&ops_[i]);
@@ -164,9 +164,9 @@ void Plan::Check(const Sources& sources) const {
   int64_t rows = 0;
   for (int s = 0; s < sources.count; ++s) {
     const int64_t count = sources.counts[s];
-    Require(count >= 1 && count <= shape_.max_positions,
-            "source: 1 to max_positions (" + std::to_string(shape_.max_positions) + ") tokens" +
-                Got(count));
+    Require(count >= 1 && count <= shape_.max_positions, "source: 1 to max_positions (" +
+                                                             std::to_string(shape_.max_positions) +
+                                                             ") tokens" + Got(count));
     CheckTokens(sources.tokens + rows, count);
     rows += count;
   }
@@ -209,12 +209,13 @@ void Plan::Reserve(int rows, int outputs, int positions) {
   scale_.Reserve(std::max(slots, threads * 16) * sizeof(float));
   // A thread's scratch holds the scores of one query, a row, or a chunk of logits.
   const size_t chunk = 2 * kMaxTileRows * kLogitsStride;
-  const size_t attention = encoder_ ? SourceRoom(positions, head_size())
-                                    : ScoreRoom(size_t(positions));
+  const size_t attention =
+      encoder_ ? SourceRoom(positions, head_size()) : ScoreRoom(size_t(positions));
   const size_t scratch = std::max({attention, row_stride_, output_stride_, chunk});
   scratch_stride_ = RoundUp(scratch, kPanel) + kPanel;
   scratch_.Reserve(threads * scratch_stride_ * sizeof(float));
   sums_.resize(size_t(outputs) * size_t(chunks()));
+  heads_.resize(2 * threads);
   likeliest_.assign(size_t(outputs) * threads, {-std::numeric_limits<float>::infinity(), 0});
 }
 

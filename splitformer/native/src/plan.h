@@ -87,13 +87,13 @@ using Op = std::variant<RowsOp, LinearOp, AttendOp, VocabularyOp>;
 
 // One sequence's part in a step; the binding lays these out.
 struct Sequence {
-  float* own;          // (layers, 2, heads, capacity, head size)
-  int64_t capacity;    // positions that `own` has room for
-  int64_t start;       // positions it holds
-  int64_t count;       // new positions, in the order of their tokens
-  const float* cross;  // (layers, 2, heads, source, head size)
-  int64_t source;      // positions of the memory
-  int64_t outputs;     // from how many of the last new positions an output is asked
+  void* const* own;   // pages, each (layers, 2, heads, kPagePositions, head size)
+  int64_t capacity;   // positions that the pages have room for
+  int64_t start;      // positions it holds
+  int64_t count;      // new positions, in the order of their tokens
+  const void* cross;  // (layers, 2, heads, source, head size)
+  int64_t source;     // positions of the memory
+  int64_t outputs;    // from how many of the last new positions an output is asked
 };
 
 // A step's input, and where its outputs go; those are in the order of sequences and positions.
@@ -122,6 +122,7 @@ struct Sources {
 
 struct Shape {
   Precision precision;
+  CacheType cache;
   int d_model;
   int heads;
   int layers;
@@ -164,7 +165,7 @@ class Plan {
   void Encode(const Sources& sources, float* memory);
 
   // Keys and values of a memory (rows, d_model) for all layers: (layers, 2, heads, rows, K).
-  void Project(const float* memory, int rows, float* out);
+  void Project(const float* memory, int rows, void* out);
 
   // The step's bare matrix products and barriers, `iterations` times; what no step can beat.
   void RunProducts(int rows, int iterations);
@@ -201,12 +202,15 @@ class Plan {
   void Execute(const LinearOp& op, Member& member);
   void Execute(const AttendOp& op, const Request& request, Member& member);
   void Execute(const VocabularyOp& op, const Request& request, Member& member);
-  Head HeadOf(const AttendOp& op, const Sequence& sequence, int head) const;
-  void AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head,
-                  const float* next_keys, const Member& member);
+  void Look(const AttendOp& op, const Sequence& sequence, int head, Head* out) const;
+  size_t Offset(int layer, int which, int head, int64_t positions) const;
+  void* OwnPlace(const AttendOp& op, const Sequence& sequence, int which, int head,
+                 int64_t position) const;
+  void AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head, Head* here,
+                  const Head& next, const Member& member);
   void AttendSource(const AttendOp& op, int64_t count, int first_row, int head,
                     const Member& member);
-  void ProjectRows(const float* memory, int first, int rows, float* out, Member& member);
+  void ProjectRows(const float* memory, int first, int rows, void* out, Member& member);
   void ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
                    const Member& member);
   void Conclude(const Request& request, const Member& member);
@@ -268,6 +272,7 @@ class Plan {
   std::vector<Row> row_;
   std::vector<int> first_row_;   // per sequence
   std::vector<int> output_row_;  // per output
+  std::vector<Head> heads_;      // (threads, 2): at hand and next
   Buffer residual_, mixed_, output_[2], operand_, scale_, scratch_;
   std::vector<ExponentialSum> sums_;  // (outputs, chunks)
   std::vector<Likeliest> likeliest_;  // (threads, outputs)

@@ -73,10 +73,21 @@ void splitformer_probe_activation(int32_t activation, float* x, int32_t count) {
   Activate(static_cast<Activation>(activation), x, count);
 }
 
-void splitformer_probe_attention(const float* query, const float* keys, const float* values,
-                                 int32_t positions, int32_t width, float scale, const float* bias,
-                                 int32_t distances, float* out) {
+void splitformer_probe_attention(int32_t cache, const float* query, const float* keys,
+                                 const float* values, int32_t positions, int32_t width, float scale,
+                                 const float* bias, int32_t distances, float* out) {
   Buffer scores(ScoreRoom(size_t(positions)) * sizeof(float));
-  const Head head = {keys, values, positions, width};
-  Attend(head, head.keys, query, scale, bias, distances, scores.As<float>(), out);
+  const CacheType type = static_cast<CacheType>(cache);
+  Buffer elements(2 * size_t(positions) * size_t(width) * sizeof(float));
+  Head head;
+  for (int first = 0; first < positions; first += kPagePositions) {
+    const size_t at = size_t(first) * size_t(width), half = size_t(positions) * size_t(width);
+    const int count = std::min(kPagePositions, positions - first);
+    char* key = elements.As<char>() + at * ElementBytes(type);
+    char* value = key + half * ElementBytes(type);
+    StoreElements(type, keys + at, count * width, key);
+    StoreElements(type, values + at, count * width, value);
+    head.Add(key, value, count);
+  }
+  Attend(type, head, head, width, query, scale, bias, distances, scores.As<float>(), out);
 }

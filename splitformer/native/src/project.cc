@@ -6,7 +6,7 @@
 
 namespace splitformer {
 
-void Plan::Project(const float* memory, int rows, float* out) {
+void Plan::Project(const float* memory, int rows, void* out) {
   constexpr int kBlock = 64;
   const std::lock_guard<std::mutex> lock(busy_);
   Reserve(kBlock, 1, 1);
@@ -20,7 +20,7 @@ void Plan::Project(const float* memory, int rows, float* out) {
   });
 }
 
-void Plan::ProjectRows(const float* memory, int first, int rows, float* out, Member& member) {
+void Plan::ProjectRows(const float* memory, int first, int rows, void* out, Member& member) {
   const size_t d = size_t(shape_.d_model), width = size_t(head_size());
   const int end = ShareBegin(member.rows, member.index + 1, team_.size());
   for (int i = ShareBegin(member.rows, member.index, team_.size()); i < end; ++i) {
@@ -41,8 +41,10 @@ void Plan::ProjectRows(const float* memory, int first, int rows, float* out, Mem
       for (size_t c = begin, n; c < to; c += n) {
         const size_t head = c / width, within = c % width;
         n = std::min(width - within, to - c);
-        std::memcpy(out + (head * size_t(rows) + row) * width + within,
-                    block + r * size_t(sums.columns) + (c - begin), n * sizeof(float));
+        const size_t to_element = (head * size_t(rows) + row) * width + within;
+        StoreElements(shape_.cache, block + r * size_t(sums.columns) + (c - begin),
+                      static_cast<int>(n),
+                      static_cast<char*>(out) + to_element * ElementBytes(shape_.cache));
       }
     }
   };

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu.h"
@@ -15,7 +16,9 @@ namespace {
 
 constexpr int kWidth = 36, kHeads = 3, kInner = 50, kVocabulary = 301, kMaxPositions = 40;
 constexpr int kSource = 5, kCapacity = 40, kHeadSize = kWidth / kHeads;
-constexpr size_t kOwn = size_t{2} * kHeads * kCapacity * kHeadSize;
+constexpr int kPages = (kCapacity + kPagePositions - 1) / kPagePositions;
+constexpr size_t kPage = size_t{2} * kHeads * kPagePositions * kHeadSize;  // elements
+constexpr size_t kOwn = kPages * kPage;
 constexpr size_t kCross = size_t{2} * kHeads * kSource * kHeadSize;
 
 void Expect(bool holds, const char* what) {
@@ -88,14 +91,22 @@ void BuildEncoder(const Model& model, Plan* plan) {
 
 // Sequences over one memory, and what the last step said.
 struct Batch {
-  explicit Batch(size_t count) : own(count, std::vector<float>(kOwn)), held(count, 0) {}
+  explicit Batch(size_t count, CacheType cache)
+      : own(count, std::vector<float>(kOwn)), held(count, 0) {
+    const size_t bytes = kPage * ElementBytes(cache);
+    for (std::vector<float>& sequence : own) {
+      char* base = reinterpret_cast<char*>(sequence.data());
+      for (size_t page = 0; page < kPages; ++page) pages.push_back(base + page * bytes);
+    }
+  }
 
   void Step(Plan* plan, const std::vector<std::vector<int32_t>>& tokens) {
     std::vector<Sequence> sequences;
     std::vector<int32_t> flat, rows;
     for (size_t s = 0; s < tokens.size(); ++s) {
       const int64_t count = static_cast<int64_t>(tokens[s].size());
-      sequences.push_back({own[s].data(), kCapacity, held[s], count, cross.data(), kSource, 1});
+      sequences.push_back(
+          {pages.data() + s * kPages, kCapacity, held[s], count, cross.data(), kSource, 1});
       flat.insert(flat.end(), tokens[s].begin(), tokens[s].end());
       rows.push_back(static_cast<int32_t>(s));
     }
@@ -113,6 +124,7 @@ struct Batch {
   }
 
   std::vector<std::vector<float>> own;
+  std::vector<void*> pages;
   std::vector<int64_t> held;
   std::vector<float> cross = std::vector<float>(kCross);
   std::vector<int32_t> ids;
@@ -125,7 +137,8 @@ bool SameBits(const float* a, const float* b, size_t count) {
 
 // Whether a sequence's logits and cache are the same alone, token by token, and with a neighbour.
 void CheckInvariance(Plan* plan, Plan* other, const Model& model) {
-  Batch alone(1), together(9);
+  const CacheType cache = plan->shape().cache;
+  Batch alone(1, cache), together(9, cache);
   plan->Project(model.memory.data(), kSource, alone.cross.data());
   other->Project(model.memory.data(), kSource, together.cross.data());
   Expect(SameBits(alone.cross.data(), together.cross.data(), kCross), "projections differ");
@@ -143,7 +156,7 @@ void CheckInvariance(Plan* plan, Plan* other, const Model& model) {
 
 void CheckRefusals(Plan* plan) {
   for (const int32_t token : {-1, kVocabulary}) {
-    Batch batch(1);
+    Batch batch(1, plan->shape().cache);
     bool refused = false;
     try {
       batch.Step(plan, {{token}});
@@ -155,7 +168,7 @@ void CheckRefusals(Plan* plan) {
 }
 
 void CheckMany(Plan* plan) {
-  Batch batch(3);
+  Batch batch(3, plan->shape().cache);
   for (int i = 0; i < 30; ++i) batch.Step(plan, {{i}, {i + 1}, {i + 2}});
   plan->RunProducts(7, 2);
 }
@@ -183,8 +196,9 @@ void Run() {
   const Model model;
   const InstructionSet best = BestInstructionSet();
   Expect(best != InstructionSet::kNone, "this machine lacks AVX2 or FMA");
-  for (const Precision precision : {Precision::kInt8, Precision::kFloat}) {
-    const Shape shape = {precision, kWidth, kHeads, 1, kVocabulary, kMaxPositions};
+  for (const auto& [precision, cache] : {std::pair(Precision::kInt8, CacheType::kHalf),
+                                         std::pair(Precision::kFloat, CacheType::kFloat)}) {
+    const Shape shape = {precision, cache, kWidth, kHeads, 1, kVocabulary, kMaxPositions};
     Plan reference(shape, InstructionSet::kAvx2, 1, {});
     model.Build(&reference);
     CheckRefusals(&reference);

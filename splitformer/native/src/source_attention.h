@@ -20,8 +20,8 @@ struct SourceHead {
 size_t SourceRoom(int positions, int width);
 
 // out = softmax(Q K^T * scale + bias) V, as two matrix products; rows of `out` are `out_stride`
-// floats apart. An element is made of its own row's query and of all keys and values in their order,
-// so a row's bits depend on its source only.
+// floats apart. An element is made of its own row's query and of all keys and values in their
+// order, so a row's bits depend on its source only.
 //   kernels: for floats.
 //   bias: per distance from key to query, clamped: `distances - 1` before, itself, `distances - 1`
 //     behind (Raffel et al. 2020, relative positions); or nullptr.

@@ -73,7 +73,8 @@ void Plan::Execute(const RowsOp& op, const Request& request, Member& member) {
       x = Scratch(member);
     }
     if (op.target == Target::kMemory) {
-      std::memcpy(request.memory + size_t(i) * size_t(op.width), x, size_t(op.width) * sizeof(float));
+      std::memcpy(request.memory + size_t(i) * size_t(op.width), x,
+                  size_t(op.width) * sizeof(float));
     } else {
       PrepareOperand(x, op.width, i, member);
     }
@@ -195,49 +196,78 @@ void Plan::Execute(const AttendOp& op, const Request& request, Member& member) {
     item = ShareBegin(request.sequences * heads, member.index, parts);
     end = ShareBegin(request.sequences * heads, member.index + 1, parts);
   }
+  Head* here = &heads_[2 * size_t(member.index)];
+  Head* next = here + 1;
+  const auto look = [&](int i, Head* out) {
+    Look(op, request.sequence[i / heads], first_head + i % heads, out);
+  };
+  if (item < end && op.over != Over::kSource) look(item, here);
   for (; item < end; ++item) {
     const int s = item / heads, head = first_head + item % heads;
+    const Sequence& sequence = request.sequence[s];
     if (op.over == Over::kSource) {
-      AttendSource(op, request.sequence[s].count, first_row_[size_t(s)], head, member);
+      AttendSource(op, sequence.count, first_row_[size_t(s)], head, member);
       continue;
     }
-    const int following = std::min(item + 1, end - 1);
-    const Head next =
-        HeadOf(op, request.sequence[following / heads], first_head + following % heads);
-    AttendHead(op, request.sequence[s], first_row_[size_t(s)], head, next.keys, member);
+    if (item + 1 < end) look(item + 1, next);
+    AttendHead(op, sequence, first_row_[size_t(s)], head, here, *next, member);
+    std::swap(here, next);
   }
 }
 
-// The cache of one head, with the positions held before the step.
-Head Plan::HeadOf(const AttendOp& op, const Sequence& sequence, int head) const {
-  const size_t width = size_t(head_size()), heads = size_t(shape_.heads);
+// Bytes from the beginning of a cache for so many positions to a head's keys (0) or values (1).
+size_t Plan::Offset(int layer, int which, int head, int64_t positions) const {
+  const size_t before = (size_t(layer) * 2 + size_t(which)) * size_t(shape_.heads) + size_t(head);
+  return before * size_t(positions) * size_t(head_size()) * ElementBytes(shape_.cache);
+}
+
+// Where a key (0) or value (1) of the sequence's own stands.
+void* Plan::OwnPlace(const AttendOp& op, const Sequence& sequence, int which, int head,
+                     int64_t position) const {
+  const size_t within = size_t(position % kPagePositions) * size_t(head_size());
+  return static_cast<char*>(sequence.own[position / kPagePositions]) +
+         Offset(op.layer, which, head, kPagePositions) + within * ElementBytes(shape_.cache);
+}
+
+// The keys and values of one head, as they were before the step.
+void Plan::Look(const AttendOp& op, const Sequence& sequence, int head, Head* out) const {
+  out->Clear();
   const bool cross = op.over == Over::kMemory;
-  const size_t room = size_t(cross ? sequence.source : sequence.capacity) * width;
-  const float* keys = (cross ? sequence.cross : sequence.own) +
-                      (size_t(op.layer) * 2 * heads + size_t(head)) * room;
   const int64_t positions = cross ? sequence.source : sequence.start;
-  return {keys, keys + heads * room, static_cast<int>(positions), static_cast<int>(width)};
+  for (int64_t first = 0; first < positions; first += kPagePositions) {
+    const int count = static_cast<int>(std::min<int64_t>(kPagePositions, positions - first));
+    if (cross) {
+      const char* base = static_cast<const char*>(sequence.cross);
+      const size_t row = size_t(first) * size_t(head_size()) * ElementBytes(shape_.cache);
+      out->Add(base + Offset(op.layer, 0, head, positions) + row,
+               base + Offset(op.layer, 1, head, positions) + row, count);
+    } else {
+      out->Add(OwnPlace(op, sequence, 0, head, first), OwnPlace(op, sequence, 1, head, first),
+               count);
+    }
+  }
 }
 
 // One head of all new rows of a sequence, in their order: a row's key and value are in place before
 // the rows behind it attend.
 void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head,
-                      const float* next_keys, const Member& member) {
+                      Head* here, const Head& next, const Member& member) {
   const size_t width = size_t(head_size()), d = size_t(shape_.d_model);
   const float* bias =
       op.bias.empty() ? nullptr : op.bias.data() + size_t(head) * size_t(op.distances);
-  Head here = HeadOf(op, sequence, head);
   for (int i = 0; i < sequence.count; ++i) {
     const float* query = Output(first_row + i, member.parity ^ 1) + size_t(head) * width;
     if (op.over == Over::kOwn) {
-      const size_t at = size_t(here.keys - sequence.own) + size_t(here.positions) * width;
-      std::memcpy(sequence.own + at, query + d, width * sizeof(float));
-      std::memcpy(sequence.own + at + size_t(here.values - here.keys), query + 2 * d,
-                  width * sizeof(float));
-      ++here.positions;
+      const int64_t position = sequence.start + i;
+      void* key = OwnPlace(op, sequence, 0, head, position);
+      void* value = OwnPlace(op, sequence, 1, head, position);
+      StoreElements(shape_.cache, query + d, head_size(), key);
+      StoreElements(shape_.cache, query + 2 * d, head_size(), value);
+      here->Append(key, value, position % kPagePositions == 0);
     }
-    Attend(here, i + 1 == sequence.count ? next_keys : here.keys, query, op.scale, bias,
-           op.distances, Scratch(member), Mixed(first_row + i) + size_t(head) * width);
+    Attend(shape_.cache, *here, i + 1 == sequence.count ? next : *here, head_size(), query,
+           op.scale, bias, op.distances, Scratch(member),
+           Mixed(first_row + i) + size_t(head) * width);
   }
 }
 

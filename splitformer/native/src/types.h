@@ -12,6 +12,14 @@ enum class Precision : int32_t { kFloat = 0, kInt8 = 1 };
 // Which micro-kernels multiply; everything else is compiled once, for AVX2 and FMA.
 enum class InstructionSet : int32_t { kNone = 0, kAvx2 = 1, kVnni = 2 };
 
+// How keys and values are held.
+enum class CacheType : int32_t { kFloat = 0, kHalf = 1 };
+
+constexpr size_t ElementBytes(CacheType type) { return type == CacheType::kHalf ? 2 : 4; }
+
+// Positions of a page, the piece in which caches of a sequence's own positions grow.
+constexpr int kPagePositions = 32;
+
 enum class Activation : int32_t { kNone = 0, kRelu = 1, kGelu = 2, kGeluTanh = 3, kSilu = 4 };
 
 enum class NormKind : int32_t { kNone = 0, kLayer = 1, kRms = 2 };
