@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from splitformer.errors import ConfigurationError
 from splitformer.serving.interceptor import RpcInterceptor
 from splitformer.serving.logs import configure_logs, log
+from splitformer.serving.process import loop_factory, settle
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import MetricsPage, Telemetry
 
@@ -179,7 +180,8 @@ def main(
         settings = settings_type.read(arguments, os.environ)
         configure_logs(name, settings.log_level)
         log(_logger, logging.INFO, "settings", **settings.describe())
-        asyncio.run(_run(settings, build, register))
+        with asyncio.Runner(loop_factory=loop_factory(settings.event_loop)) as runner:
+            runner.run(_run(settings, build, register))
     except ConfigurationError as error:
         sys.stderr.write(f"{name}: {' '.join(str(error).split())}\n")
         return 2
@@ -197,6 +199,7 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await server.start()
+    settle()
     log(_logger, logging.INFO, "serving", port=server.port, metrics_port=server.metrics_port)
     await stopping.wait()
     log(_logger, logging.INFO, "draining")

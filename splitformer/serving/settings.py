@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self, get_type_hints
 
 from splitformer.errors import ConfigurationError
+from splitformer.serving.process import check_event_loop
 
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104 (recognised, not bound to)
 _BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -74,11 +75,15 @@ class Settings:
     drain_seconds: float = setting(
         30.0, "Longest wait for running calls after SIGTERM, in seconds.", at_least=0
     )
+    event_loop: str = setting(
+        "auto", "What runs the event loop: asyncio, uvloop, or auto (uvloop if it is installed)."
+    )
     log_level: str = setting("info", "Least severe log lines: debug, info, warning or error.")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_range(field, getattr(self, field.name))
+        check_event_loop(self.event_loop)
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigurationError(
                 "log_level: must be debug, info, warning or error, got " + repr(self.log_level)
