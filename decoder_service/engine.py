@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -56,7 +57,8 @@ class Generation:
         self._window = window
         self._published = 0
         self._taken = 0
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def paused(self) -> bool:
@@ -85,15 +87,20 @@ class Generation:
 
     def put(self, event: Event) -> None:
         """Add an event for the reader; on the event loop only."""
-        self._events.put_nowait(event)
+        self._events.append(event)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def next(self) -> Event:
-        """Wait for the next event."""
-        return await self._events.get()
+        """Wait for the next event; there is one reader."""
+        while not self._events:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._events.popleft()
 
     def next_nowait(self) -> Event | None:
         """Return the next event if there is one."""
-        return None if self._events.empty() else self._events.get_nowait()
+        return self._events.popleft() if self._events else None
 
     def take(self) -> bool:
         """Count a token as read; True if that ended a pause, so that the engine must be woken.
@@ -133,6 +140,8 @@ class DecoderEngine:
         self._closing = False
         self._closed = False
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._openings: deque[Callable[[], None]] = deque()
+        self._step_seconds = 0.0
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="decoder-engine", daemon=True)
         self._thread.start()
@@ -180,7 +189,10 @@ class DecoderEngine:
             batch = self.schedule()
             if batch and self.step(batch):
                 self.publish(batch)
-            self._obey(block=not batch)
+            self._obey(block=not batch and not self._openings)
+            self._open_some()
+        while self._openings:
+            self._openings.popleft()()
 
     def schedule(self) -> list[Generation]:
         """Choose who takes part in the next step; those left out come first the next time."""
@@ -217,6 +229,7 @@ class DecoderEngine:
 
     def _count(self, active: list[Generation], started: float) -> None:
         now = time.perf_counter()
+        self._step_seconds = now - started
         for generation in active:
             if generation.steps:
                 self._metrics.inter_token_seconds.observe(now - generation.last_step)
@@ -236,6 +249,14 @@ class DecoderEngine:
             command()
             block = False
 
+    def _open_some(self) -> None:
+        """Prepare new sessions for as long as a step takes: no longer shall the running wait."""
+        until = time.perf_counter() + self._step_seconds
+        while self._openings:
+            self._openings.popleft()()
+            if time.perf_counter() >= until:
+                return
+
     async def _call(self, function: Callable[[], R]) -> R:
         self._check_open()
         answer: asyncio.Future[R] = self._loop.create_future()
@@ -248,7 +269,7 @@ class DecoderEngine:
             else:
                 self._loop.call_soon_threadsafe(_settle, answer, answer.set_result, result)
 
-        self._inbox.put(run)
+        self._inbox.put(lambda: self._openings.append(run))
         return await answer
 
     def _project(self, memory: FloatArray) -> DecoderState:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from decoder_service.engine import DecoderEngine, Event, Generation
+from decoder_service.engine import DecoderEngine, Generation
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.sessions import Record, Session, Sessions
 from splitformer.errors import (
@@ -116,13 +116,12 @@ class Generating:
             for part in _batches(known[:limit], start, tokens_per_message):
                 yield part
             first = 0.0
-            async with aclosing(self._computed(generation, tokens_per_message)) as computed:
-                async for tokens in computed:
-                    if not first:
-                        first = time.perf_counter() - called
-                        self._metrics.first_token_seconds.observe(first)
-                    yield tokens
-                    self._count_read(generation, len(tokens))
+            while tokens := await _computed(generation, tokens_per_message):
+                if not first:
+                    first = time.perf_counter() - called
+                    self._metrics.first_token_seconds.observe(first)
+                yield tokens
+                self._count_read(generation, len(tokens))
             ended = self._ended(session, generation, start, called)
             if close_on_end:
                 self._sessions.close(session, "ended")
@@ -153,10 +152,9 @@ class Generating:
                 reason="STEP_INDEX_AHEAD",
             )
         async with self._running(session, options, index + 1) as generation:
-            async with aclosing(self._computed(generation, 1)) as computed:
-                async for tokens in computed:
-                    self._count_read(generation, 1)
-                    return tokens[0]
+            if tokens := await _computed(generation, 1):
+                self._count_read(generation, 1)
+                return tokens[0]
             return self._ended(session, generation, index, called)
 
     @asynccontextmanager
@@ -183,24 +181,6 @@ class Generating:
             if not generation.left.done():
                 self._engine.leave(generation)
             generation.left.add_done_callback(lambda _: self._free(session, generation))
-
-    async def _computed(
-        self, generation: Generation, most: int
-    ) -> AsyncGenerator[list[IndexedToken], None]:
-        """Yield tokens as they are computed, until the generation ends."""
-        while generation.end is None:
-            tokens = []
-            event: Event | None = await generation.next()
-            while event is not None:
-                if isinstance(event, SplitformerError):
-                    raise event
-                if isinstance(event, EndReason):
-                    generation.end = event
-                    break
-                tokens.append(IndexedToken(*event))
-                event = generation.next_nowait() if len(tokens) < most else None
-            if tokens:
-                yield tokens
 
     def _count_read(self, generation: Generation, count: int) -> None:
         self._metrics.tokens.inc(count)
@@ -231,6 +211,21 @@ class Generating:
         if session.generation is generation:
             session.generation = None
             self._sessions.touch(session)
+
+
+async def _computed(generation: Generation, most: int) -> list[IndexedToken]:
+    """Wait for tokens and return at most `most`; none once the generation has ended."""
+    tokens: list[IndexedToken] = []
+    event = await generation.next() if generation.end is None else None
+    while event is not None:
+        if isinstance(event, SplitformerError):
+            raise event
+        if isinstance(event, EndReason):
+            generation.end = event
+            break
+        tokens.append(IndexedToken(*event))
+        event = generation.next_nowait() if len(tokens) < most else None
+    return tokens
 
 
 def _checked_start(start_index: int | None, produced: int) -> int:

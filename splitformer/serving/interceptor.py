@@ -117,14 +117,14 @@ class RpcInterceptor(aio.ServerInterceptor):
         return behaviour
 
     def _streaming(self, inner: Any, handler: Any, new_call: Callable[[], _Call]) -> Any:
-        async def behaviour(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+        async def behaviour(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
             call = new_call()
             async with self._around(call, context):
                 sent = self._telemetry.sent.labels(*call.labels)
                 counted = self._counted(request, handler, call)
                 async with aclosing(inner(counted, context)) as responses:
                     async for response in responses:
-                        yield response
+                        await context.write(response)
                         sent.inc()
 
         return behaviour

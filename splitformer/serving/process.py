@@ -46,8 +46,9 @@ def loop_factory(choice: str) -> LoopFactory:
 
 
 def settle() -> None:
-    """Call once all that lasts has been loaded: from now on threads switch often, and garbage
-    collections are rare and leave what has been loaded alone.
+    """Let threads switch often, and make garbage collections rare and quick.
+
+    To be called once all that lasts has been loaded: collections leave that alone from then on.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
