@@ -51,7 +51,6 @@ def settle() -> None:
     To be called once all that lasts has been loaded: collections leave that alone from then on.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTION_THRESHOLDS)
 

@@ -199,7 +199,7 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await server.start()
-    await asyncio.to_thread(settle)
+    settle()
     log(_logger, logging.INFO, "serving", port=server.port, metrics_port=server.metrics_port)
     await stopping.wait()
     log(_logger, logging.INFO, "draining")
