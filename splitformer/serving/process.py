@@ -17,7 +17,7 @@ from splitformer.errors import ConfigurationError
 
 EVENT_LOOPS = ("auto", "asyncio", "uvloop")
 
-_SWITCH_SECONDS = 0.0002
+_SWITCH_SECONDS = 0.00005
 """An engine that is back from a step waits no longer than this for the event loop's thread."""
 
 _COLLECTION_THRESHOLDS = (10_000, 50, 100)

@@ -64,6 +64,7 @@ def test_types_are_read() -> None:
         (["--drain-seconds", "inf"], "drain_seconds: must be finite and at least 0, got inf"),
         (["--threads", "0"], "threads: must be finite and at least 1, got 0"),
         (["--threads", "1.5"], "--threads: must be a valid int, got '1.5'"),
+        (["--event-loop", "trio"], "event_loop: must be one of auto, asyncio, uvloop, got 'trio'"),
         (["--port", "65536"], "port: must be finite and 0 to 65535, got 65536"),
         (["--max-message-bytes", "9"], "max_message_bytes: must be finite and at least 65536"),
         (["--drain", "1"], "unrecognized arguments: --drain 1"),

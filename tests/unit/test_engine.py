@@ -1,0 +1,103 @@
+"""The engine between two steps: new sessions are prepared, but never for longer than a step."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from decoder_service import engine
+from decoder_service.metrics import DecoderMetrics
+from splitformer.errors import UnavailableError
+from splitformer.generation import GenerationOptions, Target
+from splitformer.model.stepping import Advanced
+
+STEP_SECONDS, OPENING_SECONDS = 1.0, 0.6
+TOKENS = 6
+
+
+class Clock:
+    """Time that passes only when something is computed."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Diary:
+    """A decoder that computes nothing, takes its time, and writes down what it was asked for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.entries: list[str] = []
+        self.stepping, self.may_step = threading.Event(), threading.Event()
+
+    def begin(self, memory: Any) -> Any:
+        self.entries.append("opening")
+        self.clock.now += OPENING_SECONDS
+        return len(self.entries)
+
+    def advance(self, tokens: Any, states: Any, *_: Any) -> Advanced:
+        self.stepping.set()
+        self.may_step.wait()
+        self.entries.append("step")
+        self.clock.now += STEP_SECONDS
+        return Advanced([7] * len(states), [0.0] * len(states))
+
+
+@pytest.fixture
+def diary(monkeypatch: pytest.MonkeyPatch) -> Diary:
+    clock = Clock()
+    monkeypatch.setattr(engine, "time", clock)
+    return Diary(clock)
+
+
+def engine_of(diary: Diary) -> engine.DecoderEngine:
+    metrics = DecoderMetrics(CollectorRegistry())
+    return engine.DecoderEngine(diary, 1, (), 4, metrics)  # type: ignore[arg-type]
+
+
+def generation() -> engine.Generation:
+    detokenizer: Any = SimpleNamespace(add=lambda token: "")
+    state: Any = SimpleNamespace(length=0)
+    target = Target((3,), state, detokenizer, 100)
+    return engine.Generation(target, GenerationOptions(), TOKENS, window=100)
+
+
+async def test_openings_hold_running_generations_up_for_a_step_at_most(diary: Diary) -> None:
+    running = engine_of(diary)
+    one = generation()
+    running.join(one)
+    await asyncio.to_thread(diary.stepping.wait)
+    memory = np.zeros((1, 1), np.float32)
+    openings = [asyncio.ensure_future(running.begin(memory)) for _ in range(5)]
+    await asyncio.sleep(0)  # all five are waiting when the step ends
+    diary.may_step.set()
+    assert len(await asyncio.gather(*openings)) == 5
+    await one.left
+    await asyncio.to_thread(running.close)
+    two = ["opening"] * 2  # after the first there is time left, after the second there is none
+    assert diary.entries == ["step", *two, "step", *two, "step", "opening", *["step"] * 3]
+
+
+async def test_openings_that_wait_when_the_engine_stops_are_answered(diary: Diary) -> None:
+    running = engine_of(diary)
+    one = generation()
+    running.join(one)
+    await asyncio.to_thread(diary.stepping.wait)
+    memory = np.zeros((1, 1), np.float32)
+    openings = [asyncio.ensure_future(running.begin(memory)) for _ in range(5)]
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(asyncio.to_thread(running.close))
+    diary.may_step.set()
+    await asyncio.gather(*openings)
+    await closing
+    with pytest.raises(UnavailableError):
+        await running.begin(memory)
