@@ -96,7 +96,7 @@ async def test_openings_that_wait_when_the_engine_stops_are_answered(diary: Diar
     openings = [asyncio.ensure_future(running.begin(memory)) for _ in range(5)]
     await asyncio.sleep(0)
     closing = asyncio.ensure_future(asyncio.to_thread(running.close))
-    while running._inbox.qsize() < len(openings) + 1:  # the stop is waiting behind them
+    while running._inbox.qsize() < len(openings) + 1:  # noqa: ASYNC110 (until stop waits too)
         await asyncio.sleep(0.001)
     diary.may_step.set()
     await asyncio.gather(*openings)
