@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 from grpc import aio
 
+from decoder_service.channels import EncoderChannels
 from splitformer import wire
 from splitformer.errors import (
     DataLossError,
@@ -24,14 +25,6 @@ from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 if TYPE_CHECKING:
     from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceAsyncStub
 
-_CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", 30_000),
-]
-
-
 _GONE = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -44,13 +37,14 @@ class MemoryPuller:
 
     Args:
         allowed: host:port, or host:* for any port of a host.
+        channels: Connections to encoders; ours from now on.
         seconds: Longest time for one memory.
     """
 
-    def __init__(self, allowed: Sequence[str], seconds: float) -> None:
+    def __init__(self, allowed: Sequence[str], channels: EncoderChannels, seconds: float) -> None:
         self._allowed = frozenset(allowed)
         self._seconds = seconds
-        self._channels: dict[str, aio.Channel] = {}
+        self._channels = channels
         self._releases: set[asyncio.Task[None]] = set()
 
     def check_endpoint(self, endpoint: str) -> None:
@@ -80,7 +74,7 @@ class MemoryPuller:
             UnavailableError: ENCODER_UNREACHABLE.
             DataLossError: CORRUPT_CHUNK or MEMORY_TRUNCATED.
         """
-        stub = EncoderServiceStub(self._channel(reference.endpoint))
+        stub = EncoderServiceStub(self._channels.to(reference.endpoint))
         request = pb.FetchMemoryRequest(memory_id=reference.memory_id)
         call = stub.FetchMemory(request, timeout=self._seconds, metadata=onward_metadata())
         lease: tensor_pb2.Lease | None = None
@@ -113,13 +107,7 @@ class MemoryPuller:
     async def close(self) -> None:
         """Finish releases under way and close all connections."""
         await asyncio.gather(*self._releases, return_exceptions=True)
-        for channel in self._channels.values():
-            await channel.close()
-
-    def _channel(self, endpoint: str) -> aio.Channel:
-        if endpoint not in self._channels:
-            self._channels[endpoint] = aio.insecure_channel(endpoint, _CHANNEL_OPTIONS)
-        return self._channels[endpoint]
+        await self._channels.close()
 
     def _release_later(self, stub: EncoderServiceAsyncStub, memory_id: str, lease_id: str) -> None:
         """End our lease without making the session wait; if that fails, the lease expires."""

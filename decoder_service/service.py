@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import torch
 
 from decoder_service.budget import Budget, Reservation, Share
+from decoder_service.channels import EncoderChannels
 from decoder_service.engine import DecoderEngine
 from decoder_service.generating import Generating
 from decoder_service.hand_off import MemoryPuller
@@ -55,7 +56,9 @@ class DecoderService:
             settings.record_seconds,
             closed=lambda how: self.metrics.closed.labels(how).inc(),
         )
-        self.puller = MemoryPuller(settings.encoders, settings.fetch_seconds)
+        self.puller = MemoryPuller(
+            settings.encoders, EncoderChannels(settings.encoder_tls_files), settings.fetch_seconds
+        )
         self.draining = False
         self.replica = ""
         self.metrics.memory_budget_bytes.set(settings.memory_bytes)

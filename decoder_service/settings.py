@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from splitformer.errors import ConfigurationError
 from splitformer.serving.kernels import check_choices
 from splitformer.serving.models import memory_dtype
 from splitformer.serving.settings import Settings, port_setting, setting
+from splitformer.tls import TlsFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,12 @@ class DecoderSettings(Settings):
     encoders: tuple[str, ...] = setting(
         ("127.0.0.1:50051", "localhost:50051"),
         "Encoders that memories may be pulled from, host:port or host:*, separated by commas.",
+    )
+    encoder_tls: bool = setting(
+        False, "Pull memories over TLS, showing tls_certificate to encoders that ask for one."
+    )
+    encoder_ca: str = setting(
+        "", "PEM file with authorities of encoders' certificates; empty: those that gRPC brings."
     )
     memory_dtype: str = setting("f16", "Wire type of memories, as the encoder's.")
     memory_bytes: int = setting(
@@ -45,3 +53,14 @@ class DecoderSettings(Settings):
         super().__post_init__()
         memory_dtype(self.memory_dtype)
         check_choices(self.precision, self.kernels)
+        if self.encoder_ca and not self.encoder_tls:
+            raise ConfigurationError(
+                f"encoder_ca: needs encoder_tls to be true, got {self.encoder_ca!r}"
+            )
+
+    @property
+    def encoder_tls_files(self) -> TlsFiles | None:
+        """TLS files for calls to encoders; None: without TLS."""
+        if not self.encoder_tls:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.encoder_ca, "encoder_ca")

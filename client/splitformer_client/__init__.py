@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from splitformer_client import aio
     from splitformer_client.memory import Memory
     from splitformer_client.options import GenerationOptions
+    from splitformer_client.settings import Tls
     from splitformer_client.sync import Client, Session, Stream, connect
     from splitformer_client.values import (
         Alternative,
@@ -38,6 +39,7 @@ __all__ = [
     "SplitformerError",
     "Stream",
     "Timings",
+    "Tls",
     "Token",
     "Translation",
     "aio",
@@ -48,6 +50,7 @@ _HOMES = {
     "SplitformerError": "splitformer.errors",
     "Memory": "splitformer_client.memory",
     "GenerationOptions": "splitformer_client.options",
+    "Tls": "splitformer_client.settings",
     **dict.fromkeys(("Client", "Session", "Stream", "connect"), "splitformer_client.sync"),
 }
 

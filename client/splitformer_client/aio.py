@@ -23,8 +23,10 @@ from splitformer_client.settings import (
     DEFAULT_ENCODER,
     ENCODER_VARIABLE,
     Settings,
+    Tls,
     address,
     names,
+    tls_of,
 )
 from splitformer_client.tasks import Aftermath
 from splitformer_client.translation import Event, Job, LongText, Translating
@@ -41,6 +43,7 @@ def connect(
     decoder: str | None = None,
     *,
     model: str = "",
+    tls: Tls | bool | None = None,
     timeout: float = 30.0,
     allowed_endpoint_suffixes: Sequence[str] = (),
 ) -> AsyncClient:
@@ -50,17 +53,21 @@ def connect(
         encoder: Address of the encoder service; left out: `SPLITFORMER_ENCODER` or localhost:50051.
         decoder: Address of the decoder service; left out: `SPLITFORMER_DECODER` or localhost:50052.
         model: Name of the model; empty: the servers' default.
+        tls: How connections are secured, or False; left out or True: as the variables
+            `SPLITFORMER_TLS`, `SPLITFORMER_TLS_CA`, `SPLITFORMER_TLS_CERTIFICATE` and
+            `SPLITFORMER_TLS_KEY` say.
         timeout: Seconds a call may take in all when it names no timeout; `math.inf`: no limit.
         allowed_endpoint_suffixes: Domains of further servers that replies may send the client to.
 
     Raises:
-        ConfigurationError: A setting breaks its rule.
+        ConfigurationError: A setting breaks its rule, or a TLS file cannot be used.
     """
     return AsyncClient(
         Settings(
             encoder=address(encoder, ENCODER_VARIABLE, DEFAULT_ENCODER),
             decoder=address(decoder, DECODER_VARIABLE, DEFAULT_DECODER),
             model=model,
+            tls=tls_of(tls),
             timeout=timeout,
             allowed_endpoint_suffixes=names(allowed_endpoint_suffixes),
         )
@@ -75,12 +82,17 @@ class AsyncClient:
 
     Args:
         settings: Addresses and habits.
+
+    Raises:
+        ConfigurationError: A TLS file cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        decoder = Decoder(settings, self._scope)
-        self._services = Services(Encoder(settings), decoder, Aftermath(), set())
+        credentials = settings.tls.files().read().channel_credentials() if settings.tls else None
+        encoder = Encoder(settings, credentials)
+        decoder = Decoder(settings, self._scope, credentials)
+        self._services = Services(encoder, decoder, Aftermath(), set())
 
     async def translate(
         self,

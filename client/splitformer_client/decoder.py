@@ -6,6 +6,8 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from grpc import ChannelCredentials
+
 from splitformer import wire
 from splitformer.errors import PermissionDeniedError
 from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2
@@ -58,12 +60,16 @@ class Decoder:
     Args:
         settings: Addresses, model and limits.
         make_scope: Starts the scope of each operation on a session.
+        credentials: For TLS; None: without.
     """
 
-    def __init__(self, settings: Settings, make_scope: MakeScope) -> None:
+    def __init__(
+        self, settings: Settings, make_scope: MakeScope, credentials: ChannelCredentials | None
+    ) -> None:
         self._settings = settings
         self._make_scope = make_scope
-        self._home = Link("decoder", settings.decoder, decoder_options())
+        self._credentials = credentials
+        self._home = self._link(settings.decoder)
         self._links = {settings.decoder: self._home, "": self._home}
 
     async def info(self, scope: Scope) -> ModelInfo:
@@ -114,8 +120,11 @@ class Decoder:
                 reason="ENDPOINT_NOT_ALLOWED",
                 metadata={"endpoint": endpoint},
             )
-        self._links[endpoint] = Link("decoder", endpoint, decoder_options())
+        self._links[endpoint] = self._link(endpoint)
         return self._links[endpoint]
+
+    def _link(self, address: str) -> Link:
+        return Link("decoder", address, decoder_options(), self._credentials)
 
 
 def _prefix_message(prefix: str | Sequence[int] | None) -> pb.TargetPrefix | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
+from grpc import ChannelCredentials
+
 from splitformer import wire
 from splitformer.errors import DataLossError, FailedPreconditionError, InvalidArgumentError
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
@@ -32,10 +34,12 @@ class Encoder:
 
     Args:
         settings: Addresses, model and limits.
+        credentials: For TLS; None: without.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, credentials: ChannelCredentials | None) -> None:
         self._settings = settings
+        self._credentials = credentials
         self._links = {settings.encoder: self._link(settings.encoder)}
         self._info: ModelInfo | None = None
 
@@ -135,9 +139,8 @@ class Encoder:
             return self._links[self._settings.encoder]
         return self._links.setdefault(reference.endpoint, self._link(reference.endpoint))
 
-    @staticmethod
-    def _link(address: str) -> Link:
-        return Link("encoder", address, encoder_options())
+    def _link(self, address: str) -> Link:
+        return Link("encoder", address, encoder_options(), self._credentials)
 
 
 def source_of(

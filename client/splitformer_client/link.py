@@ -29,12 +29,20 @@ class Link:
         name: What to call the server in messages, for example "encoder".
         address: gRPC target.
         options: Channel options.
+        credentials: For TLS; None: without.
     """
 
-    def __init__(self, name: str, address: str, options: Sequence[tuple[str, int | str]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        options: Sequence[tuple[str, int | str]],
+        credentials: grpc.ChannelCredentials | None,
+    ) -> None:
         self.name = name
         self.address = address
         self._options = options
+        self._credentials = credentials
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
         self._calls: weakref.WeakSet[grpc.aio.Call] = weakref.WeakSet()
@@ -49,7 +57,7 @@ class Link:
         if self._closed:
             raise _closed("is closed")
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.address, options=self._options)
+            self._channel = self._open()
         return self._channel
 
     async def call(
@@ -117,6 +125,11 @@ class Link:
             call.cancel()
         if self._channel is not None:
             await self._channel.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self.address, options=self._options)
+        return grpc.aio.secure_channel(self.address, self._credentials, options=self._options)
 
     def _error_of(self, error: grpc.aio.AioRpcError, scope: Scope) -> errors.SplitformerError:
         code, text = int(error.code().value[0]), error.details() or ""

@@ -10,9 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitformer.errors import ConfigurationError
+from splitformer.tls import TlsFiles
 
 ENCODER_VARIABLE = "SPLITFORMER_ENCODER"
 DECODER_VARIABLE = "SPLITFORMER_DECODER"
+TLS_VARIABLE = "SPLITFORMER_TLS"
+TLS_CA_VARIABLE = "SPLITFORMER_TLS_CA"
+TLS_CERTIFICATE_VARIABLE = "SPLITFORMER_TLS_CERTIFICATE"
+TLS_KEY_VARIABLE = "SPLITFORMER_TLS_KEY"
 DEFAULT_ENCODER = "localhost:50051"
 DEFAULT_DECODER = "localhost:50052"
 
@@ -37,6 +42,35 @@ _RETRY_POLICY = {
 }
 
 
+_SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How connections are secured; the files are read when a client is made.
+
+    Attributes:
+        ca: PEM file with authorities that servers' certificates must come from; empty: those that
+            gRPC brings.
+        certificate: PEM file with the client's own certificate, for servers that ask for one.
+        key: PEM file with its private key, without a password.
+
+    Raises:
+        ConfigurationError: Only one of `certificate` and `key` is given.
+    """
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        self.files()
+
+    def files(self) -> TlsFiles:
+        """Return the files, for reading them."""
+        return TlsFiles(self.certificate, self.key, self.ca)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Addresses and habits of a client.
@@ -45,6 +79,7 @@ class Settings:
         encoder: Target of the encoder service; None: `SPLITFORMER_ENCODER` or localhost:50051.
         decoder: Target of the decoder service; None: `SPLITFORMER_DECODER` or localhost:50052.
         model: Name of the model on both; empty: the servers' default.
+        tls: How connections are secured; None: they are not.
         timeout: Seconds that a call may take in all when it names no timeout; `math.inf`: no limit.
         allowed_endpoint_suffixes: Domains (or whole host names) of further servers that replies may
             send this client to, for example `("decoders.example.com",)`.
@@ -59,6 +94,7 @@ class Settings:
     encoder: str = DEFAULT_ENCODER
     decoder: str = DEFAULT_DECODER
     model: str = ""
+    tls: Tls | None = None
     timeout: float = 30.0
     allowed_endpoint_suffixes: tuple[str, ...] = ()
     chunk_bytes: int = 512 * 1024
@@ -93,6 +129,32 @@ class Settings:
 def address(given: str | None, variable: str, default: str) -> str:
     """Choose an address: the one given, else the environment's, else the default."""
     return given if given is not None else os.environ.get(variable) or default
+
+
+def tls_of(given: Tls | bool | None) -> Tls | None:
+    """Choose how connections are secured: as given, else as the environment says.
+
+    Files in the environment mean TLS unless `SPLITFORMER_TLS` is false.
+
+    Raises:
+        ConfigurationError: A variable has no valid value.
+    """
+    if isinstance(given, Tls):
+        return given
+    found = os.environ.get
+    tls = Tls(
+        ca=found(TLS_CA_VARIABLE, ""),
+        certificate=found(TLS_CERTIFICATE_VARIABLE, ""),
+        key=found(TLS_KEY_VARIABLE, ""),
+    )
+    wanted = given if given is not None else _wanted(found(TLS_VARIABLE, ""), tls != Tls())
+    return tls if wanted else None
+
+
+def _wanted(text: str, default: bool) -> bool:
+    if text and text.lower() not in _SWITCH:
+        raise ConfigurationError(f"{TLS_VARIABLE}: must be true or false, got {text!r}")
+    return _SWITCH.get(text.lower(), default)
 
 
 def names(given: str | Sequence[str]) -> tuple[str, ...]:

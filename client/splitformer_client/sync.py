@@ -12,6 +12,7 @@ from splitformer_client.encoder import Delivery
 from splitformer_client.memory import Memory
 from splitformer_client.options import GenerationOptions
 from splitformer_client.portal import Portal, Stream
+from splitformer_client.settings import Tls
 from splitformer_client.sync_session import Generation, Session
 from splitformer_client.translation import Event, LongText
 from splitformer_client.values import ModelInfo, Token, Translation
@@ -24,6 +25,7 @@ def connect(
     decoder: str | None = None,
     *,
     model: str = "",
+    tls: Tls | bool | None = None,
     timeout: float = 30.0,
     allowed_endpoint_suffixes: Sequence[str] = (),
 ) -> Client:
@@ -33,6 +35,7 @@ def connect(
             encoder,
             decoder,
             model=model,
+            tls=tls,
             timeout=timeout,
             allowed_endpoint_suffixes=allowed_endpoint_suffixes,
         )

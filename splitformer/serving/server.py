@@ -22,6 +22,7 @@ from splitformer.serving.logs import configure_logs, log
 from splitformer.serving.process import loop_factory, settle
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import MetricsPage, Telemetry
+from splitformer.serving.tls import server_credentials
 
 _logger = logging.getLogger("splitformer.server")
 _POLL_SECONDS = 0.05
@@ -144,8 +145,13 @@ class Server:
     def _listen(self, server: aio.Server) -> None:
         host, port = self._settings.host, self._settings.port
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        files = self._settings.tls_files
+        credentials = server_credentials(files) if files else None
         try:
-            self.port = server.add_insecure_port(address)
+            if credentials is None:
+                self.port = server.add_insecure_port(address)
+            else:
+                self.port = server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ConfigurationError(
                 f"port: cannot listen on {address}; is it in use? Choose another, or 0 for a free"
@@ -180,6 +186,8 @@ def main(
         settings = settings_type.read(arguments, os.environ)
         configure_logs(name, settings.log_level)
         log(_logger, logging.INFO, "settings", **settings.describe())
+        if settings.is_exposed:
+            log(_logger, logging.WARNING, "listening for other machines without TLS")
         with asyncio.Runner(loop_factory=loop_factory(settings.event_loop)) as runner:
             runner.run(_run(settings, build, register))
     except ConfigurationError as error:

@@ -17,9 +17,15 @@ from typing import Any, ClassVar, Self, get_type_hints
 
 from splitformer.errors import ConfigurationError
 from splitformer.serving.process import check_event_loop
+from splitformer.tls import TlsFiles
 
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104 (recognised, not bound to)
 _BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SERVICE_LINK = re.compile(
+    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)"
+)
+"""What Kubernetes puts into the environment of every pod for a service called like us."""
+_LINK_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://.*")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, **_BINARY_UNITS}
 
 
@@ -72,6 +78,14 @@ class Settings:
     max_message_bytes: int = setting(
         64 * 2**20, "Largest gRPC message accepted, in bytes.", at_least=2**16, size=True
     )
+    tls_certificate: str = setting(
+        "", "PEM file with the server's certificate and its chain; empty: no TLS."
+    )
+    tls_key: str = setting("", "PEM file with the certificate's private key, without a password.")
+    tls_client_ca: str = setting(
+        "",
+        "PEM file with authorities that callers' certificates must come from; empty: any caller.",
+    )
     drain_seconds: float = setting(
         30.0, "Longest wait for running calls after SIGTERM, in seconds.", at_least=0
     )
@@ -88,6 +102,7 @@ class Settings:
             raise ConfigurationError(
                 "log_level: must be debug, info, warning or error, got " + repr(self.log_level)
             )
+        self._check_tls()
 
     @classmethod
     def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
@@ -107,6 +122,19 @@ class Settings:
         return cls(**values)
 
     @property
+    def tls_files(self) -> TlsFiles | None:
+        """The server's TLS files; None: without TLS."""
+        if not self.tls_certificate:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca, "tls_client_ca")
+
+    @property
+    def is_exposed(self) -> bool:
+        """True if other machines may call us, and without TLS."""
+        loopback = self.host in ("localhost", "::1") or self.host.startswith("127.")
+        return not loopback and not self.tls_certificate
+
+    @property
     def reachable_host(self) -> str:
         """A name others can reach us by: `host`, or this machine's name if that means all."""
         return socket.gethostname() if self.host in _EVERYWHERE else self.host
@@ -114,6 +142,14 @@ class Settings:
     def describe(self) -> dict[str, Any]:
         """Return all settings as JSON-ready values, to be printed at start."""
         return dataclasses.asdict(self)
+
+    def _check_tls(self) -> None:
+        TlsFiles(self.tls_certificate, self.tls_key)
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ConfigurationError(
+                "tls_client_ca: needs tls_certificate and tls_key; without TLS no caller shows a"
+                f" certificate, got {self.tls_client_ca!r}"
+            )
 
 
 def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
@@ -127,12 +163,25 @@ def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
 def _from_environment(
     cls: type[Settings], environment: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
-    """Map field names to (variable, text); refuse variables with our prefix that name no field."""
+    """Map field names to (variable, text); refuse variables with our prefix that name no field.
+
+    Service links of Kubernetes, which look like ours if a service is called like us, are left out.
+    """
     known = {cls.prefix + field.name.upper(): field.name for field in dataclasses.fields(cls)}
-    ours = {name: text for name, text in environment.items() if name.startswith(cls.prefix)}
+    ours = {
+        name: text
+        for name, text in environment.items()
+        if name.startswith(cls.prefix) and not _is_service_link(name[len(cls.prefix) :], text)
+    }
     if unknown := sorted(ours.keys() - known.keys()):
         raise ConfigurationError(f"{unknown[0]}: no such setting; known: {', '.join(known)}")
     return {known[name]: (name, text) for name, text in ours.items()}
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    if _SERVICE_LINK.fullmatch(name):
+        return True
+    return name.endswith("PORT") and _LINK_ADDRESS.fullmatch(text) is not None
 
 
 class _Parser(argparse.ArgumentParser):

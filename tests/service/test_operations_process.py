@@ -26,6 +26,7 @@ from encoder_service.settings import EncoderSettings
 from splitformer.serving.server import main
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
+from tests.support.certificates import Authority
 from tests.support.rpc import Caller, collected, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -190,6 +191,30 @@ def test_a_port_in_use_is_told_in_one_line(
         assert "Choose another" in line
         line = failed(capsys, *model, "--metrics-port", port, "--port", "0", decoder=decoder)
         assert line.startswith(f"svc: metrics_port: cannot listen on 127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("decoder", [False, True], ids=["encoder", "decoder"])
+def test_unusable_tls_files_are_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_model: Path, decoder: bool
+) -> None:
+    flags = ("--model", str(tiny_model), *FREE_PORTS)
+    ours, other = Authority(tmp_path).pair("ours"), Authority(tmp_path / "other").pair("other")
+    own = ("--tls-certificate", str(ours.certificate), "--tls-key")
+    line = failed(capsys, *flags, *own, "absent.key", decoder=decoder)
+    assert line == "svc: tls_key: 'absent.key' cannot be read: No such file or directory"
+    line = failed(capsys, *flags, *own, str(other.key), decoder=decoder)
+    assert line.startswith(f"svc: tls_key: '{other.key}' is not the key of tls_certificate")
+    client_ca = ("--tls-client-ca", "absent.pem")
+    line = failed(capsys, *flags, *own, str(ours.key), *client_ca, decoder=decoder)
+    assert line == "svc: tls_client_ca: 'absent.pem' cannot be read: No such file or directory"
+
+
+def test_an_unusable_authority_of_encoders_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], tiny_model: Path
+) -> None:
+    flags = ("--model", str(tiny_model), *FREE_PORTS, "--encoder-tls", "true")
+    line = failed(capsys, *flags, "--encoder-ca", "absent.pem", decoder=True)
+    assert line == "svc: encoder_ca: 'absent.pem' cannot be read: No such file or directory"
 
 
 @pytest.mark.parametrize("decoder", [False, True], ids=["encoder", "decoder"])

@@ -18,6 +18,7 @@ import pytest
 
 from splitformer.serving.local import LocalServices, Ports
 from splitformer_client import connect
+from tests.support.certificates import Authority
 from tests.support.markdown import ROOT, Found, blocks, commands, documents
 
 WEIGHTS = ROOT / "models/splitformer_models/en-multi/model.safetensors"
@@ -120,7 +121,8 @@ def test_commands_run(
     elif words == [".venv/bin/python", "-m", "splitformer.native"]:
         subprocess.run([sys.executable, *words[1:]], check=True, timeout=100)
     elif words[:2] == [".venv/bin/python", "-m"]:
-        run_service([sys.executable, *words[1:]], tiny_model)
+        Authority(tmp_path / "tls").pair("server")
+        run_service([sys.executable, *words[1:]], tiny_model, tmp_path)
     elif words[0] in ("promtool", "prometheus"):
         run_prometheus(words)
     elif "splitformer" in words:
@@ -129,11 +131,16 @@ def test_commands_run(
         pytest.fail(f"{command.place}: nobody runs `{command.text}`")
 
 
-def run_service(words: list[str], model: Path) -> None:
-    """Start a service as the page says, but on free ports; wait until it serves; stop it."""
+def run_service(words: list[str], model: Path, folder: Path) -> None:
+    """Start a service as the page says, but on free ports; wait until it serves; stop it.
+
+    The folder it runs in has the TLS files that the pages speak of.
+    """
     here = ["--port", "0", "--metrics-port", "0", "--host", "127.0.0.1", "--model", str(model)]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    process = subprocess.Popen([*words, *here], env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*words, *here], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     lines = []
     for line in process.stderr:

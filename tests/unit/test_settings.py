@@ -83,6 +83,39 @@ def test_an_unknown_variable_of_ours_is_refused() -> None:
 
 
 @KINDS
+def test_service_links_of_kubernetes_are_no_settings(kind: type[Settings]) -> None:
+    links = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "50051",
+        "SERVICE_PORT_GRPC": "50051",
+        "PORT": "tcp://10.0.0.1:50051",
+        "PORT_50051_TCP": "tcp://10.0.0.1:50051",
+        "PORT_50051_TCP_PROTO": "tcp",
+        "PORT_50051_TCP_PORT": "50051",
+        "PORT_50051_TCP_ADDR": "10.0.0.1",
+        "METRICS_PORT": "tcp://10.0.0.1:9101",
+        "HEADLESS_SERVICE_HOST": "10.0.0.1",
+    }
+    assert kind.read([], {kind.prefix + name: text for name, text in links.items()}) == kind()
+    with pytest.raises(ConfigurationError, match="PORT_X: no such setting"):
+        kind.read([], {kind.prefix + "PORT_X": "tcp://10.0.0.1:50051"})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tls_key": "k"}, "tls_certificate: must be given with tls_key, got an empty name"),
+        ({"tls_certificate": "c"}, "tls_key: must be given with tls_certificate"),
+        ({"tls_client_ca": "a"}, "tls_client_ca: needs tls_certificate and tls_key"),
+        ({"encoder_ca": "a"}, "encoder_ca: needs encoder_tls to be true, got 'a'"),
+    ],
+)
+def test_tls_settings_that_do_not_fit_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        DecoderSettings(**given)
+
+
+@KINDS
 def test_values_are_checked_however_they_come(kind: Any) -> None:
     with pytest.raises(ConfigurationError, match="port"):
         kind(port=-1)

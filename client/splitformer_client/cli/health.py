@@ -12,9 +12,15 @@ from grpc_health.v1 import health_pb2
 from splitformer_client.cli.options import (
     DEFAULT_DECODER,
     DEFAULT_ENCODER,
+    CaOption,
+    CertificateOption,
     DecoderOption,
     EncoderOption,
+    KeyOption,
+    TlsOption,
+    tls_choice,
 )
+from splitformer_client.settings import Tls
 
 Check: TypeAlias = (
     "grpc.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]"
@@ -39,6 +45,10 @@ _FULL_NAMES = {
 def health(
     encoder: EncoderOption = DEFAULT_ENCODER,
     decoder: DecoderOption = DEFAULT_DECODER,
+    tls: TlsOption = None,
+    tls_ca: CaOption = "",
+    tls_certificate: CertificateOption = "",
+    tls_key: KeyOption = "",
     service: Annotated[
         Service | None, typer.Option("--service", help="Ask only this service; default: both.")
     ] = None,
@@ -46,33 +56,48 @@ def health(
 ) -> None:
     """Say whether the services are serving; exit status 1 if one is not."""
     addresses = {Service.ENCODER: encoder, Service.DECODER: decoder}
+    secured = tls_choice(tls, tls_ca, tls_certificate, tls_key)
     healthy = True
     for name in [service] if service else list(Service):
-        for health_name, status in statuses(addresses[name], _FULL_NAMES[name], timeout).items():
+        for health_name, status in statuses(
+            addresses[name], _FULL_NAMES[name], timeout, secured
+        ).items():
             typer.echo(f"{name}\t{addresses[name]}\t{health_name or '(server)'}\t{status}")
             healthy = healthy and status == SERVING
     raise typer.Exit(0 if healthy else 1)
 
 
-def statuses(address: str, full_name: str, timeout: float) -> dict[str, str]:
+def statuses(
+    address: str, full_name: str, timeout: float, tls: Tls | None = None
+) -> dict[str, str]:
     """Ask one server for its status as a whole and for that of its service.
 
     Args:
         address: gRPC target.
         full_name: Name of the service in the protocol.
         timeout: Seconds per question.
+        tls: How the connection is secured; None: it is not.
 
     Returns:
         By name, SERVING, NOT_SERVING or the status code of a failed call; the empty name is the
         server as a whole.
+
+    Raises:
+        ConfigurationError: A TLS file cannot be used.
     """
-    with grpc.insecure_channel(address) as channel:
+    with _channel(address, tls) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=_serialized,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         return {name: _status(check, name, timeout) for name in ("", full_name)}
+
+
+def _channel(address: str, tls: Tls | None) -> grpc.Channel:
+    if tls is None:
+        return grpc.insecure_channel(address)
+    return grpc.secure_channel(address, tls.files().read().channel_credentials())
 
 
 def _serialized(request: health_pb2.HealthCheckRequest) -> bytes:

@@ -16,23 +16,33 @@ from splitformer_client import aio
 from splitformer_client.cli.options import (
     DEFAULT_DECODER,
     DEFAULT_ENCODER,
+    CaOption,
+    CertificateOption,
     DecoderOption,
     EncoderOption,
     JsonOption,
+    KeyOption,
+    TlsOption,
+    tls_choice,
 )
 from splitformer_client.tasks import together
 from splitformer_client.values import ModelInfo
 
 
-def info(
+def info(  # noqa: PLR0913, PLR0917 - the options of a command are its arguments
     encoder: EncoderOption = DEFAULT_ENCODER,
     decoder: DecoderOption = DEFAULT_DECODER,
+    tls: TlsOption = None,
+    tls_ca: CaOption = "",
+    tls_certificate: CertificateOption = "",
+    tls_key: KeyOption = "",
     model: Annotated[str, typer.Option("--model", help="Name of the model.")] = "",
     as_json: JsonOption = False,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds.")] = 10.0,
 ) -> None:
     """Show the model that each service runs."""
-    client = aio.connect(encoder, decoder, model=model, timeout=timeout)
+    secured = tls_choice(tls, tls_ca, tls_certificate, tls_key) or False
+    client = aio.connect(encoder, decoder, model=model, tls=secured, timeout=timeout)
     infos = dict(zip(("encoder", "decoder"), asyncio.run(_ask(client)), strict=True))
     if as_json:
         plain = {service: dataclasses.asdict(given) for service, given in infos.items()}

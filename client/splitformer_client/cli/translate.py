@@ -22,8 +22,13 @@ from splitformer_client.cli.lines import STDIN, given, in_order, pumped, read_li
 from splitformer_client.cli.options import (
     DEFAULT_DECODER,
     DEFAULT_ENCODER,
+    CaOption,
+    CertificateOption,
     DecoderOption,
     EncoderOption,
+    KeyOption,
+    TlsOption,
+    tls_choice,
 )
 from splitformer_client.cli.show import json_writer, show_live, tab_writer
 from splitformer_client.options import GenerationOptions
@@ -103,6 +108,10 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     model: Annotated[str, typer.Option(help="Name of the model.")] = "",
     encoder: EncoderOption = DEFAULT_ENCODER,
     decoder: DecoderOption = DEFAULT_DECODER,
+    tls: TlsOption = None,
+    tls_ca: CaOption = "",
+    tls_certificate: CertificateOption = "",
+    tls_key: KeyOption = "",
 ) -> None:
     """Translate text, or the lines of files or of the standard input.
 
@@ -119,7 +128,8 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         seed=seed,
     )
     job = Job("", _languages(to), source_language, long_text.value, options=options)
-    client = aio.connect(encoder, decoder, model=model, timeout=timeout)
+    secured = tls_choice(tls, tls_ca, tls_certificate, tls_key) or False
+    client = aio.connect(encoder, decoder, model=model, tls=secured, timeout=timeout)
     source = Input(texts or [], file or [])
     console = Console()
     if source.texts and console.is_terminal and not as_json and output is None:
