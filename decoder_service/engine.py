@@ -141,6 +141,7 @@ class DecoderEngine:
         self._closed = False
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._openings: deque[Callable[[], None]] = deque()
+        self._unprepared = 0
         self._step_seconds = 0.0
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="decoder-engine", daemon=True)
@@ -150,6 +151,16 @@ class DecoderEngine:
     def running(self) -> int:
         """Generations in the loop."""
         return len(self._running)
+
+    @property
+    def paused(self) -> int:
+        """Generations in the loop whose reader is too far behind."""
+        return sum(generation.paused for generation in list(self._running))
+
+    @property
+    def queued(self) -> int:
+        """Generations without their first step, and openings without their keys and values."""
+        return sum(not generation.steps for generation in list(self._running)) + self._unprepared
 
     async def begin(self, memory: FloatArray) -> DecoderState:
         """Project a memory (S, D) into keys and values, between two steps."""
@@ -230,15 +241,20 @@ class DecoderEngine:
     def _count(self, active: list[Generation], started: float) -> None:
         now = time.perf_counter()
         self._step_seconds = now - started
+        gaps: dict[float, int] = {}
         for generation in active:
             if generation.steps:
-                self._metrics.inter_token_seconds.observe(now - generation.last_step)
+                gaps[generation.last_step] = gaps.get(generation.last_step, 0) + 1
             else:
                 generation.first_step = started
             generation.last_step = now
             generation.steps += 1
-        self._metrics.steps.inc(bool(active))
-        self._metrics.batch_size.observe(len(active))
+        for last_step, times in gaps.items():
+            self._metrics.inter_token_seconds.observe(now - last_step, times)
+        if active:
+            self._metrics.steps.inc()
+            self._metrics.batch_size.observe(len(active))
+            self._metrics.step_seconds.observe(self._step_seconds)
 
     def _obey(self, block: bool) -> None:
         while True:
@@ -270,7 +286,11 @@ class DecoderEngine:
                 self._loop.call_soon_threadsafe(_settle, answer, answer.set_result, result)
 
         self._inbox.put(lambda: self._openings.append(run))
-        return await answer
+        self._unprepared += 1
+        try:
+            return await answer
+        finally:
+            self._unprepared -= 1
 
     def _project(self, memory: FloatArray) -> DecoderState:
         return self._decoder.begin(torch.from_numpy(memory))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from splitformer.serving.histograms import StepHistogram
 from splitformer.serving.telemetry import (
     FIRST_TOKEN_BUCKETS,
     INTER_TOKEN_BUCKETS,
     LATENCY_BUCKETS,
 )
 
-MEMORY_ROUTES = ("upload", "reference", "fork")
+TRANSFER_ROUTES = ("upload", "reference")
+MEMORY_ROUTES = (*TRANSFER_ROUTES, "fork")
 SESSION_ENDS = ("closed", "ended", "expired", "failed")
 GENERATION_ENDS = ("eos", "length", "cancelled", "failed")
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -23,6 +25,9 @@ class DecoderMetrics:
         self._registry = registry
         self.sessions = self._gauge("sessions", "Sessions open.")
         self.running = self._gauge("running", "Generations in the loop.")
+        self.paused = self._gauge("paused", "Generations waiting for a slow reader.")
+        self.queued = self._gauge("queued", "Generations and openings without a turn yet.")
+        self.slots = self._gauge("slots", "Sequences per step at most.")
         self.memory_bytes = self._gauge("memory_bytes", "Bytes reserved for sessions.")
         self.memory_budget_bytes = self._gauge("memory_budget_bytes", "Budget for sessions.")
         self.opened = self._counter("sessions_opened", "Sessions opened, by route.", "route")
@@ -31,12 +36,19 @@ class DecoderMetrics:
         self.tokens = self._counter("tokens", "Tokens produced.")
         self.steps = self._counter("steps", "Steps of the engine.")
         self.received_bytes = self._counter("memory_received_bytes", "Memory bytes received.")
-        self.batch_size = self._histogram("batch_size", "Sequences per step.", BATCH_BUCKETS)
+        self.batch_size = self._step_histogram("batch_size", "Sequences per step.", BATCH_BUCKETS)
+        self.step_seconds = self._step_histogram(
+            "step_seconds", "One step of the engine, all its sequences.", LATENCY_BUCKETS
+        )
         self.queue_seconds = self._histogram(
             "queue_seconds", "From a generation's start to its first step.", LATENCY_BUCKETS
         )
-        self.transfer_seconds = self._histogram(
-            "transfer_seconds", "Pulling or receiving a memory.", LATENCY_BUCKETS
+        self.transfer_seconds = Histogram(
+            "splitformer_decoder_transfer_seconds",
+            "Pulling a memory from its encoder, or receiving an upload.",
+            ["route"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
         )
         self.project_seconds = self._histogram(
             "project_seconds", "Projecting a memory, waiting included.", LATENCY_BUCKETS
@@ -46,7 +58,7 @@ class DecoderMetrics:
             "From a generation's start to its first token.",
             FIRST_TOKEN_BUCKETS,
         )
-        self.inter_token_seconds = self._histogram(
+        self.inter_token_seconds = self._step_histogram(
             "inter_token_seconds", "Between two tokens of a generation.", INTER_TOKEN_BUCKETS
         )
         for counter, values in (
@@ -56,6 +68,8 @@ class DecoderMetrics:
         ):
             for value in values:
                 counter.labels(value)
+        for route in TRANSFER_ROUTES:
+            self.transfer_seconds.labels(route)
 
     def _gauge(self, name: str, explanation: str) -> Gauge:
         return Gauge(f"splitformer_decoder_{name}", explanation, registry=self._registry)
@@ -66,4 +80,11 @@ class DecoderMetrics:
     def _histogram(self, name: str, explanation: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(
             f"splitformer_decoder_{name}", explanation, buckets=buckets, registry=self._registry
+        )
+
+    def _step_histogram(
+        self, name: str, explanation: str, buckets: tuple[float, ...]
+    ) -> StepHistogram:
+        return StepHistogram(
+            f"splitformer_decoder_{name}", explanation, buckets, registry=self._registry
         )

@@ -61,6 +61,7 @@ class DecoderService:
         )
         self.draining = False
         self.replica = ""
+        self.metrics.slots.set(settings.max_batch)
         self.metrics.memory_budget_bytes.set(settings.memory_bytes)
         self.metrics.memory_bytes.set_function(lambda: self.budget.used)
         self.metrics.sessions.set_function(lambda: len(self.sessions))
@@ -77,6 +78,8 @@ class DecoderService:
             self.metrics,
         )
         self.metrics.running.set_function(lambda: self.engine.running)
+        self.metrics.paused.set_function(lambda: self.engine.paused)
+        self.metrics.queued.set_function(lambda: self.engine.queued)
         self.generating = Generating(
             self.engine, self.sessions, self.metrics, self.settings.window_tokens
         )
@@ -118,7 +121,7 @@ class DecoderService:
             if not opening.done():
                 opened = await self._open(wish, start, transfer)
                 self.metrics.opened.labels(route).inc()
-                self.metrics.transfer_seconds.observe(opened.transfer_seconds)
+                self.metrics.transfer_seconds.labels(route).observe(opened.transfer_seconds)
                 self.metrics.project_seconds.observe(opened.project_seconds)
                 opening.set_result(opened)
             return opening.result()
@@ -176,7 +179,9 @@ class DecoderService:
     def load(self) -> model_pb2.Load:
         """Say how busy we are."""
         return model_pb2.Load(
+            queued=self.engine.queued,
             running=self.engine.running,
+            held=len(self.sessions),
             capacity=self.settings.max_batch,
             used_bytes=self.budget.used,
             budget_bytes=self.budget.total,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from encoder_service.metrics import EncoderMetrics
 from splitformer import wire
 from splitformer.errors import (
     InternalError,
@@ -58,15 +59,22 @@ class EncoderEngine:
         dtype: Wire type every memory is rounded to, once, here.
         max_batch_tokens: Rows times longest length of a batch, at most (one source always fits).
         max_queue: Sources waiting at most.
+        metrics: Where to count.
     """
 
     def __init__(
-        self, encoder: SourceEncoder, dtype: int, max_batch_tokens: int, max_queue: int
+        self,
+        encoder: SourceEncoder,
+        dtype: int,
+        max_batch_tokens: int,
+        max_queue: int,
+        metrics: EncoderMetrics,
     ) -> None:
         self._encoder = encoder
         self._dtype = dtype
         self._max_batch_tokens = max_batch_tokens
         self._max_queue = max_queue
+        self._metrics = metrics
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting: list[_Job] = []
         self._open = 0
@@ -120,10 +128,18 @@ class EncoderEngine:
     def _run_batch(self, batch: list[_Job]) -> None:
         try:
             self.publish(batch, *self.encode_batch(batch))
+            self._count([len(job.ids) for job in batch])
         except Exception:
             _logger.exception("a batch failed")
             error = InternalError("the encoder failed; the log has the details")
             self._loop.call_soon_threadsafe(_refuse, batch, error)
+
+    def _count(self, lengths: list[int]) -> None:
+        tokens = sum(lengths)
+        self._metrics.batch_size.observe(len(lengths))
+        self._metrics.batch_tokens.observe(tokens)
+        if self._encoder.padded:
+            self._metrics.padding_tokens.inc(len(lengths) * max(lengths) - tokens)
 
     def _receive(self) -> bool:
         """Take in what has arrived, waiting if there is nothing to do; False when closing."""

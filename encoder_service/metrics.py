@@ -6,6 +6,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from splitformer.serving.telemetry import LATENCY_BUCKETS
 
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+TOKEN_BUCKETS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+FETCH_BUCKETS = (0, 1, 2, 3, 5, 10, 20, 50)
 LEASE_ENDS = ("released", "expired")
 
 
@@ -29,6 +32,34 @@ class EncoderMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self.tokenize_seconds = Histogram(
+            "splitformer_encoder_tokenize_seconds",
+            "Turning a source's text into tokens.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "splitformer_encoder_batch_size",
+            "Sources per batch.",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self.batch_tokens = Histogram(
+            "splitformer_encoder_batch_tokens",
+            "Tokens per batch, without padding.",
+            buckets=TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self.padding_tokens = Counter(
+            "splitformer_encoder_padding_tokens",
+            "Positions computed for nothing, to fill up batches; the native kernels need none.",
+            registry=registry,
+        )
+        self.queue_limit = Gauge(
+            "splitformer_encoder_queue_limit",
+            "Sources without an answer at most; more are refused.",
+            registry=registry,
+        )
         self.open_sources = Gauge(
             "splitformer_encoder_open_sources", "Sources without an answer yet.", registry=registry
         )
@@ -39,6 +70,12 @@ class EncoderMetrics:
             "splitformer_encoder_memory_budget_bytes", "Budget for memories.", registry=registry
         )
         self.memories = Gauge("splitformer_encoder_memories", "Memories kept.", registry=registry)
+        self.memory_fetches = Histogram(
+            "splitformer_encoder_memory_fetches",
+            "How often a memory had been fetched when it went: its fan-out.",
+            buckets=FETCH_BUCKETS,
+            registry=registry,
+        )
         self.leases = Gauge("splitformer_encoder_leases", "Leases held.", registry=registry)
         self.lease_ends = Counter(
             "splitformer_encoder_lease_ends", "Leases ended, by how.", ["how"], registry=registry

@@ -47,8 +47,11 @@ class EncoderService:
         self.settings = settings
         self.metrics = EncoderMetrics(telemetry.registry)
         self.store = MemoryStore(
-            settings.memory_bytes, lease_ended=lambda how: self.metrics.lease_ends.labels(how).inc()
+            settings.memory_bytes,
+            lease_ended=lambda how: self.metrics.lease_ends.labels(how).inc(),
+            memory_gone=self.metrics.memory_fetches.observe,
         )
+        self.metrics.queue_limit.set(settings.max_queue)
         self.metrics.memory_budget_bytes.set(settings.memory_bytes)
         self.metrics.memory_bytes.set_function(lambda: self.store.used_bytes)
         self.metrics.memories.set_function(lambda: len(self.store))
@@ -66,6 +69,7 @@ class EncoderService:
             self._dtype,
             self.settings.max_batch_tokens,
             self.settings.max_queue,
+            self.metrics,
         )
         self.metrics.open_sources.set_function(lambda: self._engine.open)
         await self._engine.encode([self._checkpoint.description.eos_id])
@@ -103,6 +107,7 @@ class EncoderService:
         encoded = await self._engine.encode([piece.id for piece in pieces])
         self.metrics.sources.inc()
         self.metrics.source_tokens.inc(len(pieces))
+        self.metrics.tokenize_seconds.observe(tokenize_seconds)
         self.metrics.queue_seconds.observe(encoded.queue_seconds)
         self.metrics.encode_seconds.observe(encoded.encode_seconds)
         header = self._header(pieces if keep_pieces else (), len(pieces))
@@ -187,6 +192,7 @@ class EncoderService:
         return model_pb2.Load(
             queued=self._engine.open,
             capacity=self.settings.max_queue,
+            held=len(self.store),
             used_bytes=self.store.used_bytes,
             budget_bytes=self.store.budget_bytes,
             draining=self.draining,

@@ -15,13 +15,14 @@ from splitformer.errors import NotFoundError, ResourceExhaustedError, shown
 from splitformer.v1 import tensor_pb2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StoredMemory:
-    """A memory and the leases on it (lease id to the time it expires)."""
+    """A memory, the leases on it (lease id to the time it expires), and its holders so far."""
 
     header: tensor_pb2.MemoryHeader
     data: bytes
     leases: dict[str, float] = field(default_factory=dict)
+    granted: int = 0
 
 
 class MemoryStore:
@@ -31,6 +32,7 @@ class MemoryStore:
         budget_bytes: Most bytes kept at once.
         clock: Seconds, monotonic.
         lease_ended: Called with "released" or "expired" for every lease that ends.
+        memory_gone: Called when a memory goes, with the number of leases besides its first.
 
     Attributes:
         used_bytes: Bytes kept.
@@ -42,12 +44,14 @@ class MemoryStore:
         budget_bytes: int,
         clock: Callable[[], float] = time.monotonic,
         lease_ended: Callable[[str], None] = lambda how: None,
+        memory_gone: Callable[[int], None] = lambda fetches: None,
     ) -> None:
         self.budget_bytes = budget_bytes
         self.used_bytes = 0
         self.leases = 0
         self._clock = clock
         self._lease_ended = lease_ended
+        self._memory_gone = memory_gone
         self._memories: dict[str, StoredMemory] = {}
 
     def __len__(self) -> int:
@@ -113,6 +117,7 @@ class MemoryStore:
         if lease_id is None:
             lease_id = secrets.token_hex(16)
             self.leases += 1
+            memory.granted += 1
         memory.leases[lease_id] = self._clock() + seconds
         return tensor_pb2.Lease(lease_id=lease_id, remaining_ms=int(seconds * 1000))
 
@@ -131,7 +136,9 @@ class MemoryStore:
 
     def _drop_if_free(self, memory_id: str) -> None:
         if not self._memories[memory_id].leases:
-            self.used_bytes -= len(self._memories.pop(memory_id).data)
+            memory = self._memories.pop(memory_id)
+            self.used_bytes -= len(memory.data)
+            self._memory_gone(memory.granted - 1)
 
     def _next_expiry(self) -> float:
         expiries = [e for memory in self._memories.values() for e in memory.leases.values()]

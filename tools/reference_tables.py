@@ -28,12 +28,22 @@ from encoder_service.metrics import EncoderMetrics
 from encoder_service.servicer import EncoderServicer
 from encoder_service.settings import EncoderSettings
 from splitformer import errors
+from splitformer.serving.histograms import StepHistogram
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import Telemetry
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 SOURCES = ("splitformer", "encoder_service", "decoder_service", "client/splitformer_client")
+REASONS_FILE = ROOT / "splitformer/serving/reasons.py"
+REASONS_HEAD = '''"""Why RPCs of the services may fail, for series that exist from the start.
+
+Written by tools/reference_tables.py; do not edit.
+"""
+
+REASONS = (
+'''
+MOST_VALUES_SHOWN = 8
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 Rows = Iterable[Sequence[str]]
@@ -91,21 +101,25 @@ def shared_settings() -> list[str]:
 # --- metrics --------------------------------------------------------------------------------------
 
 
+Metric = MetricWrapperBase | StepHistogram
+
+
 def metrics_table(holder: object) -> str:
     """Return the metrics that are attributes of an object, in their order there."""
-    metrics = [m for m in vars(holder).values() if isinstance(m, MetricWrapperBase)]
+    metrics = [m for m in vars(holder).values() if isinstance(m, Metric)]
     return table(("metric", "type", "labels", "meaning"), map(metric_row, metrics))
 
 
-def metric_row(metric: MetricWrapperBase) -> tuple[str, str, str, str]:
+def metric_row(metric: Metric) -> tuple[str, str, str, str]:
     """Describe one metric; the values of a label are given if they are known from the start."""
     family = next(iter(metric.describe()))
     suffix = "_total" if family.type == "counter" else ""
     samples = [sample for found in metric.collect() for sample in found.samples]
     labels = []
-    for name in metric._labelnames:  # prometheus_client has no public name for it
+    for name in getattr(metric, "_labelnames", ()):  # prometheus_client has no public name for it
         values = dict.fromkeys(s.labels[name] for s in samples if name in s.labels)
-        labels.append(f"`{name}`" + (f" ({', '.join(values)})" if values else ""))
+        few = 0 < len(values) <= MOST_VALUES_SHOWN
+        labels.append(f"`{name}`" + (f" ({', '.join(values)})" if few else ""))
     return f"`{family.name}{suffix}`", family.type, ", ".join(labels), family.documentation
 
 
@@ -209,6 +223,18 @@ def reasons_table(previous: str) -> str:
     return table(("reason", "status", "retry hint", "meaning", "raised in"), rows)
 
 
+def reasons_module() -> str:
+    """Return the module that lists (status, reason) of all errors but those of the client."""
+    raised = {
+        (status, reason)
+        for (reason, status), found in reasons().items()
+        if any(not file.startswith("client/") for file in found.files)
+    }
+    defaults = {(e.code.name, e.default_reason) for e in errors.ERRORS_BY_CODE.values()}
+    pairs = sorted(raised | defaults)
+    return REASONS_HEAD + "".join(f'    ("{s}", "{r}"),\n' for s, r in pairs) + ")\n"
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -259,6 +285,11 @@ def main() -> int:
             complaints.append(f"{file.name} is stale: run `python tools/reference_tables.py`")
         if not check and new != text:
             file.write_text(new, encoding="utf-8")
+    if REASONS_FILE.read_text(encoding="utf-8") != (module := reasons_module()):
+        if check:
+            complaints.append(f"{REASONS_FILE.name} is stale: run `python {sys.argv[0]}`")
+        else:
+            REASONS_FILE.write_text(module, encoding="utf-8")
     complaints += [f"no document has the table of {name}" for name in sorted(missing)]
     for complaint in complaints:
         print(complaint, file=sys.stderr)

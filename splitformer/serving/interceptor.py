@@ -162,8 +162,7 @@ class RpcInterceptor(aio.ServerInterceptor):
 
     def _ended(self, call: _Call) -> None:
         seconds = time.perf_counter() - call.started
-        self._telemetry.handling_seconds.labels(*call.labels).observe(seconds)
-        self._telemetry.handled.labels(*call.labels, call.code.name, call.reason).inc()
+        self._telemetry.ended(*call.labels, call.code, call.reason, seconds)
         log(
             _logger,
             logging.INFO,

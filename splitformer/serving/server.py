@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import disable_created_metrics
 
 from splitformer.errors import ConfigurationError
 from splitformer.serving.interceptor import RpcInterceptor
@@ -23,6 +24,7 @@ from splitformer.serving.process import loop_factory, settle
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import MetricsPage, Telemetry
 from splitformer.serving.tls import server_credentials
+from splitformer.v1 import model_pb2
 
 _logger = logging.getLogger("splitformer.server")
 _POLL_SECONDS = 0.05
@@ -38,6 +40,9 @@ class Service(Protocol):
 
     async def start(self, port: int) -> None:
         """Load and warm up; `port` is the one the server listens on."""
+
+    def info(self) -> model_pb2.ModelInfo:
+        """Describe the model, once started."""
 
     def drain(self) -> None:
         """Take no new work from now on."""
@@ -76,6 +81,8 @@ class Server:
         self._register = partial(register, service)
         self._telemetry = telemetry
         self._interceptor = RpcInterceptor(telemetry)
+        telemetry.expect(service.names)
+        telemetry.in_flight.set_function(lambda: self._interceptor.in_flight)
         self._health = health.aio.HealthServicer()
         self._metrics: MetricsPage | None = None
         self.port = 0
@@ -100,6 +107,10 @@ class Server:
         except BaseException:
             await self._stop_listening()
             raise
+        info = self._service.info()
+        self._telemetry.info.labels(
+            info.name, info.precision, info.fingerprint.numerics, info.server_version
+        ).set(1)
         self._interceptor.ready = True
         await self._report(health_pb2.HealthCheckResponse.SERVING)
 
@@ -167,6 +178,7 @@ class Server:
             ) from error
 
     async def _report(self, status: int) -> None:
+        self._telemetry.serving.set(status == health_pb2.HealthCheckResponse.SERVING)
         for name in ("", *self._service.names):
             await self._health.set(name, status)
 
@@ -185,6 +197,8 @@ def main(
     try:
         settings = settings_type.read(arguments, os.environ)
         configure_logs(name, settings.log_level)
+        # Without a second series for each counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         log(_logger, logging.INFO, "settings", **settings.describe())
         if settings.is_exposed:
             log(_logger, logging.WARNING, "listening for other machines without TLS")

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterable
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
+from google.protobuf import descriptor_pool
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from splitformer.errors import Code
+from splitformer.serving.reasons import REASONS
 
 _POLL_SECONDS = 0.05
 
@@ -42,8 +47,8 @@ class Telemetry:
         self.started = Counter("grpc_server_started", "RPCs begun.", labels, registry=self.registry)
         self.handled = Counter(
             "grpc_server_handled",
-            "RPCs ended, by status code and reason.",
-            (*labels, "grpc_code", "reason"),
+            "RPCs ended, by status code.",
+            (*labels, "grpc_code"),
             registry=self.registry,
         )
         self.received = Counter(
@@ -59,6 +64,42 @@ class Telemetry:
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
+        self.failures = Counter(
+            "splitformer_failures",
+            "RPCs that ended with an error, by status code and reason.",
+            ("grpc_code", "reason"),
+            registry=self.registry,
+        )
+        self.in_flight = Gauge("splitformer_in_flight", "RPCs running.", registry=self.registry)
+        self.serving = Gauge(
+            "splitformer_serving",
+            "1 from the end of warm-up to the beginning of the end, else 0.",
+            registry=self.registry,
+        )
+        self.info = Gauge(
+            "splitformer_model_info",
+            "Always 1; its labels say what is served, and how.",
+            ("model", "precision", "numerics", "version"),
+            registry=self.registry,
+        )
+        for code, reason in REASONS:
+            self.failures.labels(code, reason)
+
+    def expect(self, services: Iterable[str]) -> None:
+        """Let all series of our services exist, at 0, so that the first event is an increase."""
+        for service in services:
+            for method in descriptor_pool.Default().FindServiceByName(service).methods:
+                for metric in (self.started, self.received, self.sent, self.handling_seconds):
+                    metric.labels(service, method.name)
+                for code in Code:
+                    self.handled.labels(service, method.name, code.name)
+
+    def ended(self, service: str, method: str, code: Code, reason: str, seconds: float) -> None:
+        """Count an RPC that has ended."""
+        self.handling_seconds.labels(service, method).observe(seconds)
+        self.handled.labels(service, method, code.name).inc()
+        if code is not Code.OK:
+            self.failures.labels(code.name, reason or code.name).inc()
 
 
 class MetricsPage:

@@ -129,6 +129,7 @@ class Load(_message.Message):
     USED_BYTES_FIELD_NUMBER: _builtins.int
     BUDGET_BYTES_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     """Requests waiting for their first turn."""
     running: _builtins.int
@@ -141,6 +142,8 @@ class Load(_message.Message):
     """The budget for them."""
     draining: _builtins.bool
     """True if the service takes no new work."""
+    held: _builtins.int
+    """Memories kept by an encoder, sessions open on a decoder."""
     def __init__(
         self,
         *,
@@ -150,10 +153,11 @@ class Load(_message.Message):
         used_bytes: _builtins.int = ...,
         budget_bytes: _builtins.int = ...,
         draining: _builtins.bool = ...,
+        held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "capacity", b"capacity", "draining", b"draining", "queued", b"queued", "running", b"running", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "capacity", b"capacity", "draining", b"draining", "held", b"held", "queued", b"queued", "running", b"running", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

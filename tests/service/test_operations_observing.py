@@ -11,16 +11,20 @@ from unittest.mock import ANY
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pool
 
 from encoder_service.engine import EncoderEngine
+from splitformer.errors import Code
 from splitformer.serving.interceptor import REQUEST_ID_KEY
 from splitformer.serving.logs import JsonFormatter
+from splitformer.serving.reasons import REASONS
 from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc
 from tests.conftest import Services
 from tests.support.gate import gate_of
 from tests.support.rpc import TEXT, Caller, eventually, refused
-from tests.support.servers import Running
+from tests.support.servers import Running, ServerThread
 
+ENCODER = "splitformer.v1.EncoderService"
 MARKER = "Zebrawombat"
 
 
@@ -114,7 +118,7 @@ def test_the_metrics_page_tells_requests_latencies_tokens_sessions_and_bytes(
         "splitformer_decoder_queue_seconds_count",
         "splitformer_decoder_batch_size_count",
         'grpc_server_handled_total{grpc_code="OK",grpc_method="Generate"'
-        ',grpc_service="splitformer.v1.DecoderService",reason=""}',
+        ',grpc_service="splitformer.v1.DecoderService"}',
         'grpc_server_handling_seconds_count{grpc_method="Generate"'
         ',grpc_service="splitformer.v1.DecoderService"}',
         'grpc_server_msg_sent_total{grpc_method="Generate"'
@@ -129,6 +133,94 @@ def test_the_metrics_page_tells_requests_latencies_tokens_sessions_and_bytes(
     assert value_of(encoder, "splitformer_encoder_encode_seconds_count") > 0
     caller.close_session(session)
     caller.release(reference)
+
+
+def test_all_series_exist_before_anything_happens(
+    servers: ServerThread, services: Services
+) -> None:
+    encoder = servers.start_encoder(services.model)
+    running: dict[str, Running[Any]] = {
+        ENCODER: encoder,
+        "splitformer.v1.DecoderService": servers.start_decoder(services.model, encoder),
+    }
+    for service, server in running.items():
+        text = page(server)
+        for method in descriptor_pool.Default().FindServiceByName(service).methods:
+            of = f'grpc_method="{method.name}",grpc_service="{service}"'
+            for code in Code:
+                name = f'grpc_server_handled_total{{grpc_code="{code.name}",{of}}}'
+                assert value_of(text, name) == 0
+            assert value_of(text, f"grpc_server_handling_seconds_count{{{of}}}") == 0
+        for code_name, reason in REASONS:
+            name = f'splitformer_failures_total{{grpc_code="{code_name}",reason="{reason}"}}'
+            assert value_of(text, name) == 0
+        declared = re.findall(r"^# TYPE (splitformer_\w+)", text, re.MULTILINE)
+        bare = [name for name in declared if not re.search(f"^{name}(_count)?[{{ ]", text, re.M)]
+        assert bare == []
+        assert value_of(text, "splitformer_serving") == 1
+    text = page(encoder)
+    assert text.count("splitformer_model_info{") == 1
+    assert value_of(text, "splitformer_encoder_queue_limit") == 1024
+
+
+def test_no_series_comes_with_requests(caller: Caller, services: Services) -> None:
+    def series() -> set[str]:
+        lines = (page(services.encoder) + page(services.decoder)).splitlines()
+        return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+    before = series()
+    with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
+        caller.session("nobody's")
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "SOURCE_TOO_LONG", "source.text", ANY):
+        caller.memory(MARKER * 20)
+    caller.check_works()
+    assert series() == before
+
+
+def test_failures_are_counted_by_code_and_reason(caller: Caller, services: Services) -> None:
+    labels = {"grpc_code": "NOT_FOUND", "reason": "SESSION_NOT_FOUND"}
+    before = services.decoder.metric("splitformer_failures_total", **labels)
+    with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
+        caller.session("nobody's")
+    eventually(
+        lambda: services.decoder.metric("splitformer_failures_total", **labels) == before + 1
+    )
+
+
+def test_the_fan_out_of_a_memory_is_counted_when_it_goes(
+    caller: Caller, services: Services
+) -> None:
+    fetches = "splitformer_encoder_memory_fetches"
+    count, total = (services.encoder.metric(f"{fetches}_{part}") for part in ("count", "sum"))
+    reference = caller.reference()
+    for _ in range(3):
+        caller.close_session(caller.open_reference(reference))
+    assert services.encoder.metric(f"{fetches}_count") == count
+    caller.release(reference)
+    eventually(lambda: services.encoder.metric(f"{fetches}_count") == count + 1)
+    assert services.encoder.metric(f"{fetches}_sum") == total + 3
+
+
+def test_load_and_metrics_tell_the_same(caller: Caller, services: Services) -> None:
+    session = caller.open(caller.memory())
+    with gate_of(services.decoder.service) as gate:
+        gate.shut()
+        call = caller.start(session)
+        eventually(lambda: services.decoder.service.engine.running == 1)
+        load = caller.decoder.GetLoad(dec.DecoderServiceGetLoadRequest()).load
+        assert (load.running, load.queued, load.held, load.capacity) == (1, 1, 1, 64)
+        for name, value in {
+            "running": load.running,
+            "queued": load.queued,
+            "sessions": load.held,
+            "slots": load.capacity,
+            "memory_bytes": load.used_bytes,
+            "memory_budget_bytes": load.budget_bytes,
+        }.items():
+            assert services.decoder.metric(f"splitformer_decoder_{name}") == value, name
+        gate.open()
+        list(call)
+    caller.close_session(session)
 
 
 def value_of(text: str, name: str) -> float:
