@@ -51,10 +51,11 @@ protos:  ## regenerate splitformer/v1 from protos/
 	@$(BOOTSTRAP) dev
 	$(BIN)/python tools/generate_protos.py
 
-docs:  ## redraw the picture and rewrite the generated tables
+docs:  ## redraw the picture and rewrite the generated tables, rules and dashboards
 	@$(BOOTSTRAP) dev
 	$(BIN)/python tools/draw_flow.py
 	$(BIN)/python tools/reference_tables.py
+	$(BIN)/python tools/slo_rules.py
 
 dev:  ## install everything that working on the code takes
 	@$(BOOTSTRAP) dev

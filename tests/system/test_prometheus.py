@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import socket
 import subprocess
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from splitformer.serving.local import LocalServices, Ports
 from splitformer_client import connect
 from tests.support.markdown import ROOT
+from tests.support.prometheus import FOLDER, NEEDED, Prometheus, prometheus
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="prometheus is not installed"
-)
-CONFIG = ROOT / "deploy/prometheus/prometheus.yml"
-Ask = Callable[[str], list[Any]]
+pytestmark = NEEDED
+OPERATING = ROOT / "docs/operating.md"
+RULE_FILES = sorted((FOLDER / "rules").glob("*.yml"))
+ALERT = re.compile(r"^ +- alert: (\w+)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -35,65 +28,73 @@ def local(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def ask(local: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Starts Prometheus; gives a function that runs a query."""
-    folder = tmp_path_factory.mktemp("tsdb")
-    ports = local.ports
-    text = CONFIG.read_text(encoding="utf-8").replace(": 5s", ": 1s").replace(": 4s", ": 1s")
-    text = text.replace(":9101", f":{ports.encoder_metrics}")
-    (folder / "prometheus.yml").write_text(text.replace(":9102", f":{ports.decoder_metrics}"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    process = subprocess.Popen(
-        [
-            "prometheus",
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address={address}",
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-
-    def query(expression: str) -> list[Any]:
-        quoted = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"http://{address}/api/v1/query?{quoted}", timeout=5) as page:
-            found: list[Any] = json.load(page)["data"]["result"]
-            return found
-
-    yield query
-    process.terminate()
-    process.wait(30)
+def asked(local: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    with prometheus(tmp_path_factory.mktemp("tsdb"), local.ports) as running:
+        yield running
 
 
-def wait_for(ask: Ask, expression: str, count: int) -> list[Any]:
-    """Ask again until there are `count` series."""
-    deadline = time.monotonic() + 60
-    found: list[Any] = []
-    while time.monotonic() < deadline:
-        try:
-            found = ask(expression)
-        except OSError:  # not listening yet
-            found = []
-        if len(found) == count:
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"{expression}: {found}")
-
-
-def test_both_services_are_scraped(ask: Ask) -> None:
-    jobs = {series["metric"]["job"] for series in wait_for(ask, "up == 1", 2)}
+def test_both_services_are_scraped(asked: Prometheus) -> None:
+    jobs = {series["metric"]["job"] for series in asked.wait_for("up == 1", 2)}
     assert jobs == {"splitformer-encoder", "splitformer-decoder"}
 
 
-def test_the_queries_of_the_operating_page_are_understood(ask: Ask, local: LocalServices) -> None:
-    wait_for(ask, "up == 1", 2)
+def test_the_queries_of_the_operating_page_are_understood(
+    asked: Prometheus, local: LocalServices
+) -> None:
+    asked.wait_for("up == 1", 2)
     with connect(local.encoder, local.decoder) as client:
         client.translate("Open the file.", to=("ja", "de"), max_new_tokens=5)
-    counted = wait_for(ask, "splitformer_decoder_tokens_total == 10", 1)
+    counted = asked.wait_for("splitformer_decoder_tokens_total == 10", 1)
     assert counted[0]["metric"]["job"] == "splitformer-decoder"
-    page = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
+    page = OPERATING.read_text(encoding="utf-8")
     queries = re.findall(r"^\| [^|`]+\? \| `([^`]+)` \|$", page, re.MULTILINE)
     assert len(queries) > 5
     for query in queries:
-        ask(query)  # a query that Prometheus cannot parse is an HTTP error
+        asked.ask(query)  # a query that Prometheus cannot parse is an HTTP error
+
+
+def test_every_rule_is_loaded_and_evaluates(asked: Prometheus) -> None:
+    asked.wait_for("splitformer:decoder_slots:used_ratio", 1)
+    rules = [rule for group in asked.get("rules")["groups"] for rule in group["rules"]]
+    assert {rule["name"] for rule in rules if rule["type"] == "alerting"} == alerts()
+    assert len(rules) == sum(text_of(file).count(" expr: ") for file in RULE_FILES)
+    assert {rule["health"] for rule in rules} <= {"ok", "unknown"}  # unknown: not yet evaluated
+    assert [rule for rule in rules if rule["type"] == "alerting" and rule["alerts"]] == []
+
+
+def text_of(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def alerts() -> set[str]:
+    return {name for file in RULE_FILES for name in ALERT.findall(text_of(file))}
+
+
+# --- without the services
+
+
+def test_configuration_and_rules_are_valid() -> None:
+    config = str(FOLDER / "prometheus.yml")
+    done = promtool("check", "config", "--lint=all", "--lint-fatal", config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(RULE_FILES)} rule files found" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "file", sorted((FOLDER / "tests").glob("*.yml")), ids=lambda file: file.name
+)
+def test_alerts_fire_when_they_should_and_at_no_other_time(file: Path) -> None:
+    done = promtool("test", "rules", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_every_alert_fires_in_some_test() -> None:
+    tests = "".join(text_of(file) for file in (FOLDER / "tests").glob("*.yml"))
+    fired = set(re.findall(r"alertname: (\w+)\n +eval_time: \S+\n +exp_alerts:\n", tests))
+    assert fired == alerts()

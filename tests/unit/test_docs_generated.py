@@ -16,7 +16,9 @@ from tools import draw_flow, reference_tables
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.mark.parametrize("script", ["tools/draw_flow.py", "tools/reference_tables.py"])
+@pytest.mark.parametrize(
+    "script", ["tools/draw_flow.py", "tools/reference_tables.py", "tools/slo_rules.py"]
+)
 def test_generated_parts_are_up_to_date(script: str) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / script, "--check"],
