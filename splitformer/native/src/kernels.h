@@ -1,9 +1,9 @@
 // Micro-kernels: small blocks of a matrix product, one table of them per instruction set.
 //
-// A panel is 16 columns; a group is what they hold of a
-// few consecutive k in 64 bytes: per column four 8-bit weights, or one float. As many panels as a
-// tile is wide make a block and alternate in it, group by group, so that a tile reads one unbroken
-// stream.
+// A panel is 16 columns; a group is what they hold of a few consecutive k in 64 bytes: per column
+// four 8-bit weights, or one float. As many panels as a tile is wide make a block and alternate in
+// it, group by group, so that a tile reads one unbroken stream. Or, by the kernel set's choice, a
+// panel holds its columns whole, one behind the other.
 //
 // The kernel for 8 bits computes exact 32-bit sums; the one for floats adds its products in the
 // order of k, with fused multiply-add. Either way an element depends on its own row and column
@@ -18,7 +18,7 @@
 
 namespace splitformer {
 
-constexpr int kMaxTileRows = 6;
+constexpr int kMaxTileRows = 8;
 constexpr int kMaxTilePanels = 4;
 
 // How far ahead of their use weights are asked for, in bytes: with few rows at hand they come from
@@ -28,7 +28,7 @@ constexpr int kAhead = 8192;
 // Multiplies a few rows of `a` with a few neighbouring panels of one block.
 //   a: first row; rows are `a_stride` bytes apart, `KernelSet::group_bytes` per group.
 //   b: first group of the first panel.
-//   start: per column, what the 8-bit sums start from; see KernelSet::offset.
+//   start: per column, what the 8-bit sums start from; see KernelSet.
 //   tile: where the sums go, (rows, panels * 16): int32 or float by the kernel's precision.
 using TileKernel = void (*)(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups,
                             const int32_t* start, int32_t* tile);
@@ -37,10 +37,18 @@ using TileKernel = void (*)(const uint8_t* a, size_t a_stride, const uint8_t* b,
 struct KernelSet {
   TileKernel tile[kMaxTileRows + 1][kMaxTilePanels + 1];  // [rows][panels]; panels 1, 2 and 4
   int max_rows;
-  int block_panels;  // 4 or 1
-  int group_bytes;   // bytes of one row of `a` that meet one group of `b`
-  int offset;        // added to quantised activations; `start` takes it out again
+  int block_panels;   // 4 or 1
+  int group_bytes;    // bytes of one row of `a` that meet one group of `b`
+  int offset;         // added to quantised activations; `start` takes it out again
+  bool paired;        // 8-bit sums are of products of sums, see below; columns are held whole
 };
+
+// Paired kernels multiply two elements at once (Winograd 1968, "A New Algorithm for Inner Product"):
+//   a b + a' b' = (a + b') (a' + b) - a a' - b b'.
+// An element meets the one kPairDistance behind it, in blocks of twice as many, so rows and columns
+// are filled up with zeros to whole blocks. The sum of b b' belongs to the column and is in `start`;
+// that of a a' belongs to the row and is an int32 behind its elements. All of it is exact.
+constexpr int kPairDistance = 16;
 
 extern const KernelSet kInt8Avx2;
 extern const KernelSet kInt8Vnni;

@@ -16,7 +16,10 @@ const KernelSet& KernelsFor(Precision precision, InstructionSet isa) {
 Matrix::Matrix(Precision precision, const KernelSet& kernels, int inputs,
                const std::vector<Weights>& parts, bool interleaved, float padding_bias,
                int multiple)
-    : precision_(precision), inputs_(inputs), block_panels_(size_t(kernels.block_panels)) {
+    : precision_(precision),
+      inputs_(inputs),
+      block_panels_(size_t(kernels.block_panels)),
+      paired_(kernels.paired) {
   std::vector<const float*> rows;  // per column; nullptr where it only fills up
   const auto add = [&](const Weights& part, int column) {
     const bool real = column < part.width;
@@ -36,7 +39,8 @@ Matrix::Matrix(Precision precision, const KernelSet& kernels, int inputs,
   }
   while (rows.size() % size_t(kPanel * multiple) != 0) add({nullptr, nullptr, 0}, 0);
   panels_ = static_cast<int>(rows.size()) / kPanel;
-  groups_ = precision == Precision::kInt8 ? RoundUp(size_t(inputs), 4) / 4 : size_t(inputs);
+  const size_t whole = paired_ ? 2 * kPairDistance : 4;
+  groups_ = precision == Precision::kInt8 ? RoundUp(size_t(inputs), whole) / 4 : size_t(inputs);
   data_.Reserve(RoundUp(size_t(panels_), block_panels_) * groups_ * 64);
   start_.assign(rows.size(), 0);
   if (precision == Precision::kInt8) {
@@ -54,15 +58,28 @@ void Matrix::PackInt8(const std::vector<const float*>& rows) {
     for (int k = 0; k < inputs_; ++k) largest = std::max(largest, std::fabs(rows[n][k]));
     if (!(largest > 1e-30f)) continue;  // a column of zeros
     scale_[n] = largest / 127.0f;
-    int32_t sum = 0;
     for (size_t k = 0; k < size_t(inputs_); ++k) {
       const long value = std::lrintf(rows[n][k] * (127.0f / largest));
       const int8_t quantised = static_cast<int8_t>(std::clamp(value, -127L, 127L));
       Place(n, k / 4)[k % 4] = static_cast<uint8_t>(quantised);
-      sum += quantised;
     }
-    start_[n] = -kInt8Vnni.offset * sum;
+    start_[n] = StartOf(n);
   }
+}
+
+int32_t Matrix::StartOf(size_t column) const {
+  const auto weight = [&](size_t k) {
+    return int32_t{static_cast<int8_t>(Place(column, k / 4)[k % 4])};
+  };
+  int32_t sum = 0;
+  for (size_t k = 0; k < groups_ * 4; ++k) {
+    if (!paired_) {
+      sum += kInt8Vnni.offset * weight(k);
+    } else if (k % (2 * kPairDistance) < kPairDistance) {
+      sum += weight(k) * weight(k + kPairDistance);
+    }
+  }
+  return -sum;
 }
 
 void Matrix::PackFloat(const std::vector<const float*>& rows) {
@@ -73,6 +90,7 @@ void Matrix::PackFloat(const std::vector<const float*>& rows) {
 }
 
 uint8_t* Matrix::Place(size_t column, size_t g) const {
+  if (paired_) return data_.As<uint8_t>() + (column * groups_ + g) * 4;
   const size_t panel = column / kPanel, block = panel / block_panels_,
                within = panel % block_panels_;
   return data_.As<uint8_t>() + ((block * groups_ + g) * block_panels_ + within) * 64 +

@@ -57,18 +57,22 @@ class Matrix {
   void PackInt8(const std::vector<const float*>& rows);
   void PackFloat(const std::vector<const float*>& rows);
 
+  // What the sums of a column start from, given its quantised weights.
+  int32_t StartOf(size_t column) const;
+
   // Where a column's weights of group `g` are.
   uint8_t* Place(size_t column, size_t g) const;
 
   Precision precision_;
   int inputs_;
   size_t block_panels_;
+  bool paired_;
   int panels_ = 0;
   size_t groups_ = 0;
-  Buffer data_;                 // (blocks, groups, block_panels_, 64 bytes)
+  Buffer data_;                 // (blocks, groups, block_panels_, 64 bytes), or by column
   std::vector<float> scale_;    // per column, int8 only
   std::vector<float> bias_;     // per column
-  std::vector<int32_t> start_;  // per column: takes out the offset of the activations
+  std::vector<int32_t> start_;  // per column: takes out what kernels put in, see KernelSet
 };
 
 }  // namespace splitformer

@@ -1,5 +1,9 @@
 #include "rows.h"
 
+#include <algorithm>
+#include <cstring>
+
+#include "kernels.h"
 #include "simd.h"
 
 namespace splitformer {
@@ -49,6 +53,48 @@ inline __m256i Rounded(const float* x, __m256 scale) {
   return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
 }
 
+// Sixteen quantised elements. Packing works within halves of 16 bytes, so the order has to be mended
+// afterwards.
+inline __m256i Packed(const float* x, __m256 scale) {
+  return _mm256_packs_epi32(Rounded(x, scale), Rounded(x + 8, scale));
+}
+
+void WriteBytes(const float* x, int size, float factor, uint8_t* out) {
+  const __m256 scale = _mm256_set1_ps(factor);
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (int i = 0; i < size; i += 32) {
+    const __m256i pairs = _mm256_packs_epi16(Packed(x + i, scale), Packed(x + i + 16, scale));
+    const __m256i bytes = _mm256_permutevar8x32_epi32(pairs, order);
+    const __m256i shifted = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));  // + 128
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), shifted);
+  }
+}
+
+void WritePaired(const float* x, int size, float factor, uint8_t* out) {
+  static_assert(kPairDistance == 16, "a vector's elements meet those of the next");
+  const __m256 scale = _mm256_set1_ps(factor);
+  __m256i sum = _mm256_setzero_si256();
+  alignas(32) float last[32] = {};
+  for (int i = 0; i < size; i += 32, out += 64) {
+    const float* from = x + i;
+    if (i + 32 > size) {
+      std::copy(from, x + size, last);
+      from = last;
+    }
+    const __m256i low = _mm256_permute4x64_epi64(Packed(from, scale), 0xD8);
+    const __m256i high = _mm256_permute4x64_epi64(Packed(from + 16, scale), 0xD8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32), high);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, high));
+  }
+  const __m128i half =
+      _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  const __m128i quarter = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
+  const int32_t total =
+      _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32(quarter, 0xB1)));
+  std::memcpy(out, &total, sizeof total);
+}
+
 template <__m256 (*kFunction)(__m256)>
 void Apply(float* x, int count) {
   for (int i = 0; i < count; i += 8) _mm256_storeu_ps(x + i, kFunction(_mm256_loadu_ps(x + i)));
@@ -87,21 +133,11 @@ void EmbedRow(const float* token, const float* position, float scale, int size, 
 
 float QuantiseRow(const float* x, int size, int offset, uint8_t* out) {
   const float largest = MaxAbs(x, size);
-  const __m256 scale = _mm256_set1_ps(largest > 1e-30f ? 127.0f / largest : 0.0f);
-  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  for (int i = 0; i < size; i += 32) {
-    // Packing works within halves of 16 bytes, so the order has to be mended afterwards.
-    const __m256i low = _mm256_packs_epi32(Rounded(x + i, scale), Rounded(x + i + 8, scale));
-    const __m256i high = _mm256_packs_epi32(Rounded(x + i + 16, scale), Rounded(x + i + 24, scale));
-    if (offset == 0) {
-      __m256i* wide = reinterpret_cast<__m256i*>(out + 2 * i);
-      _mm256_storeu_si256(wide, _mm256_permute4x64_epi64(low, 0xD8));
-      _mm256_storeu_si256(wide + 1, _mm256_permute4x64_epi64(high, 0xD8));
-    } else {
-      const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
-      const __m256i shifted = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));  // + 128
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), shifted);
-    }
+  const float factor = largest > 1e-30f ? 127.0f / largest : 0.0f;
+  if (offset == 0) {
+    WritePaired(x, size, factor, out);
+  } else {
+    WriteBytes(x, size, factor, out);
   }
   return largest / 127.0f;
 }
