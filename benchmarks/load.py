@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 from grpc import aio
 
 from benchmarks.peers.ctranslate2_server import METHOD
+from splitformer import wire
 from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
@@ -31,7 +32,7 @@ class Contestant(Protocol):
 
 
 class Splitformer:
-    """Our two services: encode to a reference, open a session over it, generate."""
+    """Our two services: encode, then decode the memory in one call."""
 
     def __init__(self, encoder: str, decoder: str, language: str) -> None:
         self._channels = [aio.insecure_channel(encoder), aio.insecure_channel(decoder)]
@@ -46,19 +47,24 @@ class Splitformer:
         """Yield once per token."""
         encoded = await self._encoder.Encode(
             enc.EncodeRequest(
-                source=enc.Source(tokens=enc.TokenIds(ids=ids)),
-                delivery=enc.MEMORY_DELIVERY_REFERENCE,
-                omit_source_tokens=True,
+                source=enc.Source(tokens=enc.TokenIds(ids=ids)), omit_source_tokens=True
             )
         )
-        header = dec.SessionHeader(reference=encoded.reference, target_language=self._language)
-        opened = await self._decoder.OpenSession(iter([dec.OpenSessionRequest(header=header)]))
-        generate = dec.GenerateRequest(
-            session_id=opened.session_id, options=self._options, close_on_end=True
-        )
-        async for response in self._decoder.Generate(generate):
+        async for response in self._decoder.Decode(self._one_shot(encoded)):
             if response.HasField("tokens"):
                 yield response
+
+    def _one_shot(self, encoded: enc.EncodeResponse) -> Iterator[dec.DecodeRequest]:
+        session = dec.SessionHeader(target_language=self._language)
+        if encoded.HasField("reference"):
+            session.reference.CopyFrom(encoded.reference)
+        else:
+            session.upload.CopyFrom(encoded.inline.header)
+        yield dec.DecodeRequest(header=dec.DecodeHeader(session=session, options=self._options))
+        if encoded.HasField("inline"):
+            data = wire.tensor_bytes(encoded.inline.tensor)
+            for chunk in wire.chunks_of(data, len(data)):
+                yield dec.DecodeRequest(chunk=chunk)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from decoder_service.generating import Ended, IndexedToken
 from decoder_service.opening import Branch, Wish
@@ -13,6 +13,7 @@ from splitformer.v1 import decoder_service_pb2 as pb
 _OFFERED = frozenset(
     ("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "seed", "draft", "mode")
 )
+Part = TypeVar("Part", pb.GenerateResponse, pb.DecodeResponse)
 OptionalField = Literal["max_new_tokens", "temperature", "top_k", "top_p", "seed"]
 _NOT_OFFERED = "is not offered by this version"
 _HARMLESS_DRAFTS = (pb.DRAFT_MODE_UNSPECIFIED, pb.DRAFT_MODE_OFF)
@@ -69,6 +70,17 @@ def wish_of(header: pb.SessionHeader) -> Wish:
     )
 
 
+def check_one_shot(header: pb.SessionHeader) -> None:
+    """InvalidArgumentError BAD_OPTION if a one-shot asks for what only sessions have."""
+    if header.request_id:
+        raise InvalidArgumentError.of(
+            "header.session.request_id",
+            "must be empty: a one-shot leaves no session to find again",
+            header.request_id,
+            reason="BAD_OPTION",
+        )
+
+
 def branch_of(request: pb.ForkSessionRequest) -> Branch:
     """Read what a fork keeps."""
     kept = request.keep_tokens if request.HasField("keep_tokens") else None
@@ -96,11 +108,11 @@ def step_index(request: pb.StepRequest) -> int:
     return request.index
 
 
-def part_message(part: list[IndexedToken] | Ended) -> pb.GenerateResponse:
-    """Write what a generation yields."""
+def part_message(part: list[IndexedToken] | Ended, message: Part) -> Part:
+    """Write what a generation yields into an empty message, and return that."""
     if isinstance(part, Ended):
-        return pb.GenerateResponse(end=end_message(part))
-    message = pb.GenerateResponse()
+        message.end.CopyFrom(end_message(part))
+        return message
     for indexed in part:
         _write(indexed, message.tokens.tokens.add())
     return message

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import torch
 
 from decoder_service.budget import Budget, Reservation, Share
 from decoder_service.channels import EncoderChannels
 from decoder_service.engine import DecoderEngine
-from decoder_service.generating import Generating
+from decoder_service.generating import Ended, Generating, IndexedToken
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.opening import Branch, OpeningRules, Wish
@@ -125,6 +125,30 @@ class DecoderService:
                 self.metrics.project_seconds.observe(opened.project_seconds)
                 opening.set_result(opened)
             return opening.result()
+
+    @contextlib.asynccontextmanager
+    async def one_shot(
+        self,
+        wish: Wish,
+        route: str,
+        transfer: Transfer,
+        options: GenerationOptions,
+        tokens_per_message: int,
+    ) -> AsyncIterator[AsyncIterator[list[IndexedToken] | Ended]]:
+        """Open a session, give what its generation yields, and let the session go on leaving.
+
+        Raises:
+            SplitformerError: What `open` and `Generating.generate` raise.
+        """
+        session = (await self.open(wish, "", route, transfer)).session
+        try:
+            parts = self.generating.generate(
+                session.id, options, None, tokens_per_message, close_on_end=True
+            )
+            async with contextlib.aclosing(parts):
+                yield parts
+        finally:
+            self.sessions.close(session, "closed")
 
     async def fork(self, session_id: str, request_id: str, branch: Branch) -> Opened:
         """Open a session over the memory of another one.

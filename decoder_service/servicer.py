@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from grpc import aio
 
 from decoder_service import messages
 from decoder_service.generating import Ended
-from decoder_service.service import CheckHeader, DecoderService
+from decoder_service.service import CheckHeader, DecoderService, Transfer
 from decoder_service.sessions import Opened, Record, Session
 from splitformer import wire
 from splitformer.errors import DeadlineExceededError, InvalidArgumentError
@@ -23,7 +24,8 @@ from splitformer.v1.decoder_service_pb2_grpc import (
 )
 
 Context = aio.ServicerContext[Any, Any]
-Requests = AsyncIterator[pb.OpenSessionRequest]
+Requests = AsyncIterator[pb.OpenSessionRequest] | AsyncIterator[pb.DecodeRequest]
+"""What follows a header: chunks."""
 
 
 class DecoderServicer(DecoderServiceServicer):
@@ -33,29 +35,29 @@ class DecoderServicer(DecoderServiceServicer):
         self._service = service
 
     async def OpenSession(
-        self, request_iterator: Requests, context: Context
+        self, request_iterator: AsyncIterator[pb.OpenSessionRequest], context: Context
     ) -> pb.OpenSessionResponse:
         """Open a session over a memory that is streamed up or pulled from its encoder."""
         header = await _first_header(request_iterator)
-        self._service.check_model(header.model)
-        source = header.WhichOneof("memory")
-        if source == "reference":
-            self._service.puller.check_endpoint(header.reference.endpoint)
-
-        async def transfer(check: CheckHeader) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
-            if source == "reference":
-                return await self._service.puller.pull(header.reference, check)
-            seconds = self._service.settings.fetch_seconds
-            return header.upload, await _receive(header.upload, request_iterator, check, seconds)
-
-        if source is None:
-            raise InvalidArgumentError.of(
-                "header.memory", "must be an upload or a reference", None, reason="NO_MEMORY"
-            )
+        route, transfer = self._route(header, request_iterator)
         opened = await self._service.open(
-            messages.wish_of(header), header.request_id, source, transfer
+            messages.wish_of(header), header.request_id, route, transfer
         )
         return self._opened(opened)
+
+    async def Decode(
+        self, request_iterator: AsyncIterator[pb.DecodeRequest], context: Context
+    ) -> AsyncIterator[pb.DecodeResponse]:
+        """Take a memory as `OpenSession` does, stream tokens, then the end; nothing stays."""
+        header = await _first_header(request_iterator)
+        messages.check_one_shot(header.session)
+        options = messages.options_of(header.options)
+        most = _tokens_per_message(header.max_tokens_per_message)
+        route, transfer = self._route(header.session, request_iterator)
+        wish = messages.wish_of(header.session)
+        async with self._service.one_shot(wish, route, transfer, options, most) as parts:
+            async for part in parts:
+                yield messages.part_message(part, pb.DecodeResponse())
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
@@ -69,7 +71,7 @@ class DecoderServicer(DecoderServiceServicer):
         )
         async with aclosing(parts):
             async for part in parts:
-                yield messages.part_message(part)
+                yield messages.part_message(part, pb.GenerateResponse())
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         """Return one token, or the end."""
@@ -116,6 +118,20 @@ class DecoderServicer(DecoderServiceServicer):
     ) -> pb.DecoderServiceGetLoadResponse:
         """Say how busy the service is."""
         return pb.DecoderServiceGetLoadResponse(load=self._service.load())
+
+    def _route(self, header: pb.SessionHeader, requests: Requests) -> tuple[str, Transfer]:
+        """Check where a memory comes from; return the route's name and what brings it."""
+        self._service.check_model(header.model)
+        source = header.WhichOneof("memory")
+        if source is None:
+            raise InvalidArgumentError.of(
+                "header.memory", "must be an upload or a reference", None, reason="NO_MEMORY"
+            )
+        if source == "reference":
+            self._service.puller.check_endpoint(header.reference.endpoint)
+            return source, partial(self._service.puller.pull, header.reference)
+        seconds = self._service.settings.fetch_seconds
+        return source, partial(_receive, header.upload, requests, seconds)
 
     def _opened(self, opened: Opened) -> pb.OpenSessionResponse:
         service = self._service
@@ -165,7 +181,8 @@ def register(service: DecoderService, server: aio.Server) -> None:
     add_DecoderServiceServicer_to_server(DecoderServicer(service), server)
 
 
-async def _first_header(requests: Requests) -> pb.SessionHeader:
+async def _first_header(requests: AsyncIterator[Any]) -> Any:
+    """Return the header of an opening or a one-shot."""
     async for request in requests:
         if request.WhichOneof("part") != "header":
             break
@@ -176,8 +193,8 @@ async def _first_header(requests: Requests) -> pb.SessionHeader:
 
 
 async def _receive(
-    header: tensor_pb2.MemoryHeader, requests: Requests, check: CheckHeader, seconds: float
-) -> bytearray:
+    header: tensor_pb2.MemoryHeader, requests: Requests, seconds: float, check: CheckHeader
+) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
     """Take a memory's chunks off the stream until it ends, waiting `seconds` at most for each."""
     check(header)
     assembler = wire.ChunkAssembler(wire.packed_bytes(header.dtype, header.shape))
@@ -187,10 +204,10 @@ async def _receive(
                 "chunk", "must follow the header", request.WhichOneof("part"), reason="NO_CHUNK"
             )
         assembler.add(request.chunk)
-    return assembler.finish()
+    return header, assembler.finish()
 
 
-async def _prompt(requests: Requests, seconds: float) -> Requests:
+async def _prompt(requests: Requests, seconds: float) -> AsyncIterator[Any]:
     """Pass requests on; DeadlineExceededError UPLOAD_STALLED if one takes too long."""
     iterator = aiter(requests)
     try:

@@ -261,6 +261,30 @@ class AsyncClient:
         opening = Opening(memory, language, target_prefix, request_id, max_positions)
         return await self._services.decoder.open_session(opening, self._scope(timeout))
 
+    def decode(
+        self,
+        memory: Memory,
+        *,
+        language: str = "",
+        target_prefix: str | Sequence[int] | None = None,
+        max_positions: int = 0,
+        max_tokens_per_message: int = 0,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncGeneration:
+        """Decode a memory in one call: what `open_session` and `Session.generate` do, and no more.
+
+        Nothing stays with the decoder, so what breaks off cannot be resumed. Arguments are those of
+        the two methods.
+
+        Returns:
+            An iterator of tokens. Closing it early cancels the call and lets go of everything.
+        """
+        opening = Opening(memory, language, target_prefix, None, max_positions)
+        return self._services.decoder.decode(
+            opening, options, max_tokens_per_message, self._scope(timeout)
+        )
+
     async def encoder_info(self, *, timeout: float | None = None) -> ModelInfo:
         """Describe the model of the encoder service."""
         return await self._services.encoder.info(self._scope(timeout))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from grpc import ChannelCredentials
 
 from splitformer import wire
 from splitformer.errors import PermissionDeniedError
-from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2
+from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer_client.convert import model_info_of
 from splitformer_client.link import Link
 from splitformer_client.memory import Memory
+from splitformer_client.options import GenerationOptions, options_message
 from splitformer_client.retry import while_unavailable
 from splitformer_client.scope import Scope
-from splitformer_client.session import AsyncSession, MakeScope
+from splitformer_client.session import AsyncGeneration, AsyncSession, MakeScope
 from splitformer_client.settings import Settings, decoder_options
 from splitformer_client.values import ModelInfo
 
@@ -89,26 +90,54 @@ class Decoder:
 
         async def attempt() -> pb.OpenSessionResponse:
             method = DecoderServiceStub(self._home.channel).OpenSession
-            return await self._home.upload(method, self._upload(header, opening.memory), scope)
+            return await self._home.upload(method, self._uploaded(header, opening.memory), scope)
 
         reply = await while_unavailable(attempt, self._settings.upload_attempts, scope)
         return AsyncSession(
             self._link_to(reply.endpoint), reply, opening.language, self._make_scope
         )
 
+    def decode(
+        self,
+        opening: Opening,
+        options: GenerationOptions,
+        max_tokens_per_message: int,
+        scope: Scope,
+    ) -> AsyncGeneration:
+        """Decode a memory in one call, with no session to close; the opening has no id."""
+        header = pb.DecodeHeader(
+            session=opening.header(self._settings.model, ""),
+            options=options_message(options),
+            max_tokens_per_message=max_tokens_per_message,
+        )
+        method = DecoderServiceStub(self._home.channel).Decode
+        requests = self._one_shot(header, opening.memory)
+        return AsyncGeneration(self._home.exchange(method, requests, scope))
+
     async def close(self) -> None:
         """Close all channels."""
         for link in self._links.values():
             await link.close()
 
-    async def _upload(
+    async def _uploaded(
         self, header: pb.SessionHeader, memory: Memory
     ) -> AsyncIterator[pb.OpenSessionRequest]:
         """The messages of an opening: the header, and the chunks of a local memory."""
         yield pb.OpenSessionRequest(header=header)
-        if memory.data is not None:
-            for chunk in wire.chunks_of(memory.data, self._settings.chunk_bytes):
-                yield pb.OpenSessionRequest(chunk=chunk)
+        for chunk in self._chunks(memory):
+            yield pb.OpenSessionRequest(chunk=chunk)
+
+    async def _one_shot(
+        self, header: pb.DecodeHeader, memory: Memory
+    ) -> AsyncIterator[pb.DecodeRequest]:
+        """The messages of a one-shot, likewise."""
+        yield pb.DecodeRequest(header=header)
+        for chunk in self._chunks(memory):
+            yield pb.DecodeRequest(chunk=chunk)
+
+    def _chunks(self, memory: Memory) -> Iterator[tensor_pb2.MemoryChunk]:
+        """The chunks of a local memory; none of a referenced one."""
+        return wire.chunks_of(memory.data or b"", self._settings.chunk_bytes)
 
     def _link_to(self, endpoint: str) -> Link:
         if endpoint in self._links:

@@ -100,6 +100,17 @@ class Link:
         self._calls.add(call)
         return Incoming(call, self, scope)
 
+    def exchange(
+        self,
+        method: grpc.aio.StreamStreamMultiCallable[Request, Answer],
+        requests: AsyncIterator[Request],
+        scope: Scope,
+    ) -> Incoming[Request, Answer]:
+        """Start a bidirectional RPC within what is left of the scope."""
+        call = method(requests, timeout=scope.rpc_timeout(), metadata=scope.metadata)
+        self._calls.add(call)
+        return Incoming(call, self, scope)
+
     @contextmanager
     def typed_errors(self, scope: Scope) -> Iterator[None]:
         """Turn failures of gRPC into exceptions of ours; a cancelled task stays cancelled."""
@@ -144,10 +155,14 @@ class Link:
 
 
 class Incoming(Generic[Request, Answer]):
-    """Messages of a server-streaming RPC; letting go of the object cancels the RPC."""
+    """Messages that a server streams; letting go of the object cancels the RPC."""
 
     def __init__(
-        self, call: grpc.aio.UnaryStreamCall[Request, Answer], link: Link, scope: Scope
+        self,
+        call: grpc.aio.UnaryStreamCall[Request, Answer]
+        | grpc.aio.StreamStreamCall[Request, Answer],
+        link: Link,
+        scope: Scope,
     ) -> None:
         self._call = call
         self._link = link
@@ -158,7 +173,10 @@ class Incoming(Generic[Request, Answer]):
 
     async def __anext__(self) -> Answer:
         with self._link.typed_errors(self._scope):
-            message = await self._call.read()
+            try:
+                message = await self._call.read()
+            except grpc.aio.AioRpcError as error:
+                raise await _explained(error, self._call) from None
         if message is grpc.aio.EOF:
             raise StopAsyncIteration
         return cast("Answer", message)
@@ -168,9 +186,7 @@ class Incoming(Generic[Request, Answer]):
         self._call.cancel()
 
 
-async def _explained(
-    error: grpc.aio.AioRpcError, call: grpc.aio.StreamUnaryCall[Request, Answer]
-) -> grpc.aio.AioRpcError:
+async def _explained(error: grpc.aio.AioRpcError, call: grpc.aio.Call) -> grpc.aio.AioRpcError:
     """Return the error with the server's status.
 
     If a server ends an RPC while the client is writing, grpc.aio first puts an INTERNAL of its own

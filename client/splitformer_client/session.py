@@ -92,7 +92,7 @@ class AsyncSession:
         )
         method = DecoderServiceStub(self._link.channel).Generate
         messages = self._link.stream(method, request, scope, self._metadata)
-        return AsyncGeneration(messages, self._mark_closed if close_on_end else _do_nothing)
+        return AsyncGeneration(messages, self._mark_closed if close_on_end else None)
 
     async def step(
         self,
@@ -190,8 +190,9 @@ class AsyncGeneration:
 
     def __init__(
         self,
-        messages: Incoming[pb.GenerateRequest, pb.GenerateResponse],
-        on_end: Callable[[], None],
+        messages: Incoming[pb.GenerateRequest, pb.GenerateResponse]
+        | Incoming[pb.DecodeRequest, pb.DecodeResponse],
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self._messages = messages
         self._on_end = on_end
@@ -232,7 +233,8 @@ class AsyncGeneration:
                 self._ready.extend(map(token_of, message.tokens.tokens))
             elif message.HasField("end"):
                 self._end = end_of(message.end)
-                self._on_end()
+                if self._on_end is not None:
+                    self._on_end()
                 await self._finish()
             return
         raise DataLossError("generation: ended without an end", reason="STREAM_TRUNCATED")
@@ -260,7 +262,3 @@ class AsyncGeneration:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _do_nothing() -> None:
-    """Nothing follows from the end of a generation that leaves its session open."""

@@ -12,6 +12,7 @@ from splitformer_client.encoder import Delivery
 from splitformer_client.memory import Memory
 from splitformer_client.options import GenerationOptions
 from splitformer_client.portal import Portal, Stream
+from splitformer_client.session import AsyncGeneration
 from splitformer_client.settings import Tls
 from splitformer_client.sync_session import Generation, Session
 from splitformer_client.translation import Event, LongText
@@ -194,6 +195,32 @@ class Client:
             )
         )
         return Session(self._portal, session)
+
+    def decode(
+        self,
+        memory: Memory,
+        *,
+        language: str = "",
+        target_prefix: str | Sequence[int] | None = None,
+        max_positions: int = 0,
+        max_tokens_per_message: int = 0,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generation:
+        """Decode a memory in one call, with no session to close."""
+
+        async def start() -> AsyncGeneration:
+            return self._client.decode(
+                memory,
+                language=language,
+                target_prefix=target_prefix,
+                max_positions=max_positions,
+                max_tokens_per_message=max_tokens_per_message,
+                timeout=timeout,
+                **options,
+            )
+
+        return Generation(self._portal, self._portal.run(start()))
 
     def encoder_info(self, *, timeout: float | None = None) -> ModelInfo:
         """Describe the model of the encoder service."""

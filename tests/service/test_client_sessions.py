@@ -12,6 +12,7 @@ import pytest
 from splitformer import errors
 from splitformer_client import aio
 from splitformer_client.aio import AsyncClient
+from splitformer_client.encoder import Delivery
 from splitformer_client.settings import Settings
 from splitformer_client.values import Token
 from tests.conftest import Services, nothing_is_held
@@ -194,3 +195,37 @@ async def test_a_session_that_is_gone(client: AsyncClient) -> None:
     assert await session.close() > 0
     with pytest.raises(errors.NotFoundError):
         await anext(session.generate())
+
+
+# --- one-shots ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delivery", ["inline", "reference"])
+async def test_decode_gives_what_a_session_gives(
+    client: AsyncClient, services: Services, delivery: Delivery
+) -> None:
+    memory = await client.encode(TEXT, delivery=delivery)
+    async with await client.open_session(memory, language="de") as session:
+        generation = session.generate(max_new_tokens=8)
+        expected = [token async for token in generation]
+    one_shot = client.decode(memory, language="de", max_new_tokens=8)
+    assert [token async for token in one_shot] == expected
+    assert one_shot.end.reason == generation.end.reason
+    if delivery == "reference":
+        await client.release(memory)
+    await comes_true(lambda: nothing_is_held(services))
+
+
+async def test_a_one_shot_left_early_lets_go(client: AsyncClient, services: Services) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    async with client.decode(memory, language="de") as one_shot:
+        async for _ in one_shot:
+            break
+    await comes_true(lambda: nothing_is_held(services))
+
+
+async def test_failures_of_a_one_shot_are_the_servers(client: AsyncClient) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    with pytest.raises(errors.InvalidArgumentError, match="target_language") as caught:
+        _ = [token async for token in client.decode(memory, language="tlh")]
+    assert caught.value.reason == "UNKNOWN_LANGUAGE"

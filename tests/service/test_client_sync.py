@@ -107,6 +107,15 @@ def test_a_fork_continues_the_session(client: Client) -> None:
             assert [t.id for t in fork.generate(max_new_tokens=2)] == [t.id for t in tokens[3:]]
 
 
+def test_decoding_in_one_call(client: Client, services: Services) -> None:
+    memory = client.encode(TEXT, delivery="inline")
+    (expected,) = client.translate(TEXT, "ja", max_new_tokens=5)
+    with client.decode(memory, language="ja", max_new_tokens=5) as generation:
+        assert list(generation) == list(expected.tokens)
+    assert generation.end.reason == expected.end.reason
+    eventually(lambda: nothing_is_held(services))
+
+
 def test_infos(client: Client) -> None:
     assert client.encoder_info().fingerprint == client.decoder_info().fingerprint
 
