@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -18,8 +19,7 @@ Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 _WRITE_FAILED = "Internal error from Core"
-_EXPLANATION_POLLS = 50
-_EXPLANATION_PAUSE = 0.01  # seconds
+_EXPLANATION_SECONDS = 0.5
 
 
 class Link:
@@ -82,11 +82,12 @@ class Link:
         """Run a client-streaming RPC within what is left of the scope."""
         call = method(requests, timeout=scope.rpc_timeout(), metadata=scope.metadata)
         self._calls.add(call)
+        verdict = _Verdict(call)
         with self.typed_errors(scope):
             try:
                 return await call
             except grpc.aio.AioRpcError as error:
-                raise await _explained(error, call) from None
+                raise await verdict.explained(error) from None
 
     def stream(
         self,
@@ -167,6 +168,7 @@ class Incoming(Generic[Request, Answer]):
         self._call = call
         self._link = link
         self._scope = scope
+        self._verdict = _Verdict(call)
 
     def __aiter__(self) -> Self:
         return self
@@ -176,31 +178,56 @@ class Incoming(Generic[Request, Answer]):
             try:
                 message = await self._call.read()
             except grpc.aio.AioRpcError as error:
-                raise await _explained(error, self._call) from None
+                raise await self._verdict.explained(error) from None
         if message is grpc.aio.EOF:
             raise StopAsyncIteration
         return cast("Answer", message)
+
+    def __del__(self) -> None:
+        self.cancel()
 
     def cancel(self) -> None:
         """Cancel the RPC; does nothing once it has ended."""
         self._call.cancel()
 
 
-async def _explained(error: grpc.aio.AioRpcError, call: grpc.aio.Call) -> grpc.aio.AioRpcError:
-    """Return the error with the server's status.
+class _Verdict:
+    """The server's status of a call that is written to.
 
-    If a server ends an RPC while the client is writing, grpc.aio first puts an INTERNAL of its own
-    in place of the server's status, and the status itself a moment later.
+    If a server ends an RPC while the client is writing, grpc.aio puts an INTERNAL of its own in
+    place of the server's status, before that has come or after it.
     """
-    for _ in range(_EXPLANATION_POLLS):
-        if error.details() != _WRITE_FAILED:
-            break
-        await asyncio.sleep(_EXPLANATION_PAUSE)
-        trailers = await call.trailing_metadata()
-        error = grpc.aio.AioRpcError(
-            await call.code(), grpc.aio.Metadata(), trailers, await call.details()
-        )
-    return error
+
+    def __init__(self, call: grpc.aio.Call) -> None:
+        self._call = call
+        self._error: grpc.aio.AioRpcError | None = None
+        self._known = asyncio.Event()
+        call.add_done_callback(self._note)
+
+    async def explained(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """Return the server's error where grpc.aio's own was raised; any other as it is."""
+        if error.details() == _WRITE_FAILED:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._known.wait(), _EXPLANATION_SECONDS)
+            return self._error or error
+        return error
+
+    def _note(self, _: object) -> None:
+        """Called whenever the status is set; by now it can be read without waiting."""
+        details = _at_once(self._call.details())
+        if details != _WRITE_FAILED:
+            code, trailers = map(_at_once, (self._call.code(), self._call.trailing_metadata()))
+            self._error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, details)
+            self._known.set()
+
+
+def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
 
 
 def _closed(why: str) -> errors.FailedPreconditionError:
