@@ -56,6 +56,7 @@ docs:  ## redraw the picture and rewrite the generated tables, rules and dashboa
 	$(BIN)/python tools/draw_flow.py
 	$(BIN)/python tools/reference_tables.py
 	$(BIN)/python tools/slo_rules.py
+	$(BIN)/python tools/dashboards.py
 
 dev:  ## install everything that working on the code takes
 	@$(BOOTSTRAP) dev

@@ -17,7 +17,13 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize(
-    "script", ["tools/draw_flow.py", "tools/reference_tables.py", "tools/slo_rules.py"]
+    "script",
+    [
+        "tools/dashboards.py",
+        "tools/draw_flow.py",
+        "tools/reference_tables.py",
+        "tools/slo_rules.py",
+    ],
 )
 def test_generated_parts_are_up_to_date(script: str) -> None:
     done = subprocess.run(
