@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decoder_service.engine import DecoderEngine, Generation
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.sessions import Record, Session, Sessions
+from splitformer import tracing
 from splitformer.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -194,6 +195,8 @@ class Generating:
         session.end = generation.end
         queued = max(0.0, generation.first_step - called) if generation.steps else 0.0
         self._metrics.queue_seconds.observe(queued)
+        tracing.parts(queue=queued, decode=now - called - queued)
+        tracing.note(steps=generation.steps, end=generation.end.value)
         running = generation.last_step - generation.first_step
         return Ended(
             reason=generation.end,

@@ -10,7 +10,7 @@ import grpc
 from grpc import aio
 
 from decoder_service.channels import EncoderChannels
-from splitformer import wire
+from splitformer import tracing, wire
 from splitformer.errors import (
     DataLossError,
     PermissionDeniedError,
@@ -25,6 +25,7 @@ from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 if TYPE_CHECKING:
     from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceAsyncStub
 
+_ENCODER = "splitformer.v1.EncoderService"
 _GONE = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -74,9 +75,18 @@ class MemoryPuller:
             UnavailableError: ENCODER_UNREACHABLE.
             DataLossError: CORRUPT_CHUNK or MEMORY_TRUNCATED.
         """
+        with tracing.onward(f"{_ENCODER}/FetchMemory") as span:
+            return await self._pull(reference, check_header, onward_metadata() + span.metadata)
+
+    async def _pull(
+        self,
+        reference: tensor_pb2.MemoryReference,
+        check_header: Callable[[tensor_pb2.MemoryHeader], None],
+        metadata: tuple[tuple[str, str], ...],
+    ) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
         stub = EncoderServiceStub(self._channels.to(reference.endpoint))
         request = pb.FetchMemoryRequest(memory_id=reference.memory_id)
-        call = stub.FetchMemory(request, timeout=self._seconds, metadata=onward_metadata())
+        call = stub.FetchMemory(request, timeout=self._seconds, metadata=metadata)
         lease: tensor_pb2.Lease | None = None
         assembler: wire.ChunkAssembler | None = None
         header = tensor_pb2.MemoryHeader()
@@ -114,7 +124,9 @@ class MemoryPuller:
 
         async def release() -> None:
             request = pb.ReleaseMemoryRequest(memory_id=memory_id, lease_id=lease_id)
-            await stub.ReleaseMemory(request, timeout=self._seconds, metadata=onward_metadata())
+            with tracing.onward(f"{_ENCODER}/ReleaseMemory") as span:
+                metadata = onward_metadata() + span.metadata
+                await stub.ReleaseMemory(request, timeout=self._seconds, metadata=metadata)
 
         task = asyncio.ensure_future(release())
         self._releases.add(task)

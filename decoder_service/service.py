@@ -18,7 +18,7 @@ from decoder_service.metrics import DecoderMetrics
 from decoder_service.opening import Branch, OpeningRules, Wish
 from decoder_service.sessions import Opened, Session, Sessions
 from decoder_service.settings import DecoderSettings
-from splitformer import wire
+from splitformer import tracing, wire
 from splitformer.errors import UnavailableError
 from splitformer.generation import GenerationOptions, Target, step
 from splitformer.model.decoder import Decoder
@@ -123,6 +123,7 @@ class DecoderService:
                 self.metrics.opened.labels(route).inc()
                 self.metrics.transfer_seconds.labels(route).observe(opened.transfer_seconds)
                 self.metrics.project_seconds.observe(opened.project_seconds)
+                tracing.parts(transfer=opened.transfer_seconds, project=opened.project_seconds)
                 opening.set_result(opened)
             return opening.result()
 

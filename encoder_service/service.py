@@ -14,6 +14,7 @@ from encoder_service.engine import Encoded, EncoderEngine
 from encoder_service.metrics import EncoderMetrics
 from encoder_service.settings import EncoderSettings
 from encoder_service.store import MemoryStore
+from splitformer import tracing
 from splitformer.errors import InvalidArgumentError, UnavailableError
 from splitformer.model.encoder import Encoder
 from splitformer.model.tokenizer import SourcePiece
@@ -107,6 +108,10 @@ class EncoderService:
         encoded = await self._engine.encode([piece.id for piece in pieces])
         self.metrics.sources.inc()
         self.metrics.source_tokens.inc(len(pieces))
+        tracing.parts(
+            tokenize=tokenize_seconds, queue=encoded.queue_seconds, encode=encoded.encode_seconds
+        )
+        tracing.note(source_tokens=len(pieces))
         self.metrics.tokenize_seconds.observe(tokenize_seconds)
         self.metrics.queue_seconds.observe(encoded.queue_seconds)
         self.metrics.encode_seconds.observe(encoded.encode_seconds)

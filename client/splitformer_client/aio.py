@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+import dataclasses
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
+from splitformer import tracing
 from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Delivery, Encoder, source_of
 from splitformer_client.fan import Services
@@ -130,7 +132,8 @@ class AsyncClient:
             TOKENS_PER_MESSAGE,
             options,
         )
-        return await Translating(self._services, job, self._scope(timeout)).translations()
+        with self._operation("translate", timeout) as scope:
+            return await Translating(self._services, job, scope).translations()
 
     async def translate_stream(
         self,
@@ -155,10 +158,11 @@ class AsyncClient:
             self.settings.max_in_flight,
             options=options,
         )
-        work = Translating(self._services, job, self._scope(timeout))
-        async with contextlib.aclosing(work.events()) as events:
-            async for event in events:
-                yield event
+        with self._operation("translate", timeout) as scope:
+            work = Translating(self._services, job, scope)
+            async with contextlib.aclosing(work.events()) as events:
+                async for event in events:
+                    yield event
 
     async def stream(
         self,
@@ -307,6 +311,12 @@ class AsyncClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    @contextlib.contextmanager
+    def _operation(self, name: str, timeout: float | None) -> Iterator[Scope]:
+        """The scope of an operation of many RPCs, which have a span together."""
+        with tracing.operation(f"splitformer.{name}") as span:
+            yield dataclasses.replace(self._scope(timeout), trace=span)
 
     def _scope(self, timeout: float | None) -> Scope:
         return Scope(self.settings.timeout if timeout is None else timeout)

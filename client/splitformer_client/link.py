@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from splitformer import errors, wire
+from splitformer.tracing import Span
 from splitformer_client.scope import Metadata, Scope
 
 Request = TypeVar("Request")
@@ -46,6 +47,7 @@ class Link:
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
         self._calls: weakref.WeakSet[grpc.aio.Call] = weakref.WeakSet()
+        self._endings: set[asyncio.Task[None]] = set()
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -68,8 +70,9 @@ class Link:
         metadata: Metadata = (),
     ) -> Answer:
         """Run a unary RPC within what is left of the scope."""
-        call = method(request, timeout=scope.rpc_timeout(), metadata=scope.metadata + metadata)
-        self._calls.add(call)
+        call: grpc.aio.UnaryUnaryCall[Request, Answer] = self._start(
+            method, request, scope, metadata
+        )
         with self.typed_errors(scope):
             return await call
 
@@ -80,8 +83,7 @@ class Link:
         scope: Scope,
     ) -> Answer:
         """Run a client-streaming RPC within what is left of the scope."""
-        call = method(requests, timeout=scope.rpc_timeout(), metadata=scope.metadata)
-        self._calls.add(call)
+        call: grpc.aio.StreamUnaryCall[Request, Answer] = self._start(method, requests, scope)
         verdict = _Verdict(call)
         with self.typed_errors(scope):
             try:
@@ -97,9 +99,7 @@ class Link:
         metadata: Metadata = (),
     ) -> Incoming[Request, Answer]:
         """Start a server-streaming RPC within what is left of the scope."""
-        call = method(request, timeout=scope.rpc_timeout(), metadata=scope.metadata + metadata)
-        self._calls.add(call)
-        return Incoming(call, self, scope)
+        return Incoming(self._start(method, request, scope, metadata), self, scope)
 
     def exchange(
         self,
@@ -108,9 +108,7 @@ class Link:
         scope: Scope,
     ) -> Incoming[Request, Answer]:
         """Start a bidirectional RPC within what is left of the scope."""
-        call = method(requests, timeout=scope.rpc_timeout(), metadata=scope.metadata)
-        self._calls.add(call)
-        return Incoming(call, self, scope)
+        return Incoming(self._start(method, requests, scope), self, scope)
 
     @contextmanager
     def typed_errors(self, scope: Scope) -> Iterator[None]:
@@ -135,8 +133,28 @@ class Link:
         self._closed = True
         for call in list(self._calls):
             call.cancel()
+        await asyncio.gather(*self._endings, return_exceptions=True)
         if self._channel is not None:
             await self._channel.close()
+
+    def _start(self, method: Any, request: Any, scope: Scope, metadata: Metadata = ()) -> Any:
+        """Start an RPC of any kind, with its span if there are traces."""
+        name = method._method.decode().lstrip("/")  # the library has no public name for it
+        span = scope.trace.below(name, "CLIENT")
+        known = scope.metadata + metadata + span.metadata
+        call = method(request, timeout=scope.rpc_timeout(), metadata=known)
+        self._calls.add(call)
+        if span.recording:
+            call.add_done_callback(lambda done: self._end_span(done, span))
+        return call
+
+    def _end_span(self, call: grpc.aio.Call, span: Span) -> None:
+        async def end() -> None:
+            span.end((await call.code()).name)
+
+        task = asyncio.ensure_future(end())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     def _open(self) -> grpc.aio.Channel:
         if self._credentials is None:

@@ -7,6 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
+from splitformer import tracing
 from splitformer.errors import DeadlineExceededError
 
 REQUEST_ID_KEY = "splitformer-request-id"
@@ -26,11 +27,13 @@ class Scope:
         timeout: Seconds the operation may take in all; `math.inf`: no limit.
         request_id: Written to the servers' logs.
         started: Clock reading at the start, in seconds.
+        trace: What the spans of its RPCs are below.
     """
 
     timeout: float
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.monotonic)
+    trace: tracing.Span = field(default_factory=tracing.here)
 
     @property
     def metadata(self) -> Metadata:
@@ -56,4 +59,4 @@ class Scope:
 
     def aftermath(self, seconds: float) -> Scope:
         """Return a scope of the same id for cleaning up, whatever is left of this one."""
-        return Scope(seconds, self.request_id)
+        return Scope(seconds, self.request_id, trace=self.trace)

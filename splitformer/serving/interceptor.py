@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from splitformer import wire
+from splitformer import tracing, wire
 from splitformer.errors import (
     Code,
     InternalError,
@@ -60,6 +60,8 @@ class _Call:
     started: float = field(default_factory=time.perf_counter)
     code: Code = Code.OK
     reason: str = ""
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
+    span: tracing.Span = tracing.NOTHING
 
     @property
     def labels(self) -> tuple[str, str]:
@@ -94,7 +96,7 @@ class RpcInterceptor(aio.ServerInterceptor):
         metadata = dict(handler_call_details.invocation_metadata or ())
         given = str(metadata.get(REQUEST_ID_KEY, ""))
         request_id = given[:_LONGEST_REQUEST_ID] or uuid.uuid4().hex
-        return self._wrap(handler, lambda: _Call(service, method, request_id))
+        return self._wrap(handler, lambda: _Call(service, method, request_id, metadata=metadata))
 
     def _wrap(self, handler: Any, new_call: Callable[[], _Call]) -> Any:
         serializers = (_forgiving(handler.request_deserializer), handler.response_serializer)
@@ -141,6 +143,8 @@ class RpcInterceptor(aio.ServerInterceptor):
         self, call: _Call, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
         _request_id.set(call.request_id)
+        call.span = tracing.serve(f"{call.service}/{call.method}", call.metadata)
+        call.span.note(request_id=call.request_id)
         self._telemetry.started.labels(*call.labels).inc()
         self.in_flight += 1
         try:
@@ -163,6 +167,7 @@ class RpcInterceptor(aio.ServerInterceptor):
     def _ended(self, call: _Call) -> None:
         seconds = time.perf_counter() - call.started
         self._telemetry.ended(*call.labels, call.code, call.reason, seconds)
+        call.span.end(call.code.name, call.reason)
         log(
             _logger,
             logging.INFO,

@@ -24,6 +24,7 @@ from splitformer.serving.process import loop_factory, settle
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import MetricsPage, Telemetry
 from splitformer.serving.tls import server_credentials
+from splitformer.serving.traces import start_tracing
 from splitformer.v1 import model_pb2
 
 _logger = logging.getLogger("splitformer.server")
@@ -202,8 +203,10 @@ def main(
         log(_logger, logging.INFO, "settings", **settings.describe())
         if settings.is_exposed:
             log(_logger, logging.WARNING, "listening for other machines without TLS")
+        stop_tracing = start_tracing(name, os.environ)
         with asyncio.Runner(loop_factory=loop_factory(settings.event_loop)) as runner:
             runner.run(_run(settings, build, register))
+        stop_tracing()
     except ConfigurationError as error:
         sys.stderr.write(f"{name}: {' '.join(str(error).split())}\n")
         return 2
