@@ -9,7 +9,16 @@ from pathlib import Path
 
 from benchmarks.measuring import Report
 
-SCENARIOS = ("decode", "serve", "invariance")
+SCENARIOS = (
+    "decode",
+    "request",
+    "more-shapes",
+    "serve",
+    "open-loop",
+    "split-tax",
+    "idle",
+    "invariance",
+)
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"
 
 
@@ -24,7 +33,9 @@ def main() -> int:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     for name in options.scenarios or SCENARIOS:
         report = Report(name)
-        importlib.import_module(f"benchmarks.{name}").run(report, CACHE, options.quick)
+        importlib.import_module(f"benchmarks.{name.replace('-', '_')}").run(
+            report, CACHE, options.quick
+        )
         if options.json:
             report.write(options.json / f"{name}.json")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -32,28 +33,53 @@ class Sample:
         return max(self.seconds) / min(self.seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """Something to time.
+
+    Attributes:
+        run: What is timed.
+        warm: Runs untimed right before: what the contestant before left behind (its weights in the
+            caches, its threads still spinning for work) would otherwise count against this one.
+    """
+
+    run: Callable[[], object]
+    warm: Callable[[], object]
+
+
 def interleaved(
-    contestants: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1
+    contestants: Mapping[str, Contestant], rounds: int, most_seconds: float = math.inf
 ) -> dict[str, Sample]:
     """Time all contestants in turn, round by round.
 
-    Each runs once untimed right before it is timed: what the one before left behind (its weights in
-    the caches, its threads still spinning for work) would otherwise count against it.
-
     Args:
         contestants: What to run, by name.
-        rounds: How often each is timed.
-        repeats: Runs per timing; the seconds are per run.
+        rounds: How often each is timed, at most.
+        most_seconds: No round is begun, but the first, that would likely end later than this.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            run()
-            began = time.perf_counter()
-            for _ in range(repeats):
-                run()
-            seconds[name].append((time.perf_counter() - began) / repeats)
+    began = time.perf_counter()
+    for done in range(rounds):
+        spent = time.perf_counter() - began
+        if done and spent * (done + 1) / done > most_seconds:
+            break
+        for name, contestant in contestants.items():
+            contestant.warm()
+            started = time.perf_counter()
+            contestant.run()
+            seconds[name].append(time.perf_counter() - started)
     return {name: Sample(tuple(taken)) for name, taken in seconds.items()}
+
+
+def fastest(contestants: Mapping[str, Callable[[], object]]) -> str:
+    """Return the name of the one that is fastest in one try, after one that does not count."""
+    seconds = {}
+    for name, run in contestants.items():
+        run()
+        began = time.perf_counter()
+        run()
+        seconds[name] = time.perf_counter() - began
+    return min(seconds, key=lambda name: seconds[name])
 
 
 @dataclass(slots=True)

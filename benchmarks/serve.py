@@ -2,96 +2,207 @@
 
 Closed loop, fixed lengths (24 source, 32 target tokens, end token suppressed), everything on the
 same cores: our two services or the peer's server, and the clients. The contestants take turns in
-slices of fixed time; the peer's offline batches, with neither server nor clients, are the upper
-bound of what it can do.
+slices of fixed time; of the peer's servers, those thread layouts and settings take part that were
+fastest in a trial. The peer's offline batches, with neither server nor clients, are the upper bound
+of what it can do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import ctranslate2
 import numpy as np
 
 from benchmarks import shapes
+from benchmarks.contest import LAYOUTS
 from benchmarks.load import (
     SOURCE_TOKENS,
     TARGET_TOKENS,
-    Contestant,
+    Contestant as Server,
     Load,
     Splitformer,
-    ThinPeer,
+    batching_peer,
     closed_loop,
+    direct_peer,
 )
-from benchmarks.measuring import Report, Sample, interleaved
+from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
 from benchmarks.peers.ctranslate2_model import convert, token_names
+from benchmarks.processes import Usage, cpu_between, usages
+from benchmarks.servers import ctranslate2_server, our_services, started
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.serving.local import LocalServices, Ports
+from splitformer.serving.local import LocalServices
 
 OURS, DIRECT, BATCHING = "ours", "ctranslate2_server", "ctranslate2_batching_server"
-PEER_FLAGS = {
-    DIRECT: ("--inter-threads", "1", "--intra-threads", "2"),
-    BATCHING: ("--inter-threads", "1", "--intra-threads", "2", "--batching"),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to measure."""
+    """How much to measure; times in seconds.
+
+    Attributes:
+        streams: Concurrent requests.
+        rounds: Slices of each contestant.
+        seconds: Of a slice.
+        trial_seconds: Of the slice in which a contestant's variants compete.
+        trials_up_to: With more streams than these, the variants of the last trial take part.
+        threads: Of our services' arithmetic, each a variant.
+        batching: Thread layouts (inter_threads) and waits (ms) of the batching server, each a
+            variant.
+    """
 
     streams: tuple[int, ...]
     rounds: int
     seconds: float
+    trial_seconds: float
+    trials_up_to: int
+    threads: tuple[int, ...]
+    batching: tuple[tuple[int, str], ...]
 
 
-QUICK = Plan(streams=(16, 32), rounds=2, seconds=2.0)
-FULL = Plan(streams=(1, 4, 16, 32, 64), rounds=5, seconds=5.0)
+QUICK = Plan((16, 32), 1, 2.0, 0.3, 16, (2,), ((1, "5"),))
+FULL = Plan((1, 4, 16, 32, 64), 3, 4.0, 1.0, 64, (1, 2), ((1, "2"), (1, "10"), (2, "2"), (2, "10")))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A contestant: how to connect to it, and its processes by name."""
+
+    connect: Callable[[], Server]
+    pids: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Slices:
+    """What a contestant did in all its slices."""
+
+    loads: list[Load] = field(default_factory=list)
+    cpu_seconds: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def rates(self) -> list[float]:
+        """Target tokens per second, slice by slice."""
+        return [load.tokens_per_second for load in self.loads]
+
+    @property
+    def rate(self) -> float:
+        """The middle slice's."""
+        return float(np.median(self.rates))
+
+    def times(self, name: str) -> list[float]:
+        """Times of all slices together: "first" or "between"."""
+        return [value for load in self.loads for value in getattr(load, name)]
+
+    def cpu_per_token(self) -> dict[str, float]:
+        """CPU seconds per token, by process."""
+        tokens = sum(load.tokens for load in self.loads)
+        return {
+            name: sum(each[name] for each in self.cpu_seconds) / tokens
+            for name in self.cpu_seconds[0]
+        }
 
 
 def run(report: Report, cache: Path, quick: bool) -> None:
-    """Measure and report `serve.*`."""
+    """Measure and report `serve.*` in the Marian-base shape."""
     plan, shape = QUICK if quick else FULL, "marian-base"
     folder = shapes.checkpoint_folder(shape, cache)
     vocabulary = shapes.SHAPES[shape].target_vocabulary_size
-    peer = convert(Checkpoint(folder).load(), cache / f"{shape}-ct2-int8", "int8")
-    with ExitStack() as stack:
-        services = stack.enter_context(
-            LocalServices(Ports.free(), str(folder), cache / "services.log")
-        )
-        addresses = {
-            name: stack.enter_context(_peer_server(peer, vocabulary, flags))
-            for name, flags in PEER_FLAGS.items()
-        }
-        makers: dict[str, Callable[[], Contestant]] = {
-            OURS: lambda: Splitformer(services.encoder, services.decoder, shapes.LANGUAGE)
-        }
-        for name, address in addresses.items():
-            makers[name] = lambda address=address: ThinPeer(address)  # type: ignore[misc]
+    peer = convert(Checkpoint(folder).load, cache / f"{shape}-ct2-int8", "int8")
+    with _entries(folder, peer, vocabulary, plan, cache) as entries:
         for streams in plan.streams:
-            loads = asyncio.run(_rounds(makers, streams, plan, vocabulary))
+            if streams <= plan.trials_up_to:
+                chosen = asyncio.run(_trial(entries, streams, plan.trial_seconds, vocabulary))
+            slices = asyncio.run(_rounds(entries, chosen, streams, plan, vocabulary))
             offline = _offline(peer, vocabulary, streams, plan.rounds)
-            _report(report, streams, loads, offline)
+            _report(report, streams, slices, offline)
+        _report_memory(report, entries)
+
+
+@contextmanager
+def _entries(
+    folder: Path, peer: Path, vocabulary: int, plan: Plan, cache: Path
+) -> Iterator[dict[str, Entry]]:
+    commands = {
+        f"{DIRECT}-{inter}x{2 // inter}": ctranslate2_server(peer, vocabulary, inter)
+        for inter in (1, 2)
+    }
+    for inter, wait in plan.batching:
+        name = f"{BATCHING}-{inter}x{2 // inter}-wait{wait}"
+        flags = ("--batching", "--wait-ms", wait)
+        commands[name] = ctranslate2_server(peer, vocabulary, inter, *flags)
+    with ExitStack() as stack:
+        peers = stack.enter_context(started(commands))
+        entries = {}
+        for threads in plan.threads:
+            services = our_services(str(folder), cache, threads)
+            entries[f"{OURS}-threads{threads}"] = _ours(stack.enter_context(services))
+        for name, server in peers.items():
+            connect = batching_peer if name.startswith(BATCHING) else direct_peer
+            entries[name] = Entry(
+                partial(connect, server.address),
+                {"server": server.pid},
+            )
+        yield entries
+
+
+def _ours(services: LocalServices) -> Entry:
+    encoder, decoder = services.encoder, services.decoder
+    return Entry(lambda: Splitformer(encoder, decoder, shapes.LANGUAGE), services.pids)
+
+
+async def _trial(
+    entries: Mapping[str, Entry], streams: int, seconds: float, vocabulary: int
+) -> dict[str, str]:
+    """Return the fastest variant of each kind."""
+    rates = {}
+    for name, entry in entries.items():
+        contestant = entry.connect()
+        load = await closed_loop(contestant, streams, seconds, vocabulary)
+        rates[name] = load.tokens_per_second
+        await contestant.close()
+    return best_of_kind(rates)
 
 
 async def _rounds(
-    makers: Mapping[str, Callable[[], Contestant]], streams: int, plan: Plan, vocabulary: int
-) -> dict[str, list[Load]]:
-    contestants = {name: make() for name, make in makers.items()}
-    loads: dict[str, list[Load]] = {name: [] for name in contestants}
-    for contestant in contestants.values():
-        await closed_loop(contestant, streams, 0.5, vocabulary)
+    entries: Mapping[str, Entry],
+    chosen: Mapping[str, str],
+    streams: int,
+    plan: Plan,
+    vocabulary: int,
+) -> dict[str, Slices]:
+    """Let the chosen variants take turns; return their slices by kind."""
+    connected = {kind: entries[name].connect() for kind, name in chosen.items()}
+    slices = {kind: Slices() for kind in chosen}
     for _ in range(plan.rounds):
-        for name, contestant in contestants.items():
-            loads[name].append(await closed_loop(contestant, streams, plan.seconds, vocabulary))
-    for contestant in contestants.values():
+        for kind, name in chosen.items():
+            pids, before, client = entries[name].pids, usages(entries[name].pids), _client_cpu()
+            load = await closed_loop(connected[kind], streams, plan.seconds, vocabulary)
+            slices[kind].loads.append(load)
+            used = cpu_between(before, usages(pids)) | {"clients": _client_cpu() - client}
+            slices[kind].cpu_seconds.append(used)
+    for contestant in connected.values():
         await contestant.close()
-    return loads
+    return slices
+
+
+def best_of_kind(rates: Mapping[str, float]) -> dict[str, str]:
+    """Choose the fastest variant, `KIND-variant`, of each kind."""
+    chosen: dict[str, str] = {}
+    for name, rate in rates.items():
+        kind = name.partition("-")[0]
+        if kind not in chosen or rate > rates[chosen[kind]]:
+            chosen[kind] = name
+    return chosen
+
+
+def _client_cpu() -> float:
+    return time.process_time()
 
 
 def _offline(peer: Path, vocabulary: int, streams: int, rounds: int) -> float:
@@ -99,70 +210,73 @@ def _offline(peer: Path, vocabulary: int, streams: int, rounds: int) -> float:
     names = token_names(vocabulary)
     numbers = np.random.default_rng(0).integers(4, vocabulary, (streams, SOURCE_TOKENS))
     sources = [[names[i] for i in row] for row in numbers]
-    contestants = {}
-    for inter, intra in ((1, 2), (2, 1)):
-        translator = ctranslate2.Translator(
+    translators = {
+        (inter, intra): ctranslate2.Translator(
             str(peer), compute_type="int8", inter_threads=inter, intra_threads=intra
         )
-        contestants[f"{inter}x{intra}"] = _translate(translator, sources, -(-streams // inter))
-    samples = interleaved(contestants, rounds)
-    return streams * TARGET_TOKENS / min(sample.median for sample in samples.values())
+        for inter, intra in LAYOUTS
+    }
+    runs = {
+        f"{layout[0]}x{layout[1]}": _translate(translator, sources, layout[0])
+        for layout, translator in translators.items()
+    }
+    best = fastest({name: partial(run, 5) for name, run in runs.items()})
+    contestant = Contestant(partial(runs[best], TARGET_TOKENS), partial(runs[best], 2))
+    return streams * TARGET_TOKENS / interleaved({best: contestant}, rounds)[best].median
 
 
-def _translate(translator: object, sources: list[list[str]], batch: int) -> Callable[[], object]:
-    def run() -> object:
+def _translate(translator: object, sources: list[list[str]], inter: int) -> Callable[[int], object]:
+    def run(count: int) -> object:
         return translator.translate_batch(  # type: ignore[attr-defined]
             sources,
-            max_batch_size=batch,
+            max_batch_size=-(-len(sources) // inter),
             beam_size=1,
-            max_decoding_length=TARGET_TOKENS,
-            min_decoding_length=TARGET_TOKENS,
+            max_decoding_length=count,
+            min_decoding_length=count,
             suppress_sequences=[["</s>"]],
         )
 
     return run
 
 
-def _report(report: Report, streams: int, loads: Mapping[str, list[Load]], offline: float) -> None:
+def _report(report: Report, streams: int, slices: Mapping[str, Slices], offline: float) -> None:
     prefix = f"serve.s{streams}"
-    rates = {name: [load.tokens_per_second for load in each] for name, each in loads.items()}
-    rate = {name: _median(each) for name, each in rates.items()}
-    for name, value in rate.items():
-        report.figure(f"{prefix}.{name}.tokens_per_second", value)
+    for name, each in slices.items():
+        report.figure(f"{prefix}.{name}.tokens_per_second", each.rate)
+    report.figure(f"{prefix}.ctranslate2_offline.tokens_per_second", offline)
+    ours = slices[OURS]
     for name in (DIRECT, BATCHING):
-        report.figure(f"{prefix}.vs_{name}", rate[OURS] / rate[name])
-        report.figure(f"{prefix}.{name}_share_of_offline", rate[name] / offline)
-    report.figure(f"{prefix}.vs_ctranslate2_offline", rate[OURS] / offline)
-    first = {name: _all(loads[name], "first") for name in loads}
-    between = _all(loads[OURS], "between")
-    report.figure(f"{prefix}.ttft_p50_ms", 1000 * _median(first[OURS]))
-    report.figure(f"{prefix}.ttft_p99_ms", 1000 * float(np.percentile(first[OURS], 99)))
-    report.figure(
-        f"{prefix}.ttft_vs_batching_server", _median(first[OURS]) / _median(first[BATCHING])
-    )
-    report.figure(f"{prefix}.itl_p50_ms", 1000 * _median(between))
-    report.figure(
-        f"{prefix}.itl_p99_over_p50", float(np.percentile(between, 99)) / _median(between)
-    )
-    report.detail(prefix, {name: Sample(tuple(each)) for name, each in rates.items()})
+        report.figure(f"{prefix}.vs_{name}", ours.rate / slices[name].rate)
+        report.figure(f"{prefix}.{name}_share_of_offline", slices[name].rate / offline)
+    report.figure(f"{prefix}.vs_ctranslate2_offline", ours.rate / offline)
+    _report_latency(report, prefix, slices)
+    for name, each in slices.items():
+        for process, seconds in each.cpu_per_token().items():
+            report.figure(f"{prefix}.{name}.{process}.cpu_us_per_token", 1e6 * seconds)
+    report.detail(prefix, {name: Sample(tuple(each.rates)) for name, each in slices.items()})
 
 
-def _median(values: list[float]) -> float:
-    return float(np.median(values))
+def _report_latency(report: Report, prefix: str, slices: Mapping[str, Slices]) -> None:
+    first = {name: each.times("first") for name, each in slices.items()}
+    for name, each in first.items():
+        if not each:
+            continue  # too slow for a first token in any slice
+        report.figure(f"{prefix}.{name}.ttft_p50_ms", 1000 * _percentile(each, 50))
+        report.figure(f"{prefix}.{name}.ttft_p99_ms", 1000 * _percentile(each, 99))
+    ratio = _percentile(first[OURS], 50) / _percentile(first[BATCHING], 50)
+    report.figure(f"{prefix}.ttft_vs_batching_server", ratio)
+    between = slices[OURS].times("between")
+    middle, slow = _percentile(between, 50), _percentile(between, 99)
+    report.figure(f"{prefix}.itl_p50_ms", 1000 * middle)
+    report.figure(f"{prefix}.itl_p99_ms", 1000 * slow)
+    report.figure(f"{prefix}.itl_p99_over_p50", slow / middle)
 
 
-def _all(loads: list[Load], name: str) -> list[float]:
-    return [value for load in loads for value in getattr(load, name)]
+def _report_memory(report: Report, entries: Mapping[str, Entry]) -> None:
+    for name, entry in entries.items():
+        for process, pid in entry.pids.items():
+            report.figure(f"serve.{name}.{process}.peak_mib", Usage.of(pid).peak_bytes / 2**20)
 
 
-@contextmanager
-def _peer_server(model: Path, vocabulary: int, flags: tuple[str, ...]) -> Iterator[str]:
-    module = "benchmarks.peers.ctranslate2_server"
-    command = [sys.executable, "-m", module, str(model), "--vocabulary", str(vocabulary), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.kill()
-        process.wait()
+def _percentile(values: list[float], percent: int) -> float:
+    return float(np.percentile(values, percent))

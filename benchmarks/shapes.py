@@ -8,6 +8,7 @@ from pathlib import Path
 import sentencepiece
 import torch
 
+import splitformer_models
 from splitformer.model import Transformer, TransformerConfig
 from splitformer.model.checkpoint import Description, save_checkpoint
 
@@ -39,8 +40,14 @@ SHAPES = {
 }
 
 
+EMBEDDED = "embedded"
+"""The default model, as it is shipped."""
+
+
 def checkpoint_folder(shape: str, cache: Path) -> Path:
     """Write a shape's checkpoint once, with float32 weights; return its folder."""
+    if shape == EMBEDDED:
+        return splitformer_models.model_path()
     folder = cache / shape
     if not (folder / "config.json").exists():
         config = SHAPES[shape]

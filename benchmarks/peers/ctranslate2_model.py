@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from splitformer.model import Transformer
+
+COMPUTE_TYPES = {"int8": "int8", "fp32": "float32"}
+"""Our names of precisions, and CTranslate2's."""
 
 ACTIVATIONS = {
     "relu": ctranslate2.specs.Activation.RELU,
@@ -25,13 +28,14 @@ def token_names(size: int) -> list[str]:
     return special + [f"w{i}" for i in range(len(special), size)]
 
 
-def convert(model: Transformer, folder: Path, quantization: str | None) -> Path:
-    """Write a model in CTranslate2's format, quantised to "int8" or not at all (None).
+def convert(load: Callable[[], Transformer], folder: Path, precision: str) -> Path:
+    """Write a model in CTranslate2's format, with weights in "int8" or "fp32".
 
-    A folder that holds a converted model already is taken as it is.
+    A folder that holds a converted model already is taken as it is, and nothing is loaded.
     """
     if (folder / "model.bin").exists():
         return folder
+    model = load()
     config = model.config
     spec = ctranslate2.specs.TransformerSpec.from_config(
         (config.encoder_layers, config.decoder_layers),
@@ -52,7 +56,7 @@ def convert(model: Transformer, folder: Path, quantization: str | None) -> Path:
     spec.config.decoder_start_token = "<xx>"
     spec.config.add_source_eos = False
     spec.validate()
-    spec.optimize(quantization=quantization)
+    spec.optimize(quantization="int8" if precision == "int8" else None)
     folder.mkdir(parents=True, exist_ok=True)
     spec.save(str(folder))
     return folder

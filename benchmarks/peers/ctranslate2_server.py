@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,7 @@ from benchmarks.peers.ctranslate2_model import token_names
 
 METHOD = "/peer.Translator/Translate"
 EOS = "</s>"
+LONGEST = 256
 
 
 class Direct:
@@ -35,30 +37,35 @@ class Direct:
         self._threads = ThreadPoolExecutor(threads)
 
     async def translate(self, ids: list[int], count: int) -> AsyncIterator[int]:
-        """Yield the target's ids as they are generated."""
+        """Yield the target's ids as they are generated; stop when nobody listens any more."""
         loop, tokens = asyncio.get_running_loop(), asyncio.Queue[int | None]()
+        given_up = threading.Event()
 
         def run() -> None:
             source = [self._names[i] for i in ids]
-            for step in self._translator.generate_tokens(
-                source,
-                max_decoding_length=count,
-                min_decoding_length=count,
-                suppress_sequences=[[EOS]],
-            ):
-                loop.call_soon_threadsafe(tokens.put_nowait, step.token_id)
+            if not given_up.is_set():
+                for step in self._translator.generate_tokens(source, **lengths(count)):
+                    loop.call_soon_threadsafe(tokens.put_nowait, step.token_id)
+                    if given_up.is_set():
+                        break
             loop.call_soon_threadsafe(tokens.put_nowait, None)
 
         loop.run_in_executor(self._threads, run)
-        while (token := await tokens.get()) is not None:
-            yield token
+        try:
+            while (token := await tokens.get()) is not None:
+                yield token
+        finally:
+            given_up.set()
 
 
 class Batching:
     """Collects the requests that wait and translates them together."""
 
-    def __init__(self, translator: Any, names: list[str], most: int, wait: float) -> None:
+    def __init__(
+        self, translator: Any, names: list[str], most: int, wait: float, workers: int
+    ) -> None:
         self._translator = translator
+        self._workers = workers
         self._names = names
         self._index = {name: i for i, name in enumerate(names)}
         self._most = most
@@ -83,18 +90,30 @@ class Batching:
                 batch.append(self._waiting.get_nowait())
             results = await asyncio.to_thread(self._run, batch)
             for (_, _, answer), tokens in zip(batch, results, strict=True):
-                answer.set_result(tokens)
+                if not answer.done():
+                    answer.set_result(tokens)
 
     def _run(self, batch: list[Any]) -> list[list[int]]:
         count = max(wanted for _, wanted, _ in batch)
         results = self._translator.translate_batch(
             [[self._names[i] for i in ids] for ids, _, _ in batch],
+            max_batch_size=-(-len(batch) // self._workers),
             beam_size=1,
-            max_decoding_length=count,
-            min_decoding_length=count,
-            suppress_sequences=[[EOS]],
+            **lengths(count),
         )
         return [[self._index[t] for t in result.hypotheses[0]] for result in results]
+
+
+def lengths(count: int) -> dict[str, Any]:
+    """Options for exactly `count` tokens, or for 0 as many as the model wants."""
+    if not count:
+        return {"max_decoding_length": LONGEST}
+    suppressed = [[EOS]]
+    return {
+        "max_decoding_length": count,
+        "min_decoding_length": count,
+        "suppress_sequences": suppressed,
+    }
 
 
 def handler_of(translator: Direct | Batching) -> grpc.GenericRpcHandler:
@@ -122,7 +141,9 @@ async def serve(options: argparse.Namespace) -> None:
     names = token_names(options.vocabulary)
     peer: Direct | Batching
     if options.batching:
-        peer = Batching(translator, names, options.max_batch, options.wait_ms / 1000)
+        peer = Batching(
+            translator, names, options.max_batch, options.wait_ms / 1000, options.inter_threads
+        )
     else:
         peer = Direct(translator, names, options.inter_threads)
     server = aio.server()
@@ -142,7 +163,7 @@ def main() -> None:
     parser.add_argument("--inter-threads", type=int, default=1)
     parser.add_argument("--intra-threads", type=int, default=2)
     parser.add_argument("--batching", action="store_true")
-    parser.add_argument("--max-batch", type=int, default=32)
+    parser.add_argument("--max-batch", type=int, default=64)
     parser.add_argument("--wait-ms", type=float, default=2.0)
     asyncio.run(serve(parser.parse_args()))
 

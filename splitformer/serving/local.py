@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -52,12 +53,16 @@ class LocalServices:
         model: Model folder; empty: the embedded model.
         log: Where their logs go; None: to our standard error.
         seconds: Longest wait until both are serving.
+        flags: More flags of both services.
+        decoder_flags: More flags of the decoder service.
     """
 
     ports: Ports = field(default_factory=Ports)
     model: str = ""
     log: Path | None = None
     seconds: float = 60.0
+    flags: Sequence[str] = ()
+    decoder_flags: Sequence[str] = ()
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -74,9 +79,8 @@ class LocalServices:
         ports = self.ports
         try:
             self._start("encoder_service", ports.encoder, ports.encoder_metrics)
-            self._start(
-                "decoder_service", ports.decoder, ports.decoder_metrics, "--encoders", self.encoder
-            )
+            flags = ("--encoders", self.encoder, *self.decoder_flags)
+            self._start("decoder_service", ports.decoder, ports.decoder_metrics, *flags)
             for address in (self.encoder, self.decoder):
                 self._wait_until_serving(address)
         except BaseException:
@@ -92,6 +96,11 @@ class LocalServices:
             process.wait()
         self._processes.clear()
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of "encoder" and "decoder"."""
+        return dict(zip(("encoder", "decoder"), (p.pid for p in self._processes), strict=True))
+
     def ended(self) -> int | None:
         """Return the exit status of a service that has ended, None while both run."""
         for process in self._processes:
@@ -101,7 +110,8 @@ class LocalServices:
 
     def _start(self, module: str, port: int, metrics_port: int, *more: str) -> None:
         flags = ["--port", str(port), "--metrics-port", str(metrics_port), *more]
-        command = [sys.executable, "-m", module, "--host", _HOST, "--model", self.model, *flags]
+        flags += ["--host", _HOST, "--model", self.model, *self.flags]
+        command = [sys.executable, "-m", module, *flags]
         stderr: IO[bytes] | None = self.log.open("ab") if self.log else None
         # A group of its own: Ctrl-C reaches us alone, and we tell them to drain.
         process = subprocess.Popen(command, stderr=stderr, start_new_session=True)

@@ -33,7 +33,7 @@ def model(request: pytest.FixtureRequest) -> Transformer:
 
 def their_greedy(model: Transformer, folder: Path, sources: list[list[int]]) -> list[list[int]]:
     names = peer.token_names(VOCABULARY)
-    converted = peer.convert(model, folder, None)
+    converted = peer.convert(lambda: model, folder, "fp32")
     translator = ctranslate2.Translator(str(converted), compute_type="float32")
     results = translator.translate_batch(
         [[names[i] for i in source] for source in sources],

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.invariance import Comparison
-from benchmarks.measuring import Report, Sample, interleaved
+from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
 
 
 def test_contestants_take_turns_and_are_warm_when_timed() -> None:
     calls: list[str] = []
-    contestants = {name: (lambda name=name: calls.append(name)) for name in ("a", "b")}
+    contestants = {
+        name: Contestant(partial(calls.append, name), partial(calls.append, f"warm {name}"))
+        for name in ("a", "b")
+    }
     samples = interleaved(contestants, rounds=2)
-    assert calls == ["a", "a", "b", "b"] * 2
+    assert calls == ["warm a", "a", "warm b", "b"] * 2
     assert [len(sample.seconds) for sample in samples.values()] == [2, 2]
+
+
+def test_there_is_one_round_however_long_it_takes() -> None:
+    contestant = Contestant(lambda: None, lambda: None)
+    assert len(interleaved({"a": contestant}, 5, most_seconds=0.0)["a"].seconds) == 1
+
+
+def test_the_fastest_is_found() -> None:
+    assert fastest({"slow": lambda: time.sleep(0.2), "quick": lambda: None}) == "quick"
 
 
 def test_a_sample_knows_its_middle_and_its_spread() -> None:

@@ -1,0 +1,48 @@
+"""What a process has used: CPU time and its peak of memory, as Linux counts them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Of one process, so far.
+
+    Attributes:
+        cpu_seconds: All its threads, user and system.
+        peak_bytes: Most resident memory it ever had.
+        resident_bytes: Resident memory now.
+    """
+
+    cpu_seconds: float
+    peak_bytes: int
+    resident_bytes: int
+
+    @classmethod
+    def of(cls, pid: int) -> Usage:
+        """Read /proc."""
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])  # utime and stime
+        status = Path(f"/proc/{pid}/status").read_text()
+        return cls(ticks / os.sysconf("SC_CLK_TCK"), _kib(status, "VmHWM"), _kib(status, "VmRSS"))
+
+
+def _kib(status: str, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
+    assert found, f"/proc has no {name}"
+    return 1024 * int(found[1])
+
+
+def usages(pids: Mapping[str, int]) -> dict[str, Usage]:
+    """Read several processes, by name."""
+    return {name: Usage.of(pid) for name, pid in pids.items()}
+
+
+def cpu_between(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict[str, float]:
+    """CPU seconds that each process used between two readings."""
+    return {name: after[name].cpu_seconds - before[name].cpu_seconds for name in before}

@@ -1,0 +1,139 @@
+"""`split-tax`: what two services cost over the same engines in one process, on the same cores.
+
+Both are reached through the same gRPC server with the same token messages. Over two services a
+request is two RPCs, and the memory goes over the wire between them; in one process it is one RPC
+(`benchmarks/peers/one_process.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import shapes
+from benchmarks.load import (
+    SOURCE_TOKENS,
+    TARGET_TOKENS,
+    Contestant,
+    Splitformer,
+    closed_loop,
+    ours_in_one_process,
+)
+from benchmarks.measuring import Report, Sample
+from benchmarks.servers import our_services, started
+
+THREADS = 1
+"""Of each of our processes."""
+
+SPLIT, WHOLE = "two_services", "one_process"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to measure."""
+
+    requests: int
+    streams: int
+    rounds: int
+    seconds: float
+
+
+QUICK = Plan(requests=25, streams=32, rounds=1, seconds=5.0)
+FULL = Plan(requests=150, streams=32, rounds=5, seconds=4.0)
+
+
+@dataclass(slots=True)
+class Single:
+    """Times of one stream's requests, in milliseconds."""
+
+    whole: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+
+
+def run(report: Report, cache: Path, quick: bool) -> None:
+    """Measure and report `split_tax.*` in the Marian-base shape."""
+    plan, shape = QUICK if quick else FULL, "marian-base"
+    folder = str(shapes.checkpoint_folder(shape, cache))
+    vocabulary = shapes.SHAPES[shape].target_vocabulary_size
+    command = ["benchmarks.peers.one_process", folder, "--language", shapes.LANGUAGE]
+    with (
+        started({WHOLE: command}) as servers,
+        our_services(folder, cache, THREADS) as services,
+    ):
+        endpoints = Endpoints(services.encoder, services.decoder, servers[WHOLE].address)
+        asyncio.run(_measure(report, endpoints, plan, vocabulary))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """host:port of the two services, and of the one process."""
+
+    encoder: str
+    decoder: str
+    whole: str
+
+    def connect(self) -> dict[str, Contestant]:
+        """Open connections to both contestants."""
+        return {
+            SPLIT: Splitformer(self.encoder, self.decoder, shapes.LANGUAGE),
+            WHOLE: ours_in_one_process(self.whole),
+        }
+
+
+async def _measure(report: Report, endpoints: Endpoints, plan: Plan, vocabulary: int) -> None:
+    contestants = endpoints.connect()
+    for contestant in contestants.values():
+        await closed_loop(contestant, 4, 0.5, vocabulary)  # warm-up
+    _report_single(report, await _single(contestants, plan.requests, vocabulary))
+    rates = await _concurrent(contestants, plan, vocabulary)
+    for name, each in rates.items():
+        report.figure(f"split_tax.s{plan.streams}.{name}.tokens_per_second", float(np.median(each)))
+    pairs = zip(rates[SPLIT], rates[WHOLE], strict=True)
+    ratio = float(np.median([ours / theirs for ours, theirs in pairs]))
+    report.figure(f"split_tax.s{plan.streams}.throughput_ratio", ratio)
+    report.detail("split_tax", {name: Sample(tuple(each)) for name, each in rates.items()})
+    for contestant in contestants.values():
+        await contestant.close()
+
+
+async def _single(
+    contestants: Mapping[str, Contestant], requests: int, vocabulary: int
+) -> dict[str, Single]:
+    """Send one request after the other, to each contestant in turn."""
+    numbers, times = random.Random(0), {name: Single() for name in contestants}
+    for _ in range(requests):
+        ids = [*(numbers.randrange(8, vocabulary) for _ in range(SOURCE_TOKENS - 1)), 1]
+        for name, contestant in contestants.items():
+            began = time.perf_counter()
+            first = 0.0
+            async for _ in contestant.request(ids, TARGET_TOKENS):
+                first = first or time.perf_counter() - began
+            times[name].first.append(1000 * first)
+            times[name].whole.append(1000 * (time.perf_counter() - began))
+    return times
+
+
+async def _concurrent(
+    contestants: Mapping[str, Contestant], plan: Plan, vocabulary: int
+) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(plan.rounds):
+        for name, contestant in contestants.items():
+            load = await closed_loop(contestant, plan.streams, plan.seconds, vocabulary)
+            rates[name].append(load.tokens_per_second)
+    return rates
+
+
+def _report_single(report: Report, times: Mapping[str, Single]) -> None:
+    for name, each in times.items():
+        report.figure(f"split_tax.{name}.ms", float(np.median(each.whole)))
+        report.figure(f"split_tax.{name}.ttft_ms", float(np.median(each.first)))
+    split, whole = times[SPLIT], times[WHOLE]
+    report.figure("split_tax.added_ms", float(np.median(split.whole) - np.median(whole.whole)))
+    report.figure("split_tax.added_ttft_ms", float(np.median(split.first) - np.median(whole.first)))

@@ -1,0 +1,75 @@
+"""Every benchmark runs and prints the figures that are watched, here on a tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("ctranslate2", reason="a peer, installed by `make dev`")
+shapes: Any = importlib.import_module("benchmarks.shapes")
+measuring: Any = importlib.import_module("benchmarks.measuring")
+
+FIGURES = {
+    "decode": "decode.b2.vs_ctranslate2 decode.b2.vs_floor decode.b2.vs_hf"
+    " decode.int8_error_vs_ctranslate2",
+    "request": "request.b2.vs_ctranslate2",
+    "more_shapes": "decode.tiny.b2.vs_ctranslate2 request.tiny.b2.vs_ctranslate2",
+    "serve": "serve.s2.vs_ctranslate2_server serve.s2.vs_ctranslate2_batching_server"
+    " serve.s2.vs_ctranslate2_offline serve.s2.ttft_vs_batching_server serve.s2.itl_p99_over_p50"
+    " serve.s2.ours.decoder.cpu_us_per_token serve.ours-threads1.encoder.peak_mib",
+    "open_loop": "serve.open.r20.ours.request_p99_ms"
+    " serve.open.r20.ctranslate2_batching_server.request_p99_ms",
+    "split_tax": "split_tax.added_ms split_tax.added_ttft_ms split_tax.s2.throughput_ratio",
+    "idle": "idle.s32.grown_over_counted idle.s32.step_time_ratio",
+    "invariance": "invariance.values invariance.differing_bits invariance.control_differing_bits",
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("benchmarks")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the models and the plans of all programs tiny."""
+    threads = torch.get_num_threads()
+    model = shapes.marian_like(1, 1, 64, 128, 320)
+    for name in ("marian-base", "tiny"):
+        monkeypatch.setitem(shapes.SHAPES, name, model)
+    scope = importlib.import_module("benchmarks.decode").Scope((2,), 1, ("int8", "fp32"), slow=2)
+    changes: dict[str, dict[str, Any]] = {
+        "serve": {"streams": (2,), "rounds": 1, "seconds": 0.3, "trial_seconds": 0.1},
+        "open_loop": {"rates": (20,), "seconds": 1.0},
+        "split_tax": {"streams": 2, "requests": 2, "seconds": 0.3},
+        "idle": {"sessions": 32, "streams": 2, "rounds": 1, "seconds": 0.3},
+    }
+    for name, change in changes.items():
+        module: Any = importlib.import_module(f"benchmarks.{name}")
+        plan = dataclasses.replace(module.QUICK, **change)
+        if name == "serve":
+            plan = dataclasses.replace(plan, threads=(1,), batching=((1, "2"),))
+        monkeypatch.setattr(module, "QUICK", plan)
+    for name in ("decode", "request"):
+        monkeypatch.setattr(importlib.import_module(f"benchmarks.{name}"), "QUICK", scope)
+    more: Any = importlib.import_module("benchmarks.more_shapes")
+    monkeypatch.setattr(more, "QUICK", {"tiny": dataclasses.replace(scope, slow=0)})
+    monkeypatch.setattr(importlib.import_module("benchmarks.idle"), "FIRST", 16)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("scenario", FIGURES)
+def test_every_program_prints_its_figures(scenario: str, cache: Path) -> None:
+    report = measuring.Report(scenario)
+    importlib.import_module(f"benchmarks.{scenario}").run(report, cache, True)
+    missing = set(FIGURES[scenario].split()) - set(report.figures)
+    assert not missing
+    assert all(value == value for value in report.figures.values())  # no NaN
