@@ -32,11 +32,11 @@ class Prometheus:
     """Asks a running Prometheus.
 
     Args:
-        address: host:port of its web page.
+        url: Where its web page is.
     """
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def ask(self, expression: str) -> list[Any]:
         """Run a query; an HTTP error if Prometheus cannot parse it."""
@@ -46,7 +46,7 @@ class Prometheus:
     def get(self, page: str, **parameters: str) -> Any:
         """Return the data of a page of the HTTP interface."""
         quoted = urllib.parse.urlencode(parameters)
-        url = f"http://{self._address}/api/v1/{page}?{quoted}"
+        url = f"{self.url}/api/v1/{page}?{quoted}"
         with urllib.request.urlopen(url, timeout=5) as answer:
             return json.load(answer)["data"]
 
@@ -84,7 +84,7 @@ def prometheus(folder: Path, ports: Ports) -> Iterator[Prometheus]:
     ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        yield Prometheus(address)
+        yield Prometheus(f"http://{address}")
     finally:
         process.terminate()
         process.wait(30)

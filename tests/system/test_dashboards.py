@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from splitformer.errors import SplitformerError
 from splitformer.serving.local import LocalServices, Ports
 from splitformer_client import Client, connect
 from tests.support.prometheus import NEEDED, Prometheus, prometheus
-from tools import dashboards
+from tools import dashboards, draw_dashboard
 from tools.panels import DASHBOARDS
+from tools.panels.overview import OVERVIEW
 
 pytestmark = NEEDED
 _PATIENCE_SECONDS = 40.0
@@ -74,6 +76,16 @@ def test_every_query_returns_numbers(asked: Prometheus, expression: str) -> None
 def numbers(asked: Prometheus, expression: str) -> list[float]:
     values = [float(series["value"][1]) for series in asked.ask(expression)]
     return [value for value in values if math.isfinite(value)]
+
+
+def test_the_overview_can_be_drawn(asked: Prometheus) -> None:
+    for panel in (panel for row in OVERVIEW.rows for panel in row.panels):
+        for query in panel.queries:  # what a rule records comes a little later
+            test_every_query_returns_numbers(asked, query.expression)
+    picture = draw_dashboard.draw(draw_dashboard.asker(asked.url, 1), "In a test.")
+    words = [node.text or "" for node in ET.fromstring(picture).iter()]
+    assert "no data" not in words
+    assert "In a test." in words
 
 
 def test_the_menu_of_instances_has_a_label_to_choose_from(asked: Prometheus) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from enum import Enum
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +18,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from tests.support.markdown import ROOT
 from tools import dashboards
 from tools.panels import DASHBOARDS
+from tools.panels.overview import OVERVIEW
 
 GRAFANA = ROOT / "deploy/grafana"
 register_default_plugins()  # so that options and queries are read by the types of their plugins
@@ -121,3 +123,13 @@ def test_provisioning_points_to_what_is_there() -> None:
 
 def text(name: str) -> str:
     return (GRAFANA / "provisioning" / name).read_text(encoding="utf-8")
+
+
+def test_the_picture_in_the_docs_shows_the_overviews_panels() -> None:
+    picture = (ROOT / "docs/images/overview.svg").read_text(encoding="utf-8")
+    words = " ".join(node.text or "" for node in ET.fromstring(picture).iter())
+    for row in OVERVIEW.rows:
+        assert row.title in words
+        for panel in row.panels:
+            assert panel.title in words
+    assert "no data" not in words

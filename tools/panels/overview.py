@@ -38,7 +38,7 @@ def serving(job: str, title: str) -> Panel:
 
 
 BURN = Panel(
-    "How fast the error budgets burn, over 1 h",
+    "Error budget burn, over 1 h",
     tuple(
         Query(f"splitformer:{key}:bad_ratio_rate1h / {budget}", called)
         for key, budget, called in (
@@ -53,8 +53,8 @@ BURN = Panel(
 FAILURES = Panel(
     "Who fails, and why",
     line(
-        "sum by (job, grpc_code, reason) (rate(splitformer_failures_total[$__rate_interval])) > 0",
-        "{{job}} {{grpc_code}} {{reason}}",
+        "sum by (reason) (rate(splitformer_failures_total[$__rate_interval])) > 0",
+        "{{reason}}",
     ),
     "reqps",
 )
