@@ -1,4 +1,4 @@
-"""The decode engine: every running generation advances by one token a step.
+"""The decode engine: every running generation advances with each step.
 
 Its heart is three verbs, on a thread of its own: schedule (who takes part), step (one pass through
 the decoder), publish (one hand-over to the event loop). Generations join and leave between any two
@@ -13,19 +13,19 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import InternalError, NotFoundError, SplitformerError, UnavailableError
-from splitformer.generation import EndReason, GenerationOptions, Produced, Target, step
+from splitformer.generation import Decoding, EndReason, News, step
 from splitformer.model.decoder import DecoderState
 from splitformer.model.stepping import StepDecoder
 from splitformer.wire import FloatArray
 
-Event = tuple[int, Produced] | EndReason | SplitformerError
+Event = News | SplitformerError
 """What a generation's reader gets: a token and its index, the end, or a failure."""
 
 R = TypeVar("R")
@@ -37,15 +37,12 @@ class Generation:
     """One run of the loop over one target, between the engine and its reader.
 
     Args:
-        target: What to go on with; the engine's alone until `left`.
-        options: How to choose.
-        limit: Length of the target at which to stop.
+        decoding: The way to decode; the engine's alone until `left`, and so is its target.
         window: Tokens it may be ahead of its reader.
     """
 
-    def __init__(self, target: Target, options: GenerationOptions, limit: int, window: int) -> None:
-        self.target = target
-        self.options = options
+    def __init__(self, decoding: Decoding, window: int) -> None:
+        self.decoding = decoding
         self.steps = 0
         self.joined = time.perf_counter()
         self.first_step = 0.0
@@ -53,7 +50,6 @@ class Generation:
         self.end: EndReason | None = None
         self.leaving = False
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.limit = limit
         self._window = window
         self._published = 0
         self._taken = 0
@@ -65,25 +61,11 @@ class Generation:
         """True while the reader is a whole window behind."""
         return self._published - self._taken >= self._window
 
-    @property
-    def finished(self) -> bool:
-        """True if there is nothing left to compute."""
-        target = self.target
-        return target.end is not None or target.full or len(target.produced) >= self.limit
-
-    def news(self) -> list[Event]:
+    def news(self) -> list[News]:
         """Return what the last step brought; called by the engine after each step."""
-        target, events = self.target, list[Event]()
-        if not self.steps and len(target.produced) >= self.limit:
-            return [EndReason.LENGTH]
-        if target.end is not None:
-            return [EndReason.EOS]
-        if self.steps:
-            events.append((len(target.produced) - 1, target.produced[-1]))
-            self._published += 1
-        if self.finished:
-            events.append(EndReason.LENGTH)
-        return events
+        news = self.decoding.news()
+        self._published += len(news) - (not _goes_on(news))
+        return news
 
     def put(self, event: Event) -> None:
         """Add an event for the reader; on the event loop only."""
@@ -117,22 +99,19 @@ class DecoderEngine:
 
     Args:
         decoder: The model's decoder.
-        eos_id: The end token.
         never: Ids that no target may contain.
-        max_batch: Most generations per step; beyond it they take turns.
+        max_batch: Most sequences per step; beyond it generations take turns.
         metrics: Where to count.
     """
 
     def __init__(
         self,
         decoder: StepDecoder,
-        eos_id: int,
         never: tuple[int, ...],
         max_batch: int,
         metrics: DecoderMetrics,
     ) -> None:
         self._decoder = decoder
-        self._eos_id = eos_id
         self._never = never
         self._max_batch = max_batch
         self._metrics = metrics
@@ -208,7 +187,7 @@ class DecoderEngine:
     def schedule(self) -> list[Generation]:
         """Choose who takes part in the next step; those left out come first the next time."""
         able = [generation for generation in self._running if not generation.paused]
-        batch = able[: self._max_batch]
+        batch = _fitting(able, self._max_batch)
         if len(able) > len(batch):
             chosen = set(map(id, batch))
             rest = [generation for generation in self._running if id(generation) not in chosen]
@@ -216,13 +195,12 @@ class DecoderEngine:
         return batch
 
     def step(self, batch: list[Generation]) -> bool:
-        """Advance the batch by one token; False if that failed, and then all have been told."""
-        active = [generation for generation in batch if not generation.finished]
+        """Advance the batch by one step; False if that failed, and then all have been told."""
+        active = [generation for generation in batch if not generation.decoding.finished]
         started = time.perf_counter()
         try:
             if active:
-                pairs = [(g.target, g.options) for g in active]
-                step(self._decoder, pairs, self._eos_id, self._never)
+                step(self._decoder, [g.decoding for g in active], self._never)
         except Exception:
             _logger.exception("a step failed")
             self._fail(batch, InternalError("the step failed; the log has the details"))
@@ -302,7 +280,7 @@ class DecoderEngine:
     def _fail(self, batch: list[Generation], error: SplitformerError) -> None:
         failed = set(map(id, batch))
         self._running = [g for g in self._running if id(g) not in failed]
-        news: list[tuple[Generation, list[Event]]] = [(g, [error]) for g in batch]
+        news: Sequence[tuple[Generation, Sequence[Event]]] = [(g, [error]) for g in batch]
         self._loop.call_soon_threadsafe(_deliver, news)
 
     def _stop(self) -> None:
@@ -314,11 +292,21 @@ class DecoderEngine:
             raise UnavailableError.stopped()
 
 
-def _goes_on(events: list[Event]) -> bool:
+def _fitting(able: list[Generation], most: int) -> list[Generation]:
+    """Return the first generations that make up at most `most` sequences; at least one."""
+    room = most
+    for count, generation in enumerate(able):
+        room -= generation.decoding.width
+        if room < 0 and count:
+            return able[:count]
+    return able
+
+
+def _goes_on(events: Sequence[Event]) -> bool:
     return not events or isinstance(events[-1], tuple)
 
 
-def _deliver(news: list[tuple[Generation, list[Event]]]) -> None:
+def _deliver(news: Sequence[tuple[Generation, Sequence[Event]]]) -> None:
     for generation, events in news:
         for event in events:
             generation.put(event)

@@ -22,7 +22,13 @@ from splitformer.errors import (
     NotFoundError,
     SplitformerError,
 )
-from splitformer.generation import EndReason, GenerationOptions, Produced
+from splitformer.generation import (
+    EndReason,
+    GenerationOptions,
+    Produced,
+    Sequential,
+    Vocabulary,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +76,18 @@ class Generating:
         sessions: Where sessions and records are found.
         metrics: Where to count.
         window: Tokens a session may be ahead of its reader.
+        vocabulary: The model's.
     """
 
     def __init__(
-        self, engine: DecoderEngine, sessions: Sessions, metrics: DecoderMetrics, window: int
+        self,
+        engine: DecoderEngine,
+        sessions: Sessions,
+        metrics: DecoderMetrics,
+        window: int,
+        vocabulary: Vocabulary,
     ) -> None:
+        self._vocabulary = vocabulary
         self._engine = engine
         self._sessions = sessions
         self._metrics = metrics
@@ -165,7 +178,8 @@ class Generating:
         """Run a generation; whatever happens, it leaves the engine and the session is freed."""
         if options.sampled:
             options = dataclasses.replace(options, seed=_seed(options, session.seed))
-        generation = Generation(session.target, options, limit, self._window)
+        decoding = Sequential(session.target, options, limit, self._vocabulary)
+        generation = Generation(decoding, self._window)
         session.generation = generation
         session.end = None
         how = "cancelled"
@@ -200,10 +214,10 @@ class Generating:
         running = generation.last_step - generation.first_step
         return Ended(
             reason=generation.end,
-            tokens=max(0, min(len(target.produced), generation.limit) - start),
+            tokens=max(0, min(len(target.produced), generation.decoding.limit) - start),
             total_tokens=len(target.produced),
             steps=generation.steps,
-            seed=_seed(generation.options, session.seed),
+            seed=generation.decoding.seed,
             closing=target.end,
             queue_seconds=queued,
             step_seconds=running / generation.steps if generation.steps else 0.0,

@@ -20,7 +20,7 @@ from decoder_service.sessions import Opened, Session, Sessions
 from decoder_service.settings import DecoderSettings
 from splitformer import tracing, wire
 from splitformer.errors import UnavailableError
-from splitformer.generation import GenerationOptions, Target, step
+from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, step
 from splitformer.model.decoder import Decoder
 from splitformer.model.tokenizer import Detokenizer
 from splitformer.serving import kernels, models
@@ -72,8 +72,7 @@ class DecoderService:
         await asyncio.to_thread(self._load)
         self.engine = DecoderEngine(
             self._decoder,
-            self._checkpoint.description.eos_id,
-            self._checkpoint.description.never_generated,
+            self._vocabulary.never,
             self.settings.max_batch,
             self.metrics,
         )
@@ -81,7 +80,7 @@ class DecoderService:
         self.metrics.paused.set_function(lambda: self.engine.paused)
         self.metrics.queued.set_function(lambda: self.engine.queued)
         self.generating = Generating(
-            self.engine, self.sessions, self.metrics, self.settings.window_tokens
+            self.engine, self.sessions, self.metrics, self.settings.window_tokens, self._vocabulary
         )
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -284,6 +283,8 @@ class DecoderService:
     def _load(self) -> None:
         torch.set_num_threads(self.settings.threads)
         self._checkpoint = models.open_checkpoint(self.settings.model)
+        description = self._checkpoint.description
+        self._vocabulary = Vocabulary(description.eos_id, description.never_generated)
         weights = self._checkpoint.load_decoder()
         self._decoder = kernels.step_decoder(
             weights, self.settings.precision, self.settings.kernels, self.settings.threads
@@ -312,8 +313,8 @@ class DecoderService:
         description = self._checkpoint.description
         state = self._decoder.begin(torch.zeros(1, description.architecture.d_model))
         target = Target((description.eos_id,), state, self._checkpoint.tokenizer.detokenizer(), 1)
-        batch = [(target, GenerationOptions())]
-        step(self._decoder, batch, description.eos_id, description.never_generated)
+        decoding = Sequential(target, GenerationOptions(), 1, self._vocabulary)
+        step(self._decoder, [decoding], self._vocabulary.never)
 
     async def _sweep(self) -> None:
         while True:

@@ -1,6 +1,21 @@
 """The sequential loop: what to compute next and which token to take; knows nothing of gRPC."""
 
-from splitformer.generation.loop import EndReason, Produced, Target, step
+from splitformer.generation.decoding import Decoding, News, Request, Vocabulary
+from splitformer.generation.loop import run, step
 from splitformer.generation.options import GenerationOptions
+from splitformer.generation.sequential import Sequential
+from splitformer.generation.target import EndReason, Produced, Target
 
-__all__ = ["EndReason", "GenerationOptions", "Produced", "Target", "step"]
+__all__ = [
+    "Decoding",
+    "EndReason",
+    "GenerationOptions",
+    "News",
+    "Produced",
+    "Request",
+    "Sequential",
+    "Target",
+    "Vocabulary",
+    "run",
+    "step",
+]

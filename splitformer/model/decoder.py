@@ -8,6 +8,7 @@ computes only their rows. Both give the same numbers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import cast
 
@@ -167,16 +168,22 @@ class Decoder(nn.Module):
         config, like = self.config, self.embedding.tokens.weight
         return SelfCache(config.decoder_layers, config.heads, config.head_size, like)
 
-    def step(self, tokens: Sequence[Sequence[int]], states: Sequence[DecoderState]) -> Tensor:
+    def step(
+        self,
+        tokens: Sequence[Sequence[int]],
+        states: Sequence[DecoderState],
+        outputs: Sequence[int] | None = None,
+    ) -> Tensor:
         """Compute the rows of new tokens, each sequence at its own position.
 
         Args:
             tokens: For each sequence its new input tokens, at least one; several make a prefix
                 pass.
             states: The sequences' states; each grows by as many positions.
+            outputs: How many of its last new rows of each sequence are wanted; None: one each.
 
         Returns:
-            Logits after the last new token of each sequence, (B, V).
+            Logits after the wanted rows, sequence by sequence, (sum of outputs, V).
         """
         counts = [len(new) for new in tokens]
         device = self.embedding.tokens.weight.device
@@ -188,8 +195,13 @@ class Decoder(nn.Module):
             x = layer.step(x, counts, states, i)
         for state, count in zip(states, counts, strict=True):
             state.own.commit(count)
-        last = torch.tensor(counts, device=device).cumsum(0) - 1  # (B,)
-        return self.unembed(self.norm(x[last]))
+        ends = list(itertools.accumulate(counts))
+        wanted = [
+            row
+            for end, many in zip(ends, outputs or [1] * len(ends), strict=True)
+            for row in range(end - many, end)
+        ]
+        return self.unembed(self.norm(x[torch.tensor(wanted, device=device)]))
 
     def _blocks(self) -> list[DecoderLayer]:
         return cast(list[DecoderLayer], list(self.layers))

@@ -16,7 +16,7 @@ from torch import Tensor
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.decoder import Decoder, DecoderState
 from splitformer.model.plan import describe_decoder
-from splitformer.model.stepping import Advanced
+from splitformer.model.stepping import Advanced, allowed, likeliest
 from splitformer.native import Cache, FloatArray, InstructionSet, Outputs, Plan, Precision
 
 KERNEL = "native-2"
@@ -90,7 +90,8 @@ class NativeDecoder:
         Returns:
             Logits after the last new token of each sequence, (B, V).
         """
-        outputs = self._run(tokens, states, None, None, array("i", range(len(states))), False)
+        rows, many = array("i", range(len(states))), [1] * len(states)
+        outputs = self._run(tokens, states, many, None, None, rows, False)
         return torch.from_numpy(outputs.logits)
 
     def advance(
@@ -101,64 +102,91 @@ class NativeDecoder:
         denied: Sequence[int] | None = None,
         want_logits: Sequence[bool] | None = None,
         log_probabilities: bool = True,
+        *,
+        outputs: Sequence[int] | None = None,
+        candidates: Sequence[int] | None = None,
     ) -> Advanced:
-        """Compute the rows of new tokens and choose the next token of each sequence.
+        """Compute the rows of new tokens and choose the next token of each output.
 
         Args:
             tokens: For each sequence its new input tokens, at least one.
             states: The sequences' states; each grows by as many positions.
             never: Ids that no sequence may get.
-            denied: One more such id per sequence, or -1.
-            want_logits: Which sequences need their logits, for a choice of their own.
+            denied: One more such id per output, or -1.
+            want_logits: Which outputs need their logits, for a choice of their own.
             log_probabilities: Compute them.
+            outputs: From how many of its last new positions each sequence wants an output; None:
+                from the last one.
+            candidates: How many of the likeliest ids each output wants, or 0.
 
         Raises:
             ValueError: A token, or the number of positions, is out of range; no state has changed.
         """
+        many = outputs or [1] * len(states)
+        wanted = [i for i, wants in enumerate(want_logits or ()) if wants]
+        ranked = {i: k for i, k in enumerate(candidates or ()) if k}
+        shown = sorted({*wanted, *ranked})
+        result = self._run(
+            tokens,
+            states,
+            many,
+            self._mask(never),
+            None if denied is None else array("i", denied),
+            _numbered(shown, sum(many)) if want_logits or candidates else None,
+            log_probabilities,
+        )
+        logits = dict(zip(shown, torch.from_numpy(result.logits), strict=True))
+        return Advanced(
+            result.ids.tolist(),
+            result.log_probabilities.tolist(),
+            {i: logits[i] for i in wanted},
+            result.log_sums.tolist(),
+            {
+                i: likeliest(allowed(logits[i], never, denied[i] if denied else -1), k)
+                for i, k in ranked.items()
+            },
+        )
+
+    def _mask(self, never: tuple[int, ...]) -> FloatArray | None:
         mask = self._masks.get(never)
         if mask is None and never:
             mask = self._masks[never] = self.plan.mask(never)
-        more = None if denied is None else array("i", denied)
-        wanted: list[int] = []
-        if want_logits is not None:
-            wanted = [i for i, wants in enumerate(want_logits) if wants]
-        rows = None
-        if wanted:
-            rows = array("i", [-1]) * len(states)
-            for row, i in enumerate(wanted):
-                rows[i] = row
-        outputs = self._run(tokens, states, mask, more, rows, log_probabilities)
-        return Advanced(
-            outputs.ids.tolist(),
-            outputs.log_probabilities.tolist(),
-            dict(zip(wanted, torch.from_numpy(outputs.logits), strict=True)),
-            outputs.log_sums.tolist(),
-        )
+        return mask
 
     def _run(
         self,
         tokens: Sequence[Sequence[int]],
         states: Sequence[DecoderState],
+        many: Sequence[int],
         mask: FloatArray | None,
         denied: array[int] | None,
         logits_rows: array[int] | None,
         log_probabilities: bool,
     ) -> Outputs:
-        sequences, flat = array("q"), array("i")
-        for new, state in zip(tokens, states, strict=True):
+        sequences, flat, total = array("q"), array("i"), sum(many)
+        for new, state, outputs in zip(tokens, states, many, strict=True):
             own, cross = state.own, state.cross
             start, count = own.length, len(new)
             if start + count <= self.config.max_positions:
                 own.reserve(start + count)
             pages = own.addresses.buffer_info()[0]
-            sequences.extend((pages, own.capacity, start, count, cross.address, cross.length, 1))
+            sequences.extend((pages, own.capacity, start, count))
+            sequences.extend((cross.address, cross.length, outputs))
             flat.extend(new)
         for extra in (denied, logits_rows):
-            if extra is not None and len(extra) != len(states):
-                raise ValueError(f"one value per sequence ({len(states)}), got {len(extra)}")
-        outputs = self.plan.step(
-            sequences, flat, len(states), mask, denied, logits_rows, log_probabilities
+            if extra is not None and len(extra) != total:
+                raise ValueError(f"one value per output ({total}), got {len(extra)}")
+        result = self.plan.step(
+            sequences, flat, total, mask, denied, logits_rows, log_probabilities
         )
         for new, state in zip(tokens, states, strict=True):
             state.own.commit(len(new))
-        return outputs
+        return result
+
+
+def _numbered(shown: Sequence[int], total: int) -> array[int]:
+    """Number the outputs that are shown: (total), -1 for the others."""
+    rows = array("i", [-1]) * total
+    for row, i in enumerate(shown):
+        rows[i] = row
+    return rows

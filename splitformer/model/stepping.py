@@ -20,22 +20,37 @@ RULED_OUT = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """The likeliest ids of one output that were not ruled out, likeliest first.
+
+    Attributes:
+        ids: Of equally likely ones the smallest come first.
+        logits: Their logits.
+    """
+
+    ids: list[int]
+    logits: list[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Advanced:
-    """What one step brought, per sequence.
+    """What one step brought, per output: one per sequence unless a sequence wants several.
 
     Attributes:
         ids: The likeliest ids that were not ruled out.
         log_probabilities: Natural logarithms of their probabilities among all ids; empty unless
             asked for.
-        logits: Logits (V,) of the sequences that asked for them, before anything is ruled out.
+        logits: Logits (V,) of the outputs that asked for them, before anything is ruled out.
         log_sums: Logarithms of the sums of exp(logit): what to subtract from a logit to get the
             log-probability of any other id; empty unless asked for.
+        candidates: The likeliest ids and their logits of the outputs that asked for them.
     """
 
     ids: list[int]
     log_probabilities: list[float] = field(default_factory=list)
     logits: dict[int, Tensor] = field(default_factory=dict)
     log_sums: list[float] = field(default_factory=list)
+    candidates: dict[int, Candidates] = field(default_factory=dict)
 
 
 class StepDecoder(Protocol):
@@ -75,6 +90,9 @@ class StepDecoder(Protocol):
         denied: Sequence[int] | None = None,
         want_logits: Sequence[bool] | None = None,
         log_probabilities: bool = True,
+        *,
+        outputs: Sequence[int] | None = None,
+        candidates: Sequence[int] | None = None,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each sequence.
 
@@ -82,9 +100,12 @@ class StepDecoder(Protocol):
             tokens: For each sequence its new input tokens, at least one.
             states: The sequences' states; each grows by as many positions.
             never: Ids that no sequence may get.
-            denied: One more such id per sequence, or -1.
-            want_logits: Which sequences need their logits, for a choice of their own.
+            denied: One more such id per output, or -1.
+            want_logits: Which outputs need their logits, for a choice of their own.
             log_probabilities: Compute them.
+            outputs: From how many of its last new positions each sequence wants an output, in the
+                order of the positions; None: from the last one.
+            candidates: How many of the likeliest ids each output wants, or 0.
         """
 
     def close(self) -> None:
@@ -121,23 +142,44 @@ class TorchDecoder:
         denied: Sequence[int] | None = None,
         want_logits: Sequence[bool] | None = None,
         log_probabilities: bool = True,
+        *,
+        outputs: Sequence[int] | None = None,
+        candidates: Sequence[int] | None = None,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each sequence."""
-        logits = self._decoder.step(tokens, states)  # (B, V)
-        ids = _allowed(logits, never, denied).argmax(-1)  # (B,)
+        logits = self._decoder.step(tokens, states, outputs)  # (outputs, V)
+        possible = _allowed(logits, never, denied)
+        ids = possible.argmax(-1)  # (outputs,)
         wanted = [i for i, wants in enumerate(want_logits or ()) if wants]
         sums = logits.logsumexp(-1) if log_probabilities else logits.new_empty(0)
         chosen = logits.gather(-1, ids[:, None])[:, 0] if log_probabilities else sums
         return Advanced(
-            ids.tolist(), (chosen - sums).tolist(), {i: logits[i] for i in wanted}, sums.tolist()
+            ids.tolist(),
+            (chosen - sums).tolist(),
+            {i: logits[i] for i in wanted},
+            sums.tolist(),
+            {i: likeliest(possible[i], k) for i, k in enumerate(candidates or ()) if k},
         )
 
     def close(self) -> None:
         """There is nothing to let go of."""
 
 
+def likeliest(logits: Tensor, count: int) -> Candidates:
+    """Return the `count` likeliest ids of (V,) and their logits."""
+    ordered, ids = logits.sort(descending=True, stable=True)
+    kept = min(count, int((ordered > RULED_OUT).sum()))
+    return Candidates(ids[:kept].tolist(), ordered[:kept].tolist())
+
+
+def allowed(logits: Tensor, never: tuple[int, ...], denied: int) -> Tensor:
+    """Rule out what must not be chosen at one output, `denied` unless it is -1: (V,) -> (V,)."""
+    ruled_out = never if denied < 0 else (*never, denied)
+    return logits.index_fill(-1, torch.tensor(ruled_out, dtype=torch.long), RULED_OUT)
+
+
 def _allowed(logits: Tensor, never: tuple[int, ...], denied: Sequence[int] | None) -> Tensor:
-    """Rule out what must not be chosen: (B, V) -> (B, V)."""
+    """Rule out what must not be chosen: (outputs, V) -> (outputs, V)."""
     if never:
         logits = logits.index_fill(-1, torch.tensor(never, device=logits.device), RULED_OUT)
     rows = [row for row, token in enumerate(denied or ()) if token >= 0]

@@ -183,7 +183,7 @@ def test_other_misuse_is_refused(small: NativeDecoder) -> None:
         small.advance([[5]], [state], never=(301,))
     with pytest.raises(ValueError, match="denied: no such id"):
         small.advance([[5]], [state], denied=[301])
-    with pytest.raises(ValueError, match="one value per sequence"):
+    with pytest.raises(ValueError, match="one value per output"):
         small.advance([[5]], [state], denied=[1, 2])
     with pytest.raises(ValueError, match="memory: must be"):
         small.begin(torch.randn(3, 31))

@@ -28,12 +28,12 @@ class Gate:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
-    def advance(self, *arguments: Any) -> Any:
+    def advance(self, *arguments: Any, **named: Any) -> Any:
         self._open.wait()
         if self.failures:
             self.failures -= 1
             raise RuntimeError("broken on purpose")
-        return self._decoder.advance(*arguments)
+        return self._decoder.advance(*arguments, **named)
 
     def shut(self) -> None:
         self._open.clear()

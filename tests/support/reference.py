@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from splitformer import wire
-from splitformer.generation import GenerationOptions, Target, step
+from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving.kernels import source_encoder, step_decoder
 from splitformer.v1 import tensor_pb2
@@ -45,6 +45,6 @@ class Reference:
         target = Target(start, self.decoder.begin(self.memory(text)), detokenizer, positions)
         chosen = GenerationOptions(**options)  # type: ignore[arg-type]
         most = chosen.max_new_tokens or positions
-        while target.end is None and not target.full and len(target.produced) < most:
-            step(self.decoder, [(target, chosen)], description.eos_id, description.never_generated)
+        vocabulary = Vocabulary(description.eos_id, description.never_generated)
+        run(self.decoder, Sequential(target, chosen, most, vocabulary), vocabulary.never)
         return target

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from decoder_service import engine
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import UnavailableError
-from splitformer.generation import GenerationOptions, Target
+from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary
 from splitformer.model.stepping import Advanced
 
 STEP_SECONDS, OPENING_SECONDS = 1.0, 0.6
@@ -44,7 +44,7 @@ class Diary:
         self.clock.now += OPENING_SECONDS
         return len(self.entries)
 
-    def advance(self, tokens: Any, states: Any, *_: Any) -> Advanced:
+    def advance(self, tokens: Any, states: Any, *_: Any, **__: Any) -> Advanced:
         self.stepping.set()
         self.may_step.wait()
         self.entries.append("step")
@@ -61,14 +61,15 @@ def diary(monkeypatch: pytest.MonkeyPatch) -> Diary:
 
 def engine_of(diary: Diary) -> engine.DecoderEngine:
     metrics = DecoderMetrics(CollectorRegistry())
-    return engine.DecoderEngine(diary, 1, (), 4, metrics)  # type: ignore[arg-type]
+    return engine.DecoderEngine(diary, (), 4, metrics)  # type: ignore[arg-type]
 
 
 def generation() -> engine.Generation:
     detokenizer: Any = SimpleNamespace(add=lambda token: "")
     state: Any = SimpleNamespace(length=0)
     target = Target((3,), state, detokenizer, 100)
-    return engine.Generation(target, GenerationOptions(), TOKENS, window=100)
+    decoding = Sequential(target, GenerationOptions(), TOKENS, Vocabulary(eos_id=1))
+    return engine.Generation(decoding, window=100)
 
 
 async def test_openings_hold_running_generations_up_for_a_step_at_most(diary: Diary) -> None:

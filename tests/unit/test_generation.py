@@ -10,7 +10,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from splitformer.errors import InvalidArgumentError
-from splitformer.generation import GenerationOptions, Target, step
+from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, step
 from splitformer.generation.filters import keep_top_k, keep_top_p, likely, suppress
 from splitformer.generation.selectors import select, uniform
 from splitformer.model.checkpoint import Checkpoint
@@ -105,9 +105,9 @@ class Scripted(Decoder):
         self.script = script
         self.fed: list[list[int]] = []
 
-    def step(self, tokens, states):  # type: ignore[no-untyped-def]
+    def step(self, tokens, states, outputs=None):  # type: ignore[no-untyped-def]
         self.fed.extend(list(new) for new in tokens)
-        result = super().step(tokens, states)
+        result = super().step(tokens, states, outputs)
         row = torch.full_like(result, -5.0)
         row[:, self.script[len(self.fed) - 1]] = 5.0
         return row
@@ -127,8 +127,9 @@ def run(
     checkpoint: Checkpoint, decoder: Decoder, target: Target, options: GenerationOptions
 ) -> None:
     description = checkpoint.description
-    batch = [(target, options)]
-    step(TorchDecoder(decoder), batch, description.eos_id, description.never_generated)
+    vocabulary = Vocabulary(description.eos_id, description.never_generated)
+    decoding = Sequential(target, options, target.max_positions, vocabulary)
+    step(TorchDecoder(decoder), [decoding], vocabulary.never)
 
 
 def test_each_step_is_fed_what_the_last_one_produced(checkpoint: Checkpoint) -> None:

@@ -86,3 +86,33 @@ def test_both_advance_alike(decoder: Decoder) -> None:
     for row, logits in one.logits.items():
         torch.testing.assert_close(logits, other.logits[row], atol=1e-3, rtol=1e-4)
     both[1].close()
+
+
+@NATIVE
+def test_several_outputs_and_candidates_are_those_of_single_steps(decoder: Decoder) -> None:
+    """Rows computed together answer as rows computed one by one do, whoever computes."""
+    memory = torch.randn(5, decoder.config.d_model, generator=torch.Generator().manual_seed(3))
+    row, many = [4, 8, 9, 7], 3
+    for each in (TorchDecoder(decoder), NativeDecoder(decoder, "fp32", 1)):
+        one, other = each.begin(memory), each.begin(memory)
+        single = [
+            each.advance([[token]], [one], (0, 2), [EOS], [True], candidates=[4]) for token in row
+        ][-many:]
+        together = each.advance(
+            [row, [5]],
+            [other, each.begin(memory)],
+            (0, 2),
+            [EOS] * many + [-1],
+            [True] * many + [False],
+            outputs=[many, 1],
+            candidates=[4] * many + [0],
+        )
+        assert together.ids[:many] == [answer.ids[0] for answer in single]
+        assert list(together.candidates) == [0, 1, 2]
+        for i, answer in enumerate(single):
+            ours, theirs = together.candidates[i], answer.candidates[0]
+            assert ours.ids == theirs.ids
+            assert ours.logits == pytest.approx(theirs.logits, abs=1e-5)
+            assert not {0, 2, EOS} & set(ours.ids)
+            assert ours.ids[0] == together.ids[i]
+            torch.testing.assert_close(together.logits[i], answer.logits[0], atol=1e-5, rtol=0)

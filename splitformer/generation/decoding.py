@@ -1,0 +1,104 @@
+"""What every way to decode is to the loop: it asks, it takes, it has news.
+
+A way to decode is an object that goes on with one target. Before a step it says which sequences it
+wants computed, and what it needs to know of their last rows; after the step it takes the answers;
+then it tells its reader what has become certain. How many sequences that are, how many rows of each
+and whether states are forked or cut back in between is its own business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.model.decoder import DecoderState
+from splitformer.model.stepping import Advanced
+
+News = tuple[int, Produced] | EndReason
+"""A token that has become certain, with its index, or the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What decoding has to know about token ids.
+
+    Attributes:
+        eos_id: The end token.
+        never: Ids that no target may contain.
+    """
+
+    eos_id: int
+    never: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Request:
+    """What one step shall compute, put together by all who take part.
+
+    Outputs are numbered in the order in which their sequences were added. What is kept per output
+    is sparse: most need nothing but the likeliest id.
+
+    Attributes:
+        tokens: New input tokens of each sequence, at least one.
+        states: The sequences' states.
+        outputs: From how many of its last new positions each sequence wants an output.
+        count: Outputs so far.
+        denied: Outputs with one more id ruled out, and the id.
+        candidates: Outputs of which the likeliest ids are wanted, and how many.
+        logits: Outputs of which all logits are wanted.
+    """
+
+    tokens: list[Sequence[int]] = field(default_factory=list)
+    states: list[DecoderState] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    count: int = 0
+    denied: dict[int, int] = field(default_factory=dict)
+    candidates: dict[int, int] = field(default_factory=dict)
+    logits: set[int] = field(default_factory=set)
+
+    def add(self, tokens: Sequence[int], state: DecoderState, outputs: int = 1) -> int:
+        """Add a sequence; return the number of its first output."""
+        self.tokens.append(tokens)
+        self.states.append(state)
+        self.outputs.append(outputs)
+        first = self.count
+        self.count = first + outputs
+        return first
+
+
+class Decoding(Protocol):
+    """A way to decode, at work on one target.
+
+    Attributes:
+        target: What it goes on with.
+        limit: Length of the target at which it stops.
+        seed: Key of the generator; 0 where nothing is drawn.
+        width: Most sequences that it puts into a step.
+    """
+
+    @property
+    def target(self) -> Target: ...  # noqa: D102
+
+    @property
+    def limit(self) -> int: ...  # noqa: D102
+
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+    @property
+    def width(self) -> int: ...  # noqa: D102
+
+    @property
+    def finished(self) -> bool:
+        """True if there is nothing left to compute."""
+
+    def ask(self, request: Request) -> None:
+        """Add the sequences of the next step; only while it is not finished."""
+
+    def take(self, answer: Advanced, first: int) -> None:
+        """Take the step's answers; its own outputs begin at `first`."""
+
+    def news(self) -> list[News]:
+        """Return what became certain since the last call; once finished, the end is its last."""

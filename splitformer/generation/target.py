@@ -1,0 +1,86 @@
+"""A target: what has been said over one memory, and what the decoder has still to be told.
+
+A target goes in shifted right by one: what it has said so far, behind its start tokens, is the
+input, and the last row's logits decide the next token. `Target` keeps both sides in step, so that
+whatever has not been computed yet (a prefix, a forced token, the last token) is simply the next
+input.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from splitformer.model.decoder import DecoderState
+from splitformer.model.tokenizer import Detokenizer
+
+
+class EndReason(enum.Enum):
+    """Why a target or a generation has ended."""
+
+    EOS = "eos"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """A token of the target.
+
+    Attributes:
+        id: Token id.
+        text: Text that became certain with it.
+        log_probability: Natural logarithm of its probability under the model, before filters.
+    """
+
+    id: int
+    text: str
+    log_probability: float
+
+
+@dataclass(eq=False, slots=True)
+class Target:
+    """One target over one memory.
+
+    Attributes:
+        start: Decoder input before the first produced token: start or language token, then the
+            caller's prefix. At least one.
+        state: Keys and values.
+        detokenizer: Turns produced ids into text; the prefix has been through it.
+        max_positions: Longest decoder input.
+        produced: Tokens so far, the prefix and the end token not among them.
+        end: The produced end token, once there is one.
+    """
+
+    start: tuple[int, ...]
+    state: DecoderState
+    detokenizer: Detokenizer
+    max_positions: int
+    produced: list[Produced] = field(default_factory=list)
+    end: Produced | None = None
+
+    @property
+    def pending(self) -> list[int]:
+        """Inputs that have not been through the decoder yet; empty only once it has ended."""
+        done = self.state.length
+        produced = self.produced[max(0, done - len(self.start)) :]
+        return [*self.start[done:], *(token.id for token in produced)]
+
+    @property
+    def full(self) -> bool:
+        """True if there is no position left to take the last token as input."""
+        return len(self.start) + len(self.produced) > self.max_positions
+
+    def take(self, token: int, log_probability: float, eos_id: int) -> None:
+        """Go on by one token, or end with it if it is the end token."""
+        if token == eos_id:
+            self.end = Produced(token, self.detokenizer.finish(), log_probability)
+        else:
+            text = self.detokenizer.add(token)
+            self.produced.append(Produced(token, text, log_probability))
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        ending = self.end.text if self.end else ""
+        return "".join(token.text for token in self.produced) + ending
