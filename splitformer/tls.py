@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splitformer.errors import ConfigurationError
+from splitformer.validity import valid_until
 
 if TYPE_CHECKING:
     import grpc
@@ -60,13 +62,15 @@ class TlsFiles:
         """Read and check all files.
 
         Raises:
-            ConfigurationError: One cannot be read, is no such file, or the key is another's.
+            ConfigurationError: One cannot be read, is no such file or has expired, or the key is
+                another's.
         """
         certificate = _read("tls_certificate", self.certificate)
         key = _read("tls_key", self.key)
         authorities = _read(self.authorities_setting, self.authorities)
         if certificate is not None:
             self._check_pair()
+            self._check_validity(certificate)
         if authorities is not None:
             self._check_authorities()
         return Pem(certificate, key, authorities)
@@ -91,6 +95,13 @@ class TlsFiles:
                 f"tls_certificate: {self.certificate!r} and tls_key {self.key!r} must hold a PEM"
                 f" certificate and its key without a password: {error}"
             ) from error
+
+    def _check_validity(self, certificate: bytes) -> None:
+        until = valid_until(certificate)
+        if until < datetime.now(UTC):
+            raise ConfigurationError(
+                f"tls_certificate: {self.certificate!r} must be valid, it expired at {until}"
+            )
 
     def _check_authorities(self) -> None:
         try:

@@ -23,7 +23,7 @@ from splitformer.serving.logs import configure_logs, log
 from splitformer.serving.process import loop_factory, settle
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import MetricsPage, Telemetry
-from splitformer.serving.tls import server_credentials
+from splitformer.serving.tls import expiry, server_credentials
 from splitformer.serving.traces import start_tracing
 from splitformer.v1 import model_pb2
 
@@ -159,6 +159,8 @@ class Server:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         files = self._settings.tls_files
         credentials = server_credentials(files) if files else None
+        if files:
+            self._telemetry.certificate_expiry.set_function(partial(expiry, files))
         try:
             if credentials is None:
                 self.port = server.add_insecure_port(address)

@@ -82,6 +82,11 @@ class Telemetry:
             ("model", "precision", "numerics", "version"),
             registry=self.registry,
         )
+        self.certificate_expiry = Gauge(
+            "splitformer_tls_certificate_expiry_timestamp_seconds",
+            "When the server's certificate expires, as seconds since 1970; 0 without TLS.",
+            registry=self.registry,
+        )
         for code, reason in REASONS:
             self.failures.labels(code, reason)
 

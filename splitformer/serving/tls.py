@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
+from pathlib import Path
 
 import grpc
 
 from splitformer.errors import ConfigurationError
 from splitformer.serving.logs import log
 from splitformer.tls import Pem, Stamp, TlsFiles
+from splitformer.validity import valid_until
 
 _logger = logging.getLogger("splitformer.tls")
 
@@ -70,6 +73,14 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         renewed,  # type: ignore[arg-type]  # None: no change, as gRPC documents it
         require_client_authentication=bool(files.authorities),
     )
+
+
+def expiry(files: TlsFiles) -> float:
+    """When the certificate in the file expires, in seconds since 1970; not a number if unknown."""
+    try:
+        return valid_until(Path(files.certificate).read_bytes()).timestamp()
+    except (OSError, ValueError):
+        return math.nan
 
 
 def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:

@@ -16,7 +16,9 @@ import pytest
 from decoder_service.service import DecoderService
 from encoder_service.service import EncoderService
 from splitformer.errors import ConfigurationError, UnavailableError
+from splitformer.validity import valid_until
 from splitformer_client import Tls, aio, connect
+from tests.conftest import Services
 from tests.support.certificates import Authority, Pair
 from tests.support.rpc import eventually
 from tests.support.servers import Running, ServerThread
@@ -217,6 +219,38 @@ def test_a_variable_that_is_no_switch_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SPLITFORMER_TLS", "perhaps")
     with pytest.raises(ConfigurationError, match="SPLITFORMER_TLS: must be true or false, got 'pe"):
         connect("a:1", "b:1")
+
+
+def test_an_expired_certificate_is_refused_and_named(tmp_path: Path) -> None:
+    pair = Authority(tmp_path).pair("old", days=-1)
+    with pytest.raises(
+        ConfigurationError, match=r"tls_certificate: '.*old.pem' must be valid, it ex"
+    ):
+        connect("a:1", "b:1", tls=Tls(certificate=str(pair.certificate), key=str(pair.key)))
+
+
+@pytest.mark.parametrize("days", [1, 20_000])  # written in two forms, before 2050 and after
+def test_when_a_certificate_expires_is_read_as_openssl_reads_it(tmp_path: Path, days: int) -> None:
+    pair = Authority(tmp_path).pair("some", days=days)
+    command = ["openssl", "x509", "-noout", "-enddate", "-in", str(pair.certificate)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = ssl.cert_time_to_seconds(done.stdout.strip().removeprefix("notAfter="))
+    assert valid_until(pair.certificate.read_bytes()).timestamp() == expected
+
+
+def test_what_is_no_certificate_has_no_end() -> None:
+    for text in (b"", b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----"):
+        with pytest.raises(ValueError, match="certificate"):
+            valid_until(text)
+
+
+def test_a_server_tells_when_its_certificate_expires(
+    plain_tls: Secured, server: Pair, services: Services
+) -> None:
+    metric = "splitformer_tls_certificate_expiry_timestamp_seconds"
+    expected = valid_until(server.certificate.read_bytes()).timestamp()
+    assert plain_tls.encoder.metric(metric) == plain_tls.decoder.metric(metric) == expected
+    assert services.encoder.metric(metric) == 0
 
 
 # --- renewal

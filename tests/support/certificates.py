@@ -38,7 +38,7 @@ class Authority:
         self.certificate, self._key = folder / "ca.pem", folder / "ca.key"
         self._openssl("req", "-x509", *_KEY, *self._out("ca"), "-subj", "/CN=ca", "-days", "2")
 
-    def pair(self, name: str) -> Pair:
+    def pair(self, name: str, days: int = 2) -> Pair:
         """Make a certificate for this machine, with `name` as its common name."""
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         request, names = self._folder / f"{name}.csr", self._folder / "names"
@@ -47,7 +47,7 @@ class Authority:
         self._openssl("req", *_KEY, *out, "-subj", f"/CN={name}")
         signer = ("-CA", str(self.certificate), "-CAkey", str(self._key), "-CAcreateserial")
         files = ("-in", str(request), "-out", str(pair.certificate), "-extfile", str(names))
-        self._openssl("x509", "-req", *files, *signer, "-days", "2")
+        self._openssl("x509", "-req", *files, *signer, "-days", str(days))
         return pair
 
     def _out(self, name: str) -> tuple[str, ...]:
