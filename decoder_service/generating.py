@@ -27,6 +27,7 @@ from splitformer.generation import (
     GenerationOptions,
     Produced,
     Sequential,
+    Stops,
     Vocabulary,
 )
 
@@ -115,6 +116,7 @@ class Generating:
             AbortedError: SESSION_BUSY.
             FailedPreconditionError: START_INDEX_AHEAD.
         """
+        options.check(self._vocabulary.size)
         called = time.perf_counter()
         record = self._sessions.record(session_id)
         if record is not None and record.end is not None and start_index is not None:
@@ -123,11 +125,10 @@ class Generating:
             return
         session = self._sessions.get(session_id)
         await self._sessions.claim(session)
-        known = list(session.target.produced)
-        start = _checked_start(start_index, len(known))
+        start = _checked_start(start_index, len(session.target.produced))
         limit = start + (options.max_new_tokens or session.target.max_positions)
-        async with self._running(session, options, limit) as generation:
-            for part in _batches(known[:limit], start, tokens_per_message):
+        async with self._running(session, options, start, limit) as (generation, known):
+            for part in _batches(known, tokens_per_message):
                 yield part
             first = 0.0
             while tokens := await _computed(generation, tokens_per_message):
@@ -151,21 +152,22 @@ class Generating:
             AbortedError: SESSION_BUSY.
             FailedPreconditionError: STEP_INDEX_AHEAD.
         """
+        options.check(self._vocabulary.size)
         called = time.perf_counter()
         record = self._sessions.record(session_id)
-        if record is not None and (remembered := _remembered(record, index)):
+        if record is not None and (remembered := _remembered(record, index, options)):
             return remembered
         session = self._sessions.get(session_id)
         await self._sessions.claim(session)
         produced = session.target.produced
         if index < len(produced):
-            return IndexedToken(index, produced[index])
+            return _cut(produced[: index + 1], options)[index]
         if index > len(produced):
             raise FailedPreconditionError(
                 f"index: must be at most {len(produced)}, the next token's, got {index}",
                 reason="STEP_INDEX_AHEAD",
             )
-        async with self._running(session, options, index + 1) as generation:
+        async with self._running(session, options, index, index + 1) as (generation, _):
             if tokens := await _computed(generation, 1):
                 self._count_read(generation, 1)
                 return tokens[0]
@@ -173,19 +175,23 @@ class Generating:
 
     @asynccontextmanager
     async def _running(
-        self, session: Session, options: GenerationOptions, limit: int
-    ) -> AsyncIterator[Generation]:
-        """Run a generation; whatever happens, it leaves the engine and the session is freed."""
+        self, session: Session, options: GenerationOptions, start: int, limit: int
+    ) -> AsyncIterator[tuple[Generation, list[IndexedToken]]]:
+        """Run a generation; whatever happens, it leaves the engine and the session is freed.
+
+        Yields it together with the tokens from `start` on that are there already.
+        """
         if options.sampled:
             options = dataclasses.replace(options, seed=_seed(options, session.seed))
-        decoding = Sequential(session.target, options, limit, self._vocabulary)
+        decoding = Sequential(session.target, options, limit, self._vocabulary, start)
+        known = [IndexedToken(*each) for each in decoding.certain()]
         generation = Generation(decoding, self._window)
         session.generation = generation
         session.end = None
         how = "cancelled"
         try:
             self._engine.join(generation)
-            yield generation
+            yield generation, known
             how = (generation.end or EndReason.LENGTH).value
         except SplitformerError as error:
             how = "cancelled" if isinstance(error, NotFoundError) else "failed"
@@ -260,10 +266,16 @@ def _checked_start(start_index: int | None, produced: int) -> int:
     return start_index
 
 
-def _batches(produced: Sequence[Produced], start: int, most: int) -> list[list[IndexedToken]]:
-    """Cut produced tokens from `start` on into lists of at most `most`."""
-    indexed = [IndexedToken(i, produced[i]) for i in range(start, len(produced))]
-    return [indexed[i : i + most] for i in range(0, len(indexed), most)]
+def _batches(tokens: Sequence[IndexedToken], most: int) -> list[list[IndexedToken]]:
+    """Cut tokens into lists of at most `most`."""
+    return [list(tokens[i : i + most]) for i in range(0, len(tokens), most)]
+
+
+def _cut(produced: Sequence[Produced], options: GenerationOptions) -> list[IndexedToken]:
+    """Return tokens as a generation with these options shows them."""
+    stops = Stops(options.stop)
+    stops.follow(produced)
+    return [IndexedToken(i, stops.cut(i, token)) for i, token in enumerate(produced)]
 
 
 def _seed(options: GenerationOptions, default: int) -> int:
@@ -273,11 +285,13 @@ def _seed(options: GenerationOptions, default: int) -> int:
     return default if options.seed is None else options.seed
 
 
-def _remembered(record: Record, index: int) -> IndexedToken | Ended | None:
+def _remembered(
+    record: Record, index: int, options: GenerationOptions
+) -> IndexedToken | Ended | None:
     """What a step at `index` gave before its session was let go; None if it never ran."""
     total = len(record.produced)
     if index < total:
-        return IndexedToken(index, record.produced[index])
+        return _cut(record.produced[: index + 1], options)[index]
     if index == total and record.ended is not None:
         return Ended(reason=EndReason.EOS, tokens=0, total_tokens=total, closing=record.ended)
     return None
@@ -297,4 +311,4 @@ def _replay(
         seed=_seed(options, record.seed),
         closing=record.ended,
     )
-    return [*_batches(record.produced[:stop], start, most), ended]
+    return [*_batches(_cut(record.produced, options)[start:stop], most), ended]

@@ -11,10 +11,16 @@ from splitformer.generation import EndReason, GenerationOptions
 from splitformer.v1 import decoder_service_pb2 as pb
 
 _OFFERED = frozenset(
-    ("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "seed", "draft", "mode")
+    (
+        *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
+        *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
+        *("draft", "mode"),
+    )
 )
 Part = TypeVar("Part", pb.GenerateResponse, pb.DecodeResponse)
-OptionalField = Literal["max_new_tokens", "temperature", "top_k", "top_p", "seed"]
+OptionalField = Literal[
+    "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "repetition_penalty"
+]
 _NOT_OFFERED = "is not offered by this version"
 _HARMLESS_DRAFTS = (pb.DRAFT_MODE_UNSPECIFIED, pb.DRAFT_MODE_OFF)
 _HARMLESS_MODES = (pb.DECODING_MODE_UNSPECIFIED, pb.DECODING_MODE_LOOP)
@@ -22,6 +28,7 @@ _HARMLESS_MODES = (pb.DECODING_MODE_UNSPECIFIED, pb.DECODING_MODE_LOOP)
 _REASONS = {
     EndReason.EOS: pb.END_REASON_EOS,
     EndReason.LENGTH: pb.END_REASON_LENGTH,
+    EndReason.STOP: pb.END_REASON_STOP,
     EndReason.CANCELLED: pb.END_REASON_CANCELLED,
 }
 
@@ -41,7 +48,12 @@ def options_of(message: pb.GenerationOptions) -> GenerationOptions:
         temperature=_optional(message, "temperature"),
         top_k=_optional(message, "top_k"),
         top_p=_optional(message, "top_p"),
+        min_p=_optional(message, "min_p"),
         seed=_optional(message, "seed"),
+        repetition_penalty=_optional(message, "repetition_penalty"),
+        no_repeat_ngram_size=message.no_repeat_ngram_size,
+        stop=tuple(message.stop),
+        suppressed_tokens=tuple(message.suppressed_tokens),
     )
 
 

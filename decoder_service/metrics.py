@@ -14,7 +14,7 @@ from splitformer.serving.telemetry import (
 TRANSFER_ROUTES = ("upload", "reference")
 MEMORY_ROUTES = (*TRANSFER_ROUTES, "fork")
 SESSION_ENDS = ("closed", "ended", "expired", "failed")
-GENERATION_ENDS = ("eos", "length", "cancelled", "failed")
+GENERATION_ENDS = ("eos", "length", "stop", "cancelled", "failed")
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 

@@ -284,7 +284,11 @@ class DecoderService:
         torch.set_num_threads(self.settings.threads)
         self._checkpoint = models.open_checkpoint(self.settings.model)
         description = self._checkpoint.description
-        self._vocabulary = Vocabulary(description.eos_id, description.never_generated)
+        self._vocabulary = Vocabulary(
+            description.eos_id,
+            description.never_generated,
+            description.architecture.target_vocabulary_size,
+        )
         weights = self._checkpoint.load_decoder()
         self._decoder = kernels.step_decoder(
             weights, self.settings.precision, self.settings.kernels, self.settings.threads

@@ -4,6 +4,7 @@ from splitformer.generation.decoding import Decoding, News, Request, Vocabulary
 from splitformer.generation.loop import run, step
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.sequential import Sequential
+from splitformer.generation.stops import Stops
 from splitformer.generation.target import EndReason, Produced, Target
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Produced",
     "Request",
     "Sequential",
+    "Stops",
     "Target",
     "Vocabulary",
     "run",

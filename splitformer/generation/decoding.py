@@ -27,10 +27,12 @@ class Vocabulary:
     Attributes:
         eos_id: The end token.
         never: Ids that no target may contain.
+        size: How many ids there are (V).
     """
 
     eos_id: int
     never: tuple[int, ...] = ()
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -99,6 +101,9 @@ class Decoding(Protocol):
 
     def take(self, answer: Advanced, first: int) -> None:
         """Take the step's answers; its own outputs begin at `first`."""
+
+    def certain(self) -> list[tuple[int, Produced]]:
+        """Return the tokens, with their indices, that became certain since the last call."""
 
     def news(self) -> list[News]:
         """Return what became certain since the last call; once finished, the end is its last."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from splitformer.errors import InvalidArgumentError
+from splitformer.errors import InvalidArgumentError, Violation, shown
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """Options of one generation; None means that the option is off.
+    """Options of one generation; None, or nothing in it, means that the option is off.
 
     Attributes:
         max_new_tokens: Most tokens to produce; None: as many as there are positions.
@@ -19,10 +20,16 @@ class GenerationOptions:
         temperature: Divides the logits before sampling; 0 is greedy.
         top_k: Sample among the k likeliest tokens.
         top_p: Sample among the likeliest tokens whose probabilities reach p (Holtzman et al. 2020).
+        min_p: Sample among tokens at least this fraction as likely as the likeliest.
         seed: Key of the generator; token i depends on (seed, i) only. Sampling needs one.
+        repetition_penalty: Divides positive and multiplies negative logits of tokens that the
+            decoder's input holds, start tokens included (Keskar et al. 2019).
+        no_repeat_ngram_size: No n-gram of this size occurs twice in the decoder's input; 0: off.
+        stop: End when the produced text contains one of these; the text is cut before it.
+        suppressed_tokens: Ids that are never chosen.
 
     Raises:
-        InvalidArgumentError: A value is out of range; names `options.<field>`.
+        InvalidArgumentError: BAD_OPTION; names every `options.<field>` that breaks its rule.
     """
 
     max_new_tokens: int | None = None
@@ -30,36 +37,81 @@ class GenerationOptions:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
     seed: int | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int = 0
+    stop: tuple[str, ...] = ()
+    suppressed_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(self.max_new_tokens, "max_new_tokens", "must be at least 1", lambda v: v >= 1)
-        _require(self.min_new_tokens, "min_new_tokens", "must be at least 0", lambda v: v >= 0)
-        _require(
-            self.temperature,
-            "temperature",
-            "must be a finite number of at least 0",
-            lambda v: math.isfinite(v) and v >= 0,
+        broken = [
+            violation(f"options.{name}", rule, value)
+            for name, rule, holds in _RULES
+            if (value := getattr(self, name)) is not None and not holds(value)
+        ]
+        if self.max_new_tokens is not None and 1 <= self.max_new_tokens < self.min_new_tokens:
+            rule = f"must be at most max_new_tokens ({self.max_new_tokens})"
+            broken.append(violation("options.min_new_tokens", rule, self.min_new_tokens))
+        refuse(broken)
+
+    def check(self, vocabulary_size: int) -> None:
+        """Raise InvalidArgumentError BAD_OPTION if an id is not in the vocabulary."""
+        rule = f"must be at least 0 and below {vocabulary_size}"
+        refuse(
+            [
+                violation(f"options.suppressed_tokens[{i}]", rule, token)
+                for i, token in enumerate(self.suppressed_tokens)
+                if not 0 <= token < vocabulary_size
+            ]
         )
-        _require(self.top_k, "top_k", "must be at least 1", lambda v: v >= 1)
-        _require(self.top_p, "top_p", "must be above 0 and at most 1", lambda v: 0 < v <= 1)
-        _require(self.seed, "seed", "must be below 2**64", lambda v: 0 <= v < 2**64)
-        if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
-            raise InvalidArgumentError.of(
-                "options.min_new_tokens",
-                f"must be at most max_new_tokens ({self.max_new_tokens})",
-                self.min_new_tokens,
-                reason="BAD_OPTION",
-            )
 
     @property
     def sampled(self) -> bool:
         """True if tokens are drawn, False if the likeliest is taken."""
         if self.temperature is not None:
             return self.temperature > 0
-        return self.top_k is not None or self.top_p is not None
+        return any(value is not None for value in (self.top_k, self.top_p, self.min_p))
+
+    @property
+    def plain(self) -> bool:
+        """True if the likeliest of the allowed tokens is taken as the model has it."""
+        reshaped = self.repetition_penalty not in (None, 1.0) or self.no_repeat_ngram_size
+        return not (self.sampled or reshaped or self.suppressed_tokens)
 
 
-def _require(value: float | None, name: str, rule: str, holds: Callable[[float], bool]) -> None:
-    if value is not None and not holds(value):
-        raise InvalidArgumentError.of(f"options.{name}", rule, value, reason="BAD_OPTION")
+_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("max_new_tokens", "must be at least 1", lambda v: v >= 1),
+    ("min_new_tokens", "must be at least 0", lambda v: v >= 0),
+    (
+        "temperature",
+        "must be a finite number of at least 0",
+        lambda v: math.isfinite(v) and v >= 0,
+    ),
+    ("top_k", "must be at least 1", lambda v: v >= 1),
+    ("top_p", "must be above 0 and at most 1", lambda v: 0 < v <= 1),
+    ("min_p", "must be at least 0 and at most 1", lambda v: 0 <= v <= 1),
+    ("seed", "must be below 2**64", lambda v: 0 <= v < 2**64),
+    (
+        "repetition_penalty",
+        "must be a finite number above 0",
+        lambda v: math.isfinite(v) and v > 0,
+    ),
+    ("no_repeat_ngram_size", "must be at least 0", lambda v: v >= 0),
+    ("stop", "must hold no empty string", lambda v: "" not in v),
+)
+
+
+def violation(field: str, rule: str, value: object) -> Violation:
+    """Say that a field breaks its rule."""
+    return Violation(field, f"{rule}, got {shown(value)}")
+
+
+def refuse(broken: list[Violation]) -> None:
+    """Raise one InvalidArgumentError BAD_OPTION that names all violations, if there are any."""
+    if broken:
+        raise InvalidArgumentError(
+            "; ".join(f"{each.field}: {each.description}" for each in broken),
+            reason="BAD_OPTION",
+            violations=tuple(broken),
+        )

@@ -30,7 +30,7 @@ def select(logits: Tensor, options: GenerationOptions, position: int) -> int:
         return int(logits.argmax())
     assert options.seed is not None
     temperature = 1.0 if options.temperature is None else options.temperature
-    probabilities = likely(logits, temperature, options.top_k, options.top_p)
+    probabilities = likely(logits, temperature, options.top_k, options.top_p, options.min_p)
     cumulative = probabilities.cumsum(-1)
     point = uniform(options.seed, position) * float(cumulative[-1])
     taken = int(torch.searchsorted(cumulative, point, right=True))

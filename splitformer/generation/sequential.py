@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from splitformer.generation.decoding import News, Request, Vocabulary
-from splitformer.generation.filters import suppress
+from splitformer.generation.filters import completing, penalise, suppress
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.selectors import select
-from splitformer.generation.target import EndReason, Target
-from splitformer.model.stepping import Advanced
+from splitformer.generation.stops import Stops
+from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.model.stepping import RULED_OUT, Advanced
 
 
 class Sequential:
@@ -20,63 +22,107 @@ class Sequential:
         options: How to choose.
         limit: Length of the target at which to stop.
         vocabulary: The model's.
+        start: First token that its reader wants; None: the one after the last produced.
     """
 
     width = 1
 
     def __init__(
-        self, target: Target, options: GenerationOptions, limit: int, vocabulary: Vocabulary
+        self,
+        target: Target,
+        options: GenerationOptions,
+        limit: int,
+        vocabulary: Vocabulary,
+        start: int | None = None,
     ) -> None:
         self.target = target
         self.limit = limit
         self._options = options
         self._vocabulary = vocabulary
-        self._sampled = options.sampled
-        self._told = len(target.produced)
+        self._plain = options.plain
+        self._told = len(target.produced) if start is None else start
+        self._stops = Stops(options.stop) if options.stop else None
+        if self._stops is not None:
+            self._stops.follow(target.produced)
 
     @property
     def seed(self) -> int:
         """Key of the generator; 0 for greedy."""
-        return (self._options.seed or 0) if self._sampled else 0
+        return (self._options.seed or 0) if self._options.sampled else 0
 
     @property
     def finished(self) -> bool:
         """True if there is nothing left to compute."""
         target = self.target
-        return target.end is not None or target.full or len(target.produced) >= self.limit
+        over = target.end is not None or target.full or len(target.produced) >= self.limit
+        return over or self._stopped
 
     def ask(self, request: Request) -> None:
         """Ask for the row of what was not computed yet."""
         output = request.add(self.target.pending, self.target.state)
         if self._end_denied:
             request.denied[output] = self._vocabulary.eos_id
-        if self._sampled:
+        if not self._plain:
             request.logits.add(output)
 
     def take(self, answer: Advanced, first: int) -> None:
         """Choose the next token."""
         token, log_probability = answer.ids[first], answer.log_probabilities[first]
-        if self._sampled:
-            token = self._draw(answer.logits[first])
+        if not self._plain:
+            token = self._choose(answer.logits[first])
             log_probability = float(answer.logits[first][token]) - answer.log_sums[first]
         self.target.take(token, log_probability, self._vocabulary.eos_id)
+        if self._stops is not None:
+            self._stops.follow(self.target.produced)
+
+    def certain(self) -> list[tuple[int, Produced]]:
+        """Return new tokens, except those that may turn out to belong to a stop string."""
+        produced, stops = self.target.produced, self._stops
+        until = len(produced) if stops is None or self.finished else stops.certain
+        tokens = [(i, produced[i]) for i in range(self._told, min(until, self.limit))]
+        self._told += len(tokens)
+        return tokens if stops is None else [(i, stops.cut(i, token)) for i, token in tokens]
 
     def news(self) -> list[News]:
         """Return new tokens, and the end once there is nothing left to compute."""
-        produced = self.target.produced
-        events: list[News] = [(i, produced[i]) for i in range(self._told, len(produced))]
-        self._told = len(produced)
+        events: list[News] = [*self.certain()]
         if self.finished:
-            over = len(produced) >= self.limit or self.target.end is None
-            events.append(EndReason.LENGTH if over else EndReason.EOS)
+            events.append(self._reason)
         return events
+
+    @property
+    def _reason(self) -> EndReason:
+        produced = len(self.target.produced)
+        if self._stopped and produced <= self.limit:
+            return EndReason.STOP
+        if produced >= self.limit or self.target.end is None:
+            return EndReason.LENGTH
+        return EndReason.EOS
+
+    @property
+    def _stopped(self) -> bool:
+        return self._stops is not None and self._stops.at is not None
 
     @property
     def _end_denied(self) -> bool:
         return len(self.target.produced) < self._options.min_new_tokens
 
-    def _draw(self, logits: torch.Tensor) -> int:
-        never = self._vocabulary.never
-        ruled_out = (*never, self._vocabulary.eos_id) if self._end_denied else never
-        allowed = suppress(logits, torch.tensor(ruled_out, dtype=torch.long))
+    def _choose(self, logits: Tensor) -> int:
+        """Choose from logits (V,); where everything is ruled out, there is only the end."""
+        allowed = self._filtered(logits)
+        if float(allowed.max()) == RULED_OUT:
+            return self._vocabulary.eos_id
         return select(allowed, self._options, len(self.target.produced))
+
+    def _filtered(self, logits: Tensor) -> Tensor:
+        """Apply what holds for greedy decoding too, in Transformers' order: (V,) -> (V,)."""
+        options, target = self._options, self.target
+        seen = [*target.start, *(token.id for token in target.produced)]
+        ruled_out = [*self._vocabulary.never, *options.suppressed_tokens]
+        if options.repetition_penalty is not None:
+            logits = penalise(logits, seen, options.repetition_penalty)
+        if options.no_repeat_ngram_size:
+            ruled_out += completing(seen, options.no_repeat_ngram_size)
+        if self._end_denied:
+            ruled_out.append(self._vocabulary.eos_id)
+        return suppress(logits, torch.tensor(ruled_out, dtype=torch.long))

@@ -20,6 +20,7 @@ class EndReason(enum.Enum):
 
     EOS = "eos"
     LENGTH = "length"
+    STOP = "stop"
     CANCELLED = "cancelled"
 
 

@@ -23,11 +23,6 @@ UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 VOCABULARY = 376
 
 LATER_OPTIONS: dict[str, Any] = {
-    "min_p": 0.1,
-    "repetition_penalty": 1.5,
-    "no_repeat_ngram_size": 2,
-    "stop": ["x"],
-    "suppressed_tokens": [5],
     "num_beams": 1,
     "num_return_sequences": 1,
     "length_penalty": 0.0,
@@ -38,7 +33,10 @@ LATER_OPTIONS: dict[str, Any] = {
     "draft": dec.DRAFT_MODE_COPY,
     "mode": dec.DECODING_MODE_PARALLEL,
 }
-OFFERED_OPTIONS = {"max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "seed"}
+OFFERED_OPTIONS = {
+    *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
+    *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
+}
 
 BAD_OPTIONS: list[tuple[str, Any]] = [
     ("max_new_tokens", 0),
@@ -51,6 +49,11 @@ BAD_OPTIONS: list[tuple[str, Any]] = [
     ("top_p", 0.0),
     ("top_p", 1.5),
     ("top_p", float("nan")),
+    ("min_p", -0.5),
+    ("min_p", 1.5),
+    ("repetition_penalty", 0.0),
+    ("repetition_penalty", float("inf")),
+    ("no_repeat_ngram_size", -1),
 ]
 
 

@@ -7,11 +7,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from splitformer.errors import InvalidArgumentError
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, step
-from splitformer.generation.filters import keep_top_k, keep_top_p, likely, suppress
+from splitformer.generation.filters import (
+    completing,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    likely,
+    penalise,
+    suppress,
+)
 from splitformer.generation.selectors import select, uniform
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.decoder import Decoder
@@ -44,6 +60,59 @@ def test_temperature_top_k_and_top_p_in_transformers_order() -> None:
         theirs = warper(NO_IDS, theirs)
     expected = theirs[0].softmax(-1)
     torch.testing.assert_close(likely(logits(), 0.7, 20, 0.8), expected)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.01, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_min_p_is_transformers(p: float, seed: int) -> None:
+    theirs = MinPLogitsWarper(p)(NO_IDS, logits(seed)[None])[0]
+    torch.testing.assert_close(keep_min_p(logits(seed), p), theirs, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3, 4.0])
+@pytest.mark.parametrize("seen", [[3], [0, 7, 7, 49, 7], list(range(50))])
+def test_repetition_penalty_is_transformers(penalty: float, seen: list[int]) -> None:
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([seen]), logits()[None])[0]
+    torch.testing.assert_close(penalise(logits(), seen, penalty), theirs, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", range(8))
+def test_no_repeated_ngram_is_transformers(size: int, seed: int) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    seen = torch.randint(0, 3, (seed * 2 + 1,), generator=chance)
+    theirs = NoRepeatNGramLogitsProcessor(size)(seen[None], logits()[None])[0]
+    banned = torch.tensor(completing(seen.tolist(), size), dtype=torch.long)
+    torch.testing.assert_close(suppress(logits(), banned), theirs, atol=0, rtol=0)
+
+
+def test_all_filters_in_transformers_order() -> None:
+    seen, suppressed = [4, 9, 4], [11, 12]
+    theirs = logits()[None]
+    for processor in (
+        RepetitionPenaltyLogitsProcessor(1.4),
+        NoRepeatNGramLogitsProcessor(2),
+        SuppressTokensLogitsProcessor(suppressed),
+        TemperatureLogitsWarper(0.7),
+        TopKLogitsWarper(20),
+        TopPLogitsWarper(0.9),
+        MinPLogitsWarper(0.05),
+    ):
+        theirs = processor(torch.tensor([seen]), theirs)
+    ruled_out = torch.tensor([*completing(seen, 2), *suppressed])
+    ours = likely(suppress(penalise(logits(), seen, 1.4), ruled_out), 0.7, 20, 0.9, 0.05)
+    torch.testing.assert_close(ours, theirs[0].softmax(-1))
+
+
+def test_all_broken_options_are_named_at_once() -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        GenerationOptions(top_p=0.0, stop=("a", ""), min_new_tokens=3, max_new_tokens=2)
+    named = [violation.field for violation in caught.value.violations]
+    assert named == ["options.top_p", "options.stop", "options.min_new_tokens"]
+    with pytest.raises(InvalidArgumentError) as caught:
+        GenerationOptions(suppressed_tokens=(-1, 3, 50)).check(VOCABULARY)
+    named = [violation.field for violation in caught.value.violations]
+    assert named == ["options.suppressed_tokens[0]", "options.suppressed_tokens[2]"]
 
 
 def test_suppressed_tokens_have_no_chance() -> None:

@@ -1,0 +1,63 @@
+"""Stop strings: where the text ends, and which tokens may still turn out to lie beyond that.
+
+A stop string may begin in one token and end in a later one. Until that is decided, the tokens it
+would touch are held back, so that nobody is shown text that does not count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from splitformer.generation.target import Produced
+
+
+class Stops:
+    """Follows the text of a target.
+
+    Args:
+        strings: None of them empty.
+
+    Attributes:
+        at: Where the text ends: where the first stop string to be complete begins; None: nowhere.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = strings
+        self._text = ""
+        self._ends: list[int] = []  # per token
+        self.at: int | None = None
+
+    def follow(self, produced: Sequence[Produced]) -> None:
+        """Take in the tokens that have been added since the last time."""
+        for token in produced[len(self._ends) :]:
+            self._add(token.text)
+
+    @property
+    def certain(self) -> int:
+        """How many of the tokens will not be touched by a stop string any more, or already are."""
+        if self.at is not None:
+            return len(self._ends)
+        free = len(self._text) - max((self._begun(s) for s in self._strings), default=0)
+        return sum(end <= free for end in self._ends)
+
+    def cut(self, index: int, token: Produced) -> Produced:
+        """Return a token without what lies beyond the end of the text."""
+        if self.at is None or self._ends[index] <= self.at:
+            return token
+        begin = self._ends[index] - len(token.text)
+        return dataclasses.replace(token, text=token.text[: max(0, self.at - begin)])
+
+    def _add(self, piece: str) -> None:
+        before = len(self._text)
+        self._text += piece
+        self._ends.append(len(self._text))
+        if self.at is None:
+            found = [self._text.find(s, max(0, before - len(s) + 1)) for s in self._strings]
+            self.at = min((place for place in found if place >= 0), default=None)
+
+    def _begun(self, string: str) -> int:
+        """How many characters of a stop string the text ends with, at most."""
+        most = min(len(string) - 1, len(self._text))
+        sizes = range(most, 0, -1)
+        return next((size for size in sizes if self._text.endswith(string[:size])), 0)

@@ -1,0 +1,121 @@
+"""Options that rule tokens out, and stop strings: the same over the wire as in this process."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from splitformer.v1 import decoder_service_pb2 as dec
+from tests.support.reference import Reference
+from tests.support.rpc import TEXT, Caller, refused
+
+Opens = Callable[[], str]
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model: Path) -> Reference:
+    return Reference(tiny_model)
+
+
+@pytest.fixture
+def opened(caller: Caller) -> Iterator[Opens]:
+    """Opens sessions that are closed afterwards, if they are still there."""
+    sessions: list[str] = []
+
+    def make() -> str:
+        sessions.append(caller.open(caller.memory()))
+        return sessions[-1]
+
+    yield make
+    for session in sessions:
+        if caller.session(session).state != dec.SESSION_STATE_CLOSED:
+            caller.close_session(session)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repetition_penalty": 1.8},
+        {"no_repeat_ngram_size": 1},
+        {"suppressed_tokens": (300, 301, 302)},
+        {"temperature": 1.2, "min_p": 0.05, "seed": 4},
+        {"min_p": 0.01, "top_k": 30, "repetition_penalty": 1.2, "seed": 5},
+    ],
+    ids=str,
+)
+def test_over_the_wire_as_in_process(
+    caller: Caller, opened: Opens, reference: Reference, options: dict[str, Any]
+) -> None:
+    expected = reference.target(TEXT, "de", max_new_tokens=20, **options)
+    generated = caller.generate(opened(), max_new_tokens=20, **options)
+    assert generated.ids == [token.id for token in expected.produced]
+    assert generated.text == expected.text
+
+
+def test_no_ngram_occurs_twice(caller: Caller, opened: Opens) -> None:
+    session = opened()
+    ids = caller.generate(session, max_new_tokens=40, no_repeat_ngram_size=2).ids
+    pairs = list(itertools.pairwise(ids))
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_suppressed_tokens_do_not_come(caller: Caller, opened: Opens) -> None:
+    plain = caller.generate(opened(), max_new_tokens=10).ids
+    session = opened()
+    other = caller.generate(session, max_new_tokens=10, suppressed_tokens=plain[:2]).ids
+    assert not set(plain[:2]) & set(other)
+
+
+def stopping_text(caller: Caller, opened: Opens) -> tuple[str, str]:
+    """Return what is generated without stopping, and a string in its middle across tokens."""
+    whole = caller.generate(opened(), max_new_tokens=30)
+    assert len(whole.text) > 12
+    return whole.text, whole.text[6:11]
+
+
+def test_a_stop_string_ends_the_generation_and_is_cut(caller: Caller, opened: Opens) -> None:
+    text, stop = stopping_text(caller, opened)
+    session = opened()
+    generated = caller.generate(session, max_new_tokens=30, stop=[stop, "never said"])
+    assert generated.end.reason == dec.END_REASON_STOP
+    assert generated.text == text[: text.index(stop)]
+    assert [token.index for token in generated.tokens] == list(range(len(generated.tokens)))
+    assert stop in caller.session(session).text
+    again = caller.generate(session, 0, max_new_tokens=30, stop=[stop])
+    assert again.text == generated.text
+    assert again.ids == generated.ids
+    assert again.end.reason == dec.END_REASON_STOP
+
+
+def test_steps_stop_as_well(caller: Caller, opened: Opens) -> None:
+    text, stop = stopping_text(caller, opened)
+    session, index = opened(), 0
+    while (answer := caller.step(session, index, stop=[stop])).HasField("token"):
+        assert caller.step(session, index, stop=[stop]).token == answer.token
+        index += 1
+    assert answer.end.reason == dec.END_REASON_STOP
+    assert stop in caller.session(session).text
+    assert text.startswith(caller.session(session).text)
+
+
+def test_a_record_is_cut_as_the_stream_was(caller: Caller, opened: Opens) -> None:
+    _, stop = stopping_text(caller, opened)
+    session = opened()
+    first = caller.generate(session, max_new_tokens=30, stop=[stop], close_on_end=True)
+    again = caller.generate(session, 0, max_new_tokens=30, stop=[stop])
+    assert (again.text, again.ids) == (first.text, first.ids)
+    assert again.end.reason == dec.END_REASON_STOP
+
+
+def test_ids_outside_the_vocabulary_are_refused(caller: Caller, opened: Opens) -> None:
+    session = opened()
+    field = "options.suppressed_tokens[1]"
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", field, 100000):
+        caller.generate(session, suppressed_tokens=[5, 100000])
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", "options.stop", ("a", "")):
+        caller.generate(session, stop=["a", ""])
