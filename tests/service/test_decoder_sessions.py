@@ -87,7 +87,6 @@ def test_a_late_call_ends_with_its_deadline_and_the_session_can_go_on(
         "grpc_service": "splitformer.v1.DecoderService",
         "grpc_method": "Generate",
         "grpc_code": "DEADLINE_EXCEEDED",
-        "reason": "",
     }
     before = services.decoder.metric("grpc_server_handled_total", **labels)
     call = held_up(caller, gate, session, timeout=0.3)
