@@ -37,17 +37,18 @@ using TileKernel = void (*)(const uint8_t* a, size_t a_stride, const uint8_t* b,
 struct KernelSet {
   TileKernel tile[kMaxTileRows + 1][kMaxTilePanels + 1];  // [rows][panels]; panels 1, 2 and 4
   int max_rows;
-  int block_panels;   // 4 or 1
-  int group_bytes;    // bytes of one row of `a` that meet one group of `b`
-  int offset;         // added to quantised activations; `start` takes it out again
-  bool paired;        // 8-bit sums are of products of sums, see below; columns are held whole
+  int block_panels;  // 4 or 1
+  int group_bytes;   // bytes of one row of `a` that meet one group of `b`
+  int offset;        // added to quantised activations; `start` takes it out again
+  bool paired;       // 8-bit sums are of products of sums, see below; columns are held whole
 };
 
-// Paired kernels multiply two elements at once (Winograd 1968, "A New Algorithm for Inner Product"):
+// Paired kernels multiply two elements at once (Winograd 1968, "A New Algorithm for Inner
+// Product"):
 //   a b + a' b' = (a + b') (a' + b) - a a' - b b'.
-// An element meets the one kPairDistance behind it, in blocks of twice as many, so rows and columns
-// are filled up with zeros to whole blocks. The sum of b b' belongs to the column and is in `start`;
-// that of a a' belongs to the row and is an int32 behind its elements. All of it is exact.
+// An element meets the one kPairDistance behind it, in blocks of twice as many, so rows and
+// columns are filled up with zeros to whole blocks. The sum of b b' belongs to the column and is in
+// `start`; that of a a' belongs to the row and is an int32 behind its elements. All of it is exact.
 constexpr int kPairDistance = 16;
 
 extern const KernelSet kInt8Avx2;

@@ -29,13 +29,15 @@ inline __m128i SumFour(const __m256i* v) {
   UNROLL for (int i = 0; i < 4; ++i) {
     s[i] = _mm_add_epi32(_mm256_castsi256_si128(v[i]), _mm256_extracti128_si256(v[i], 1));
   }
-  const __m128i first = _mm_add_epi32(_mm_unpacklo_epi32(s[0], s[1]), _mm_unpackhi_epi32(s[0], s[1]));
-  const __m128i last = _mm_add_epi32(_mm_unpacklo_epi32(s[2], s[3]), _mm_unpackhi_epi32(s[2], s[3]));
+  const __m128i first =
+      _mm_add_epi32(_mm_unpacklo_epi32(s[0], s[1]), _mm_unpackhi_epi32(s[0], s[1]));
+  const __m128i last =
+      _mm_add_epi32(_mm_unpacklo_epi32(s[2], s[3]), _mm_unpackhi_epi32(s[2], s[3]));
   return _mm_add_epi32(_mm_unpacklo_epi64(first, last), _mm_unpackhi_epi64(first, last));
 }
 
-// A tile of a few rows and columns; columns are `k` bytes apart. `sums` are
-// (rounded up to four together) by column and row.
+// A tile of a few rows and columns; columns are `k` bytes apart. `sums` are by column and row,
+// (columns, rows), with room for a multiple of four and aligned for it.
 template <int kRows, int kColumns>
 inline void PairedSums(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t k,
                        int32_t* sums) {
@@ -56,8 +58,10 @@ inline void PairedSums(const uint8_t* a, size_t a_stride, const uint8_t* b, size
       }
     }
   }
+  // g++ 12 copies every sum once per round of the loop unless it is told that they stay in place.
+  UNROLL for (int i = 0; i < kPadded; ++i) asm("" : "+x"(v[i]));
   UNROLL for (int i = 0; i < kPadded; i += 4) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(sums + i), SumFour(v + i));
+    _mm_store_si128(reinterpret_cast<__m128i*>(sums + i), SumFour(v + i));
   }
 }
 

@@ -53,8 +53,8 @@ inline __m256i Rounded(const float* x, __m256 scale) {
   return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
 }
 
-// Sixteen quantised elements. Packing works within halves of 16 bytes, so the order has to be mended
-// afterwards.
+// Sixteen quantised elements. Packing works within halves of 16 bytes, so the order has to be
+// mended afterwards.
 inline __m256i Packed(const float* x, __m256 scale) {
   return _mm256_packs_epi32(Rounded(x, scale), Rounded(x + 8, scale));
 }

@@ -29,8 +29,9 @@ void EmbedRow(const float* token, const float* position, float scale, int size, 
 
 // Quantises a row to 8 bits by its own largest element, so that no row depends on its neighbours:
 // q = round(x * 127 / max|x|), stored as q + 128 in a byte, or as q in 16 bits if `offset` is 0.
-// Whole multiples of 32 elements are written; those in 16 bits are zeros beyond `size`, and an int32
-// follows them: the row's share of paired products, see kernels.h. Returns the scale, max|x| / 127.
+// Whole multiples of 32 elements are written; those in 16 bits are zeros beyond `size`, and an
+// int32 follows them: the row's share of paired products, see kernels.h. Returns the scale,
+// max|x| / 127.
 float QuantiseRow(const float* x, int size, int offset, uint8_t* out);
 
 // Applies an activation in place; `count` is a multiple of 8.
