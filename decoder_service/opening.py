@@ -140,12 +140,14 @@ class OpeningRules:
 
     def memory_bytes(self, source_positions: int) -> int:
         """Return what a memory's keys and values count against the budget."""
-        layers, width = self._config.decoder_layers, self._config.d_model
-        return CrossCache.bytes_for(source_positions, layers, width, self._element_bytes)
+        stack = self._config.decoder
+        return CrossCache.bytes_for(
+            source_positions, stack.layers, stack.width, self._element_bytes
+        )
 
     def own_bytes(self, positions: int) -> int:
         """Return what a session's own keys and values count, once all positions are used."""
-        layers, width = self._config.decoder_layers, self._config.d_model
+        layers, width = self._config.decoder.layers, self._config.decoder.width
         return SelfCache.bytes_for(positions, layers, width, self._element_bytes)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from splitformer.model.config import Stack, TransformerConfig
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """Cut each vector into one piece per head: (..., N, D) -> (..., H, N, K)."""
@@ -23,20 +25,23 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(-3, -2).flatten(-2)  # (..., N, H, K) -> (..., N, H*K)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
     """Mix the rows of `v` by how well each key answers each query.
 
     Args:
         q: Queries, (..., H, T, K).
         k: Keys, (..., H, S, K).
         v: Values, (..., H, S, K).
-        mask: Boolean, broadcastable to (..., H, T, S); True where a query may look. None:
-            everywhere.
+        mask: Broadcastable to (..., H, T, S). Boolean: True where a query may look. Float: added
+            to the scores. None: queries look everywhere.
+        scale: Factor on the scores before the mask is added; None: 1 / sqrt(K).
 
     Returns:
         (..., H, T, K).
     """
-    return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
@@ -52,13 +57,15 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
 class MultiHeadAttention(nn.Module):
     """The learned linear maps around `attention` (Vaswani et al. 2017, section 3.2.2)."""
 
-    def __init__(self, d_model: int, heads: int) -> None:
+    def __init__(self, config: TransformerConfig, stack: Stack) -> None:
         super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(d_model, d_model)
-        self.key = nn.Linear(d_model, d_model)
-        self.value = nn.Linear(d_model, d_model)
-        self.output = nn.Linear(d_model, d_model)
+        d_model, width, biases = config.d_model, stack.width, config.biases
+        self.heads = stack.heads
+        self.scale = stack.head_size**-0.5 if config.scale_attention else 1.0
+        self.query = nn.Linear(d_model, width, bias=biases)
+        self.key = nn.Linear(d_model, width, bias=biases)
+        self.value = nn.Linear(d_model, width, bias=biases)
+        self.output = nn.Linear(width, d_model, bias=biases)
 
     def project_query(self, x: Tensor) -> Tensor:
         """(..., T, D) -> (..., H, T, K)."""
@@ -80,7 +87,11 @@ class MultiHeadAttention(nn.Module):
             (..., T, D).
         """
         k, v = self.project_key_value(source)
-        return self.merge(attention(self.project_query(x), k, v, mask))
+        return self.merge(self.attend(self.project_query(x), k, v, mask))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`attention` with our factor on the scores."""
+        return attention(q, k, v, mask, self.scale)
 
     def merge(self, mixed: Tensor) -> Tensor:
         """Join the heads and apply the output map: (..., H, T, K) -> (..., T, D)."""

@@ -49,9 +49,9 @@ class CrossCache:
         return self._data.nbytes
 
     @staticmethod
-    def bytes_for(positions: int, layers: int, d_model: int, element_size: int) -> int:
+    def bytes_for(positions: int, layers: int, width: int, element_size: int) -> int:
         """Bytes of keys and values for a memory of `positions` rows."""
-        return layers * 2 * positions * d_model * element_size
+        return layers * 2 * positions * width * element_size
 
 
 class SelfCache:
@@ -103,11 +103,9 @@ class SelfCache:
         return sum(page.nbytes for page in self._pages)
 
     @staticmethod
-    def bytes_for(positions: int, layers: int, d_model: int, element_size: int) -> int:
+    def bytes_for(positions: int, layers: int, width: int, element_size: int) -> int:
         """Bytes a cache occupies once it holds `positions` positions."""
-        return (
-            layers * 2 * -(-positions // PAGE_POSITIONS) * PAGE_POSITIONS * d_model * element_size
-        )
+        return layers * 2 * -(-positions // PAGE_POSITIONS) * PAGE_POSITIONS * width * element_size
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write new rows of one layer behind the `length` committed ones.

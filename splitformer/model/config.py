@@ -15,10 +15,38 @@ from typing import Any, Literal, get_args
 from splitformer.errors import ConfigurationError
 
 NormPlacement = Literal["pre", "post"]
-Activation = Literal["relu", "gelu", "silu"]
-Positions = Literal["sinusoidal", "learned"]
+NormKind = Literal["layer", "rms"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+Positions = Literal["sinusoidal", "sinusoidal_closed", "learned", "relative"]
 
-_CHOICES = {"norm": NormPlacement, "activation": Activation, "positions": Positions}
+_CHOICES = {
+    "norm": NormPlacement,
+    "norm_kind": NormKind,
+    "activation": Activation,
+    "positions": Positions,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One half's layers.
+
+    Attributes:
+        layers: L.
+        heads: H.
+        head_size: K.
+        d_feed_forward: F.
+    """
+
+    layers: int
+    heads: int
+    head_size: int
+    d_feed_forward: int
+
+    @property
+    def width(self) -> int:
+        """H * K, what queries, keys and values of all heads take up together."""
+        return self.heads * self.head_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +57,35 @@ class TransformerConfig:
         source_vocabulary_size: Rows of the encoder's embedding table.
         target_vocabulary_size: Rows of the decoder's embedding table and width of the logits (V).
         d_model: Width of every vector that flows between blocks (D).
-        heads: Attention heads (H); must divide `d_model`. Head size K = D / H.
+        heads: Attention heads (H); must divide `d_model` unless `d_head` is given.
         encoder_layers: Blocks of the encoder.
         decoder_layers: Blocks of the decoder.
         d_feed_forward: Inner width of the feed-forward networks (F).
         max_positions: Longest source and longest decoder input, in tokens.
+        decoder_heads: Heads of the decoder where they differ from `heads`.
+        decoder_feed_forward: F of the decoder where it differs from `d_feed_forward`.
+        d_head: Head size (K); None: D / H.
         norm: "post" normalises after the residual sum, as the paper does; "pre" normalises the
             input of each sublayer and once more at the end of each stack.
-        activation: Non-linearity of the feed-forward networks.
+        norm_kind: LayerNorm (Ba et al. 2016), or RMSNorm (Zhang and Sennrich 2019) with "rms".
+        activation: Non-linearity of the feed-forward networks; "gelu_tanh" is GELU's approximation.
         gated: Multiply the activation by a second linear map (Shazeer 2020, "GLU variants").
-        positions: "sinusoidal" (fixed) or "learned" position vectors.
+        positions: "sinusoidal" (fixed) or "learned" position vectors; "sinusoidal_closed" spreads
+            its rates so that the slowest is exactly 1/10000, as fairseq does; "relative" adds a
+            learned bias per bucket of distances to the scores of self-attention instead (Raffel
+            et al. 2020, section 2.1).
+        position_offset: Row of the fixed table that the first position takes.
+        relative_buckets: Buckets of "relative".
+        relative_distance: Distance from which on all share the last bucket.
         share_embeddings: Source and target use one table; needs equal vocabulary sizes.
         tie_output: The output projection is the target embedding table (Press and Wolf 2017).
         scale_embeddings: Multiply embeddings by sqrt(D), as the paper does.
-        normalize_embeddings: LayerNorm on the sum of embedding and position.
+        scale_attention: Divide scores by sqrt(K), as the paper does.
+        scale_output: Divide by sqrt(D) what goes into the output projection.
+        normalize_embeddings: Normalise the sum of embedding and position.
+        biases: The linear maps of attention and feed-forward networks have biases.
         output_bias: Add a bias to the logits.
-        norm_epsilon: Added to the variance inside every LayerNorm.
+        norm_epsilon: Added to the variance inside every norm.
     """
 
     source_vocabulary_size: int
@@ -55,28 +96,47 @@ class TransformerConfig:
     decoder_layers: int
     d_feed_forward: int
     max_positions: int
+    decoder_heads: int | None = None
+    decoder_feed_forward: int | None = None
+    d_head: int | None = None
     norm: NormPlacement = "post"
+    norm_kind: NormKind = "layer"
     activation: Activation = "relu"
     gated: bool = False
     positions: Positions = "sinusoidal"
+    position_offset: int = 0
+    relative_buckets: int = 32
+    relative_distance: int = 128
     share_embeddings: bool = True
     tie_output: bool = True
     scale_embeddings: bool = True
+    scale_attention: bool = True
+    scale_output: bool = False
     normalize_embeddings: bool = False
+    biases: bool = True
     output_bias: bool = False
     norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check_type(field.name, getattr(self, field.name))
-        if self.d_model % self.heads:
-            raise ConfigurationError(
-                f"d_model: must be a multiple of heads ({self.heads}), got {self.d_model}"
-            )
-        if self.positions == "sinusoidal" and self.d_model % 2:
+        for name in ("heads", "decoder_heads"):
+            heads = getattr(self, name)
+            if self.d_head is None and heads is not None and self.d_model % heads:
+                raise ConfigurationError(
+                    f"d_model: must be a multiple of {name} ({heads}), got {self.d_model}"
+                )
+        if self.positions.startswith("sinusoidal") and self.d_model % 2:
             raise ConfigurationError(
                 f"d_model: must be even for sinusoidal positions, got {self.d_model}"
             )
+        if not 2 < self.relative_buckets <= self.relative_distance or self.relative_buckets % 4:
+            raise ConfigurationError(
+                "relative_buckets: must be a multiple of 4 and at most relative_distance"
+                f" ({self.relative_distance}), got {self.relative_buckets}"
+            )
+        if self.scale_output and self.norm != "pre":
+            raise ConfigurationError('scale_output: needs norm "pre", got "post"')
         if self.share_embeddings and self.source_vocabulary_size != self.target_vocabulary_size:
             raise ConfigurationError(
                 "share_embeddings: needs source and target vocabularies of one size, got "
@@ -84,23 +144,44 @@ class TransformerConfig:
             )
 
     def _check_type(self, name: str, value: object) -> None:
+        default = self.__dataclass_fields__[name].default
+        if default is None and value is None:
+            return
         if name in _CHOICES:
             allowed = get_args(_CHOICES[name])
             if value not in allowed:
                 raise ConfigurationError(f"{name}: must be one of {allowed}, got {value!r}")
-        elif isinstance(self.__dataclass_fields__[name].default, bool):
+        elif isinstance(default, bool):
             if not isinstance(value, bool):
                 raise ConfigurationError(f"{name}: must be true or false, got {value!r}")
         elif name == "norm_epsilon":
             if not (isinstance(value, float) and 0 < value < 1):
                 raise ConfigurationError(f"{name}: must lie between 0 and 1, got {value!r}")
-        elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigurationError(f"{name}: must be a positive integer, got {value!r}")
+        elif isinstance(value, bool) or not isinstance(value, int) or value < int(default != 0):
+            rule = "must be a positive integer" + (" or 0" if default == 0 else "")
+            raise ConfigurationError(f"{name}: {rule}, got {value!r}")
 
     @property
-    def head_size(self) -> int:
-        """K, the width of one head's queries, keys and values."""
-        return self.d_model // self.heads
+    def encoder(self) -> Stack:
+        """The encoder's layers."""
+        return self._stack(self.encoder_layers, self.heads, self.d_feed_forward)
+
+    @property
+    def decoder(self) -> Stack:
+        """The decoder's layers."""
+        return self._stack(
+            self.decoder_layers,
+            self.decoder_heads or self.heads,
+            self.decoder_feed_forward or self.d_feed_forward,
+        )
+
+    def _stack(self, layers: int, heads: int, d_feed_forward: int) -> Stack:
+        return Stack(layers, heads, self.d_head or self.d_model // heads, d_feed_forward)
+
+    @property
+    def output_scale(self) -> float:
+        """Factor on what goes into the output projection."""
+        return self.d_model**-0.5 if self.scale_output else 1.0
 
     @property
     def embedding_scale(self) -> float:

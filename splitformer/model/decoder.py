@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from splitformer.model.attention import MultiHeadAttention, attention, causal_mask
+from splitformer.model.attention import MultiHeadAttention, causal_mask
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.config import TransformerConfig
 from splitformer.model.encoder import padding_mask
 from splitformer.model.layers import Embedding, FeedForward, Residual, final_norm, initialise
+from splitformer.model.relative import RelativeBias, biased
 
 
 class DecoderState:
@@ -59,16 +61,32 @@ class DecoderState:
         return DecoderState(self.cross, self.own.fork())
 
 
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """What one sequence adds in a step.
+
+    Attributes:
+        state: The sequence.
+        count: Its new positions (n).
+        mask: Where they may look among its own positions, as in `attention`.
+    """
+
+    state: DecoderState
+    count: int
+    mask: Tensor | None
+
+
 class DecoderLayer(nn.Module):
     """Masked self-attention, cross-attention to the memory, feed-forward; each residual."""
 
     def __init__(self, config: TransformerConfig, dropout: float) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(config.d_model, config.heads)
+        stack = config.decoder
+        self.self_attention = MultiHeadAttention(config, stack)
         self.self_attention_residual = Residual(config, dropout)
-        self.cross_attention = MultiHeadAttention(config.d_model, config.heads)
+        self.cross_attention = MultiHeadAttention(config, stack)
         self.cross_attention_residual = Residual(config, dropout)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = FeedForward(config, stack)
         self.feed_forward_residual = Residual(config, dropout)
 
     def forward(self, x: Tensor, memory: Tensor, causal: Tensor, inside: Tensor) -> Tensor:
@@ -78,35 +96,32 @@ class DecoderLayer(nn.Module):
         output: Tensor = self.feed_forward_residual(x, self.feed_forward)
         return output
 
-    def step(self, x: Tensor, counts: list[int], states: Sequence[DecoderState], i: int) -> Tensor:
+    def step(self, x: Tensor, new: list[NewRows], i: int) -> Tensor:
         """New rows of many sequences, packed: (sum of counts, D) -> the same; `i` is our layer."""
-        x = self.self_attention_residual(x, lambda y: self._attend_own(y, counts, states, i))
-        x = self.cross_attention_residual(x, lambda y: self._attend_memory(y, counts, states, i))
+        x = self.self_attention_residual(x, lambda y: self._attend_own(y, new, i))
+        x = self.cross_attention_residual(x, lambda y: self._attend_memory(y, new, i))
         output: Tensor = self.feed_forward_residual(x, self.feed_forward)
         return output
 
-    def _attend_own(
-        self, x: Tensor, counts: list[int], states: Sequence[DecoderState], i: int
-    ) -> Tensor:
-        queries = self.self_attention.project_query(x).split(counts, dim=1)  # each (H, n, K)
-        keys, values = self.self_attention.project_key_value(x)  # (H, N, K)
-        new_rows = zip(keys.split(counts, dim=1), values.split(counts, dim=1), strict=True)
+    def _attend_own(self, x: Tensor, new: list[NewRows], i: int) -> Tensor:
+        counts, attention = [rows.count for rows in new], self.self_attention
+        queries = attention.project_query(x).split(counts, dim=1)  # each (H, n, K)
+        keys, values = attention.project_key_value(x)  # (H, N, K)
+        pairs = zip(keys.split(counts, dim=1), values.split(counts, dim=1), strict=True)
         mixed = []
-        for state, q, (k, v) in zip(states, queries, new_rows, strict=True):
-            all_keys, all_values = state.own.append(i, k, v)  # (H, T, K)
-            mask = causal_mask(q.shape[1], all_keys.shape[1], x.device) if q.shape[1] > 1 else None
-            mixed.append(attention(q, all_keys, all_values, mask))
-        return self.self_attention.merge(torch.cat(mixed, dim=1))
+        for rows, q, (k, v) in zip(new, queries, pairs, strict=True):
+            all_keys, all_values = rows.state.own.append(i, k, v)  # (H, T, K)
+            mixed.append(attention.attend(q, all_keys, all_values, rows.mask))
+        return attention.merge(torch.cat(mixed, dim=1))
 
-    def _attend_memory(
-        self, x: Tensor, counts: list[int], states: Sequence[DecoderState], i: int
-    ) -> Tensor:
-        queries = self.cross_attention.project_query(x).split(counts, dim=1)  # each (H, n, K)
+    def _attend_memory(self, x: Tensor, new: list[NewRows], i: int) -> Tensor:
+        counts, attention = [rows.count for rows in new], self.cross_attention
+        queries = attention.project_query(x).split(counts, dim=1)  # each (H, n, K)
         mixed = [
-            attention(q, state.cross.keys[i], state.cross.values[i])
-            for state, q in zip(states, queries, strict=True)
+            attention.attend(q, rows.state.cross.keys[i], rows.state.cross.values[i])
+            for rows, q in zip(new, queries, strict=True)
         ]
-        return self.cross_attention.merge(torch.cat(mixed, dim=1))
+        return attention.merge(torch.cat(mixed, dim=1))
 
 
 class Decoder(nn.Module):
@@ -134,6 +149,8 @@ class Decoder(nn.Module):
         self.output = nn.Linear(width, size, bias=config.output_bias)
         if config.tie_output:
             self.output.weight = tokens.weight
+        relative, heads = config.positions == "relative", config.decoder.heads
+        self.position_bias = RelativeBias(config, heads, False) if relative else None
         initialise(self)
 
     def forward(self, target: Tensor, memory: Tensor, lengths: Tensor) -> Tensor:
@@ -150,7 +167,7 @@ class Decoder(nn.Module):
         """
         positions = torch.arange(target.shape[1], device=target.device)  # (T,)
         x = self.embedding(target, positions)  # (B, T, D)
-        causal = causal_mask(target.shape[1], target.shape[1], target.device)
+        causal = self._own_mask(target.shape[1], target.shape[1])
         inside = padding_mask(lengths, memory.shape[1])
         for layer in self.layers:
             x = layer(x, memory, causal, inside)
@@ -165,8 +182,8 @@ class Decoder(nn.Module):
 
     def empty_cache(self) -> SelfCache:
         """A cache with no positions, on our device and in our precision."""
-        config, like = self.config, self.embedding.tokens.weight
-        return SelfCache(config.decoder_layers, config.heads, config.head_size, like)
+        stack = self.config.decoder
+        return SelfCache(stack.layers, stack.heads, stack.head_size, self.embedding.tokens.weight)
 
     def step(
         self,
@@ -191,8 +208,12 @@ class Decoder(nn.Module):
         at = [s.length + j for s, count in zip(states, counts, strict=True) for j in range(count)]
         ids, positions = torch.tensor([flat, at], device=device)  # (N,) each
         x = self.embedding(ids, positions)  # (N, D)
+        new = [
+            NewRows(s, n, self._own_mask(n, s.length + n) if n > 1 or self.position_bias else None)
+            for s, n in zip(states, counts, strict=True)
+        ]
         for i, layer in enumerate(self._blocks()):
-            x = layer.step(x, counts, states, i)
+            x = layer.step(x, new, i)
         for state, count in zip(states, counts, strict=True):
             state.own.commit(count)
         ends = list(itertools.accumulate(counts))
@@ -203,10 +224,17 @@ class Decoder(nn.Module):
         ]
         return self.unembed(self.norm(x[torch.tensor(wanted, device=device)]))
 
+    def _own_mask(self, queries: int, keys: int) -> Tensor:
+        """Of the last `queries` of `keys` positions: (T, S), or (H, T, S) with relative positions."""
+        causal = causal_mask(queries, keys, self.embedding.tokens.weight.device)
+        if self.position_bias is None:
+            return causal
+        return biased(causal, self.position_bias(queries, keys))
+
     def _blocks(self) -> list[DecoderLayer]:
         return cast(list[DecoderLayer], list(self.layers))
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """(..., D) -> logits (..., V)."""
-        logits: Tensor = self.output(hidden)
+        logits: Tensor = self.output(hidden * self.config.output_scale)
         return logits

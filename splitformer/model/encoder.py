@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from splitformer.model.attention import MultiHeadAttention
 from splitformer.model.config import TransformerConfig
 from splitformer.model.layers import Embedding, FeedForward, Residual, final_norm, initialise
+from splitformer.model.relative import RelativeBias, biased
 
 
 class EncoderLayer(nn.Module):
@@ -15,9 +16,10 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: TransformerConfig, dropout: float) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(config.d_model, config.heads)
+        stack = config.encoder
+        self.self_attention = MultiHeadAttention(config, stack)
         self.self_attention_residual = Residual(config, dropout)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = FeedForward(config, stack)
         self.feed_forward_residual = Residual(config, dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -42,6 +44,8 @@ class Encoder(nn.Module):
             EncoderLayer(config, dropout) for _ in range(config.encoder_layers)
         )
         self.norm = final_norm(config)
+        relative = config.positions == "relative"
+        self.position_bias = RelativeBias(config, config.heads, True) if relative else None
         initialise(self)
 
     def forward(self, source: Tensor, lengths: Tensor) -> Tensor:
@@ -57,6 +61,9 @@ class Encoder(nn.Module):
         positions = torch.arange(source.shape[1], device=source.device)  # (S,)
         x = self.embedding(source, positions)  # (B, S, D)
         mask = padding_mask(lengths, source.shape[1])
+        if self.position_bias is not None:
+            bias = self.position_bias(source.shape[1], source.shape[1])  # (H, S, S)
+            mask = biased(mask, bias)  # (B, H, S, S)
         for layer in self.layers:
             x = layer(x, mask)
         memory: Tensor = self.norm(x)

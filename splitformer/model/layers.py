@@ -9,49 +9,63 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from splitformer.model.config import Activation, NormPlacement, TransformerConfig
+from splitformer.model.config import Activation, NormPlacement, Stack, TransformerConfig
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "silu": functional.silu,
 }
 
 
-def sinusoidal_positions(count: int, d_model: int) -> Tensor:
+def sinusoidal_positions(count: int, d_model: int, offset: int = 0, closed: bool = False) -> Tensor:
     """Fixed position vectors (Vaswani et al. 2017, section 3.5), sines first, then cosines.
 
     The paper interleaves sine and cosine; its own implementation (tensor2tensor) and the published
     checkpoints concatenate them, and so do we. The two differ by a permutation of columns.
 
+    Args:
+        count: Rows.
+        d_model: D.
+        offset: Position of the first row.
+        closed: Let the slowest rate be exactly 1/10000, as fairseq does; the paper ends before it.
+
     Returns:
         (count, D), float32.
     """
     half = d_model // 2
-    rates = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(10000.0) * 2 / d_model))
-    angles = torch.arange(count, dtype=torch.float64)[:, None] * rates  # (count, D/2)
+    parts = max(1, half - 1) if closed else half
+    rates = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(10000.0) / parts))
+    rows = torch.arange(offset, offset + count, dtype=torch.float64)
+    angles = rows[:, None] * rates  # (count, D/2)
     return torch.cat([angles.sin(), angles.cos()], dim=-1).float()  # (count, D)
 
 
 class Embedding(nn.Module):
-    """Token vectors plus position vectors; the only place where one-hot rows would exist."""
+    """Token vectors plus position vectors; the only place where one-hot rows would exist.
 
-    positions: Tensor
+    Attributes:
+        positions: (max_positions, D); None where positions are relative.
+    """
+
+    positions: Tensor | None
 
     def __init__(self, config: TransformerConfig, tokens: nn.Embedding, dropout: float) -> None:
         super().__init__()
         self.tokens = tokens
         self.scale = config.embedding_scale
         self.dropout = nn.Dropout(dropout)
+        count, width = config.max_positions, config.d_model
         if config.positions == "learned":
-            self.positions = nn.Parameter(torch.zeros(config.max_positions, config.d_model))
+            self.positions = nn.Parameter(torch.zeros(count, width))
+        elif config.positions == "relative":
+            self.positions = None
         else:
-            table = sinusoidal_positions(config.max_positions, config.d_model)
+            closed = config.positions == "sinusoidal_closed"
+            table = sinusoidal_positions(count, width, config.position_offset, closed)
             self.register_buffer("positions", table, persistent=False)
-        width = config.d_model
-        self.norm = (
-            nn.LayerNorm(width, config.norm_epsilon) if config.normalize_embeddings else None
-        )
+        self.norm = norm_of(config) if config.normalize_embeddings else None
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Embed tokens at given positions.
@@ -63,7 +77,9 @@ class Embedding(nn.Module):
         Returns:
             (..., D).
         """
-        x = self.tokens(ids) * self.scale + self.positions[positions]
+        x = self.tokens(ids) * self.scale
+        if self.positions is not None:
+            x = x + self.positions[positions]
         if self.norm is not None:
             x = self.norm(x)
         dropped: Tensor = self.dropout(x)
@@ -73,12 +89,13 @@ class Embedding(nn.Module):
 class FeedForward(nn.Module):
     """Weighs the elements inside each vector (Vaswani et al. 2017, section 3.3)."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, stack: Stack) -> None:
         super().__init__()
+        width, inner, biases = config.d_model, stack.d_feed_forward, config.biases
         self.activation = ACTIVATIONS[config.activation]
-        self.inner = nn.Linear(config.d_model, config.d_feed_forward)
-        self.gate = nn.Linear(config.d_model, config.d_feed_forward) if config.gated else None
-        self.outer = nn.Linear(config.d_feed_forward, config.d_model)
+        self.inner = nn.Linear(width, inner, bias=biases)
+        self.gate = nn.Linear(width, inner, bias=biases) if config.gated else None
+        self.outer = nn.Linear(inner, width, bias=biases)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D), each row by itself."""
@@ -91,11 +108,11 @@ class FeedForward(nn.Module):
 
 
 class Residual(nn.Module):
-    """The residual connection and LayerNorm around a sublayer, before it or after the sum."""
+    """The residual connection and the norm of a sublayer, before it or after the sum."""
 
     def __init__(self, config: TransformerConfig, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(config.d_model, config.norm_epsilon)
+        self.norm = norm_of(config)
         self.placement: NormPlacement = config.norm
         self.dropout = nn.Dropout(dropout)
 
@@ -108,11 +125,15 @@ class Residual(nn.Module):
         return normed
 
 
+def norm_of(config: TransformerConfig) -> nn.Module:
+    """LayerNorm or RMSNorm over D."""
+    kind = nn.LayerNorm if config.norm_kind == "layer" else nn.RMSNorm
+    return kind(config.d_model, eps=config.norm_epsilon)
+
+
 def final_norm(config: TransformerConfig) -> nn.Module:
-    """LayerNorm at the end of a "pre" stack; "post" stacks have normalised already."""
-    if config.norm == "pre":
-        return nn.LayerNorm(config.d_model, config.norm_epsilon)
-    return nn.Identity()
+    """Norm at the end of a "pre" stack; "post" stacks have normalised already."""
+    return norm_of(config) if config.norm == "pre" else nn.Identity()
 
 
 def initialise(module: nn.Module) -> None:

@@ -77,11 +77,12 @@ class NativeDecoder:
         if memory.dim() != 2 or memory.shape[1] != config.d_model or not memory.shape[0]:
             raise ValueError(f"memory: must be (S, {config.d_model}), got {tuple(memory.shape)}")
         rows = memory.shape[0]
-        shape = (config.decoder_layers, 2, config.heads, rows, config.head_size)
+        stack = config.decoder
+        shape = (stack.layers, 2, stack.heads, rows, stack.head_size)
         data = self._like.new_empty(shape)
         source: FloatArray = memory.detach().float().contiguous().numpy()
         self.plan.project(source, data.data_ptr())
-        own = SelfCache(config.decoder_layers, config.heads, config.head_size, self._like)
+        own = SelfCache(stack.layers, stack.heads, stack.head_size, self._like)
         return DecoderState(CrossCache(data), own)
 
     def step(self, tokens: Sequence[Sequence[int]], states: Sequence[DecoderState]) -> Tensor:

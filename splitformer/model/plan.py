@@ -16,6 +16,7 @@ from splitformer.model.config import TransformerConfig
 from splitformer.model.decoder import Decoder, DecoderLayer
 from splitformer.model.encoder import Encoder, EncoderLayer
 from splitformer.model.layers import Embedding, FeedForward, Residual
+from splitformer.model.relative import RelativeBias
 from splitformer.native import (
     Attend,
     Description,
@@ -40,16 +41,18 @@ def describe_encoder(encoder: Encoder) -> Description:
         for layer in layers
         for residual in (layer.self_attention_residual, layer.feed_forward_residual)
     ]
-    sublayers = list(_encoder_sublayers(config, layers))
+    sublayers = list(_encoder_sublayers(config, layers, _bias(encoder.position_bias)))
+    stack = _stack(embedding, residuals, sublayers, encoder.norm, "memory")
     return Description(
-        heads=config.heads,
+        heads=config.encoder.heads,
+        head_size=config.encoder.head_size,
         layers=config.encoder_layers,
         tokens=_array(embedding.tokens.weight),
-        positions=_array(embedding.positions),
+        positions=_optional(embedding.positions),
         max_positions=config.max_positions,
         embedding_scale=embedding.scale,
         projection=(),
-        operations=tuple(_stack(embedding, residuals, sublayers, encoder.norm, "memory")),
+        operations=tuple(stack),
     )
 
 
@@ -67,19 +70,18 @@ def describe_decoder(decoder: Decoder) -> Description:
             layer.feed_forward_residual,
         )
     ]
-    sublayers = list(_decoder_sublayers(config, layers))
+    sublayers = list(_decoder_sublayers(config, layers, _bias(decoder.position_bias)))
+    stack = _stack(embedding, residuals, sublayers, decoder.norm, "outputs", config.output_scale)
     return Description(
-        heads=config.heads,
+        heads=config.decoder.heads,
+        head_size=config.decoder.head_size,
         layers=config.decoder_layers,
         tokens=_array(embedding.tokens.weight),
-        positions=_array(embedding.positions),
+        positions=_optional(embedding.positions),
         max_positions=config.max_positions,
         embedding_scale=embedding.scale,
         projection=tuple(_weights(part) for a in attentions for part in (a.key, a.value)),
-        operations=(
-            *_stack(embedding, residuals, sublayers, decoder.norm, "outputs"),
-            Vocabulary(_weights(decoder.output)),
-        ),
+        operations=(*stack, Vocabulary(_weights(decoder.output))),
     )
 
 
@@ -89,16 +91,18 @@ def _stack(
     sublayers: list[list[Operation]],
     final_norm: nn.Module,
     target: Target,
+    scale: float = 1.0,
 ) -> Iterator[Operation]:
     """A stack of layers in order, up to its last rows.
 
     A sublayer ends where the next one begins: adding its output to the residual stream and
     normalising the sum prepare the next map in one go. A "post" norm is that of the sublayer that
     ends, and stays; a "pre" norm is that of the one that begins, and is seen by its map only.
+    `scale` is a factor on the last rows of a "pre" stack.
     """
     pre = residuals[0].placement == "pre"
     own = [_norm(residual.norm) for residual in residuals]
-    final = _norm(final_norm) if pre else None
+    final = _norm(final_norm, scale) if pre else None
     stored = [None] * len(own) if pre else own  # behind each sublayer
     prepared = [*own[1:], final] if pre else [None] * len(own)
     yield Rows("embedding", _norm(embedding.norm), own[0] if pre else None)
@@ -108,33 +112,33 @@ def _stack(
 
 
 def _encoder_sublayers(
-    config: TransformerConfig, layers: list[EncoderLayer]
+    config: TransformerConfig, layers: list[EncoderLayer], bias: FloatArray | None
 ) -> Iterator[list[Operation]]:
     for i, layer in enumerate(layers):
-        yield _self_attention(config, layer.self_attention, i, "source")
+        yield _self_attention(layer.self_attention, i, "source", bias)
         yield _feed_forward(config, layer.feed_forward)
 
 
 def _decoder_sublayers(
-    config: TransformerConfig, layers: list[DecoderLayer]
+    config: TransformerConfig, layers: list[DecoderLayer], bias: FloatArray | None
 ) -> Iterator[list[Operation]]:
     for i, layer in enumerate(layers):
         cross = layer.cross_attention
-        yield _self_attention(config, layer.self_attention, i, "own")
+        yield _self_attention(layer.self_attention, i, "own", bias)
         yield [
             Linear((_weights(cross.query),), segments=1),
-            Attend(i, "memory", config.head_size**-0.5),
+            Attend(i, "memory", cross.scale),
             *_merge(cross),
         ]
         yield _feed_forward(config, layer.feed_forward)
 
 
 def _self_attention(
-    config: TransformerConfig, own: MultiHeadAttention, layer: int, over: Over
+    own: MultiHeadAttention, layer: int, over: Over, bias: FloatArray | None
 ) -> list[Operation]:
     return [
         Linear(tuple(map(_weights, (own.query, own.key, own.value))), segments=3),
-        Attend(layer, over, config.head_size**-0.5),
+        Attend(layer, over, own.scale, bias),
         *_merge(own),
     ]
 
@@ -157,11 +161,22 @@ def _weights(linear: nn.Linear) -> Weights:
     return Weights(_array(linear.weight), None if bias is None else _array(bias))
 
 
-def _norm(norm: nn.Module | None) -> Norm | None:
+def _norm(norm: nn.Module | None, scale: float = 1.0) -> Norm | None:
     if norm is None:
         return None
+    if isinstance(norm, nn.RMSNorm):
+        assert norm.eps is not None
+        return Norm("rms", _array(norm.weight * scale), None, norm.eps)
     assert isinstance(norm, nn.LayerNorm)
-    return Norm("layer", _array(norm.weight), _array(norm.bias), norm.eps)
+    return Norm("layer", _array(norm.weight * scale), _array(norm.bias * scale), norm.eps)
+
+
+def _bias(bias: RelativeBias | None) -> FloatArray | None:
+    return None if bias is None else _array(bias.by_distance())
+
+
+def _optional(tensor: Tensor | None) -> FloatArray | None:
+    return None if tensor is None else _array(tensor)
 
 
 def _array(tensor: Tensor) -> FloatArray:

@@ -54,7 +54,7 @@ _I, _P, _F = c_int32, c_void_p, c_float
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "instruction_set": (_I, ()),
     "error": (c_char_p, ()),
-    "plan_create": (_P, (_I, _I, _I, _I, POINTER(_I), _I, _I, _I, _I, _I, _I)),
+    "plan_create": (_P, (_I, _I, _I, _I, POINTER(_I), _I, _I, _I, _I, _I, _I, _I)),
     "plan_destroy": (None, (_P,)),
     "plan_embedding": (_I, (_P, _P, _P, _F)),
     "plan_rows": (_I, (_P, _I, _NORM, _NORM, _I)),

@@ -113,7 +113,8 @@ class Description:
     """Everything a plan is made of.
 
     Attributes:
-        heads: H; the head size is D / H.
+        heads: H.
+        head_size: K.
         layers: L.
         tokens: Embedding table, (V, D).
         positions: Position vectors, (positions, D), or none.
@@ -125,6 +126,7 @@ class Description:
     """
 
     heads: int
+    head_size: int
     layers: int
     tokens: FloatArray
     positions: FloatArray | None

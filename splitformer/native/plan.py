@@ -81,13 +81,13 @@ class Plan:
         self._handle = self._library.plan_create(
             *(PRECISIONS[precision], CACHES[cache], self.instruction_set),
             *(threads, pinned, len(cores)),
-            *(d_model, description.heads, description.layers),
+            *(d_model, description.heads, description.head_size, description.layers),
             *(self.vocabulary_size, description.max_positions),
         )
         if self._handle is None:
             raise ValueError(self._library.error().decode())
         self._tables = (_floats(description.tokens), description.positions)
-        self._shape = (description.layers, 2, description.heads, d_model // description.heads)
+        self._d_model, self._heads = d_model, description.heads
         try:
             self._build(description, d_model)
         except BaseException:
@@ -170,8 +170,7 @@ class Plan:
         Raises:
             ValueError: A token or a size is out of range.
         """
-        *_, heads, width = self._shape
-        memory = np.empty((len(tokens), heads * width), np.float32)
+        memory = np.empty((len(tokens), self._d_model), np.float32)
         code = self._library.plan_encode(
             self._open(), len(counts), _at(counts), _at(tokens), address(memory)
         )
@@ -185,8 +184,7 @@ class Plan:
             memory: Contiguous float32.
             out: Address of (L, 2, H, S, K), of the cache's type.
         """
-        *_, heads, width = self._shape
-        _require(memory, (memory.shape[0], heads * width), "memory")
+        _require(memory, (memory.shape[0], self._d_model), "memory")
         self._library.check(
             self._library.plan_project(self._open(), address(memory), memory.shape[0], out)
         )
@@ -236,7 +234,7 @@ class Plan:
             case Attend(layer, over, scale, bias):
                 distances = 0
                 if bias is not None:
-                    _require(bias, (self._shape[2], bias.shape[1]), "bias")
+                    _require(bias, (self._heads, bias.shape[1]), "bias")
                     distances = (bias.shape[1] + 1) // 2 if over == "source" else bias.shape[1]
                 code = call.plan_attend(handle, layer, OVERS[over], scale, address(bias), distances)
             case Vocabulary(weights):

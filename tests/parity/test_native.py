@@ -13,6 +13,7 @@ from splitformer.model.native_decoder import NativeDecoder
 from splitformer.native import Precision
 from tests.support.checkpoints import tiny_config
 from tests.support.native import needs_native
+from tests.unit.test_model import RELATIVE
 
 pytestmark = needs_native
 VOCABULARY = 301
@@ -29,6 +30,9 @@ VARIANTS: dict[str, dict[str, object]] = {
     "odd sizes": {"d_model": 36, "heads": 3, "d_feed_forward": 50},
     "head size 64": {"d_model": 128, "heads": 2, "d_feed_forward": 96},
     "head size 32": {"d_model": 64, "heads": 2, "norm": "post"},
+    "sizes of their own": {"decoder_heads": 2, "decoder_feed_forward": 40, "d_head": 12},
+    "relative": RELATIVE,
+    "relative, head size 64": RELATIVE | {"d_head": 64, "heads": 2, "norm_epsilon": 1e-6},
     "one head": {"d_model": 20, "heads": 1, "decoder_layers": 1},
 }
 

@@ -21,6 +21,7 @@ from splitformer.native import Precision
 from splitformer.native.binding import InstructionSet
 from tests.parity.test_native import VOCABULARY, model_of
 from tests.support.native import instruction_sets, needs_native
+from tests.unit.test_model import RELATIVE
 
 pytestmark = needs_native
 MODELS: dict[str, Callable[[], Transformer]] = {
@@ -28,6 +29,7 @@ MODELS: dict[str, Callable[[], Transformer]] = {
     "post, head size 64": lambda: model_of(
         d_model=128, heads=2, norm="post", activation="gelu", output_bias=True
     ),
+    "relative, heads wider than the model": lambda: model_of(**RELATIVE),
     "gated, odd sizes": lambda: model_of(
         d_model=36, heads=3, d_feed_forward=50, gated=True, activation="silu"
     ),

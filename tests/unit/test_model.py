@@ -13,6 +13,19 @@ from splitformer.model.layers import sinusoidal_positions
 from tests.support.checkpoints import tiny_config
 
 VOCABULARY = 60
+RELATIVE: dict[str, object] = {
+    "positions": "relative",
+    "relative_buckets": 8,
+    "relative_distance": 20,
+    "norm_kind": "rms",
+    "activation": "gelu_tanh",
+    "gated": True,
+    "biases": False,
+    "scale_embeddings": False,
+    "scale_attention": False,
+    "scale_output": True,
+    "d_head": 12,
+}
 VARIANTS: dict[str, dict[str, object]] = {
     "paper": {"norm": "post"},
     "pre-norm": {"norm": "pre"},
@@ -20,6 +33,9 @@ VARIANTS: dict[str, dict[str, object]] = {
     "gelu": {"activation": "gelu"},
     "silu, gated": {"activation": "silu", "gated": True},
     "normalised embeddings": {"normalize_embeddings": True, "scale_embeddings": False},
+    "closed sinusoids": {"positions": "sinusoidal_closed", "position_offset": 2},
+    "sizes of their own": {"decoder_heads": 2, "decoder_feed_forward": 40, "d_head": 12},
+    "relative": RELATIVE,
     "separate embeddings": {"share_embeddings": False, "tie_output": False, "output_bias": True},
 }
 
@@ -178,6 +194,10 @@ def test_as_many_feed_forward_networks_as_the_memo_counts() -> None:
         ({"heads": True}, "heads: must be a positive integer, got True"),
         ({"gated": 1}, "gated: must be true or false, got 1"),
         ({"norm_epsilon": 0.0}, "norm_epsilon: must lie between 0 and 1"),
+        ({"decoder_heads": 5}, "d_model: must be a multiple of decoder_heads"),
+        ({"relative_buckets": 6}, "relative_buckets: must be a multiple of 4"),
+        ({"scale_output": True, "norm": "post"}, 'scale_output: needs norm "pre"'),
+        ({"position_offset": -1}, "position_offset: must be a positive integer or 0"),
         ({"source_vocabulary_size": 61}, "share_embeddings: needs source and target"),
         ({"colour": "red"}, "unknown field 'colour'"),
     ],

@@ -74,14 +74,15 @@ const char* splitformer_error() { return last_error.c_str(); }
 
 void* splitformer_plan_create(int32_t precision, int32_t cache, int32_t isa, int32_t threads,
                               const int32_t* cores, int32_t core_count, int32_t d_model,
-                              int32_t heads, int32_t layers, int32_t vocabulary,
-                              int32_t max_positions) {
+                              int32_t heads, int32_t head_size, int32_t layers,
+                              int32_t vocabulary, int32_t max_positions) {
   Plan* plan = nullptr;
   Guarded([&] {
     const splitformer::Shape shape = {static_cast<Precision>(precision),
                                       static_cast<CacheType>(cache),
                                       d_model,
                                       heads,
+                                      head_size,
                                       layers,
                                       vocabulary,
                                       max_positions};

@@ -32,8 +32,8 @@ SPLITFORMER_API const char* splitformer_error();
 SPLITFORMER_API void* splitformer_plan_create(int32_t precision, int32_t cache, int32_t isa,
                                               int32_t threads, const int32_t* cores,
                                               int32_t core_count, int32_t d_model, int32_t heads,
-                                              int32_t layers, int32_t vocabulary,
-                                              int32_t max_positions);
+                                              int32_t head_size, int32_t layers,
+                                              int32_t vocabulary, int32_t max_positions);
 SPLITFORMER_API void splitformer_plan_destroy(void* plan);
 
 SPLITFORMER_API int32_t splitformer_plan_embedding(void* plan, const float* tokens,

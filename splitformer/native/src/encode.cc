@@ -36,12 +36,12 @@ void Plan::Encode(const Sources& sources, float* memory) {
 
 void Plan::AttendSource(const AttendOp& op, int64_t count, int first_row, int head,
                         const Member& member) {
-  const size_t d = size_t(shape_.d_model), at = size_t(head) * size_t(head_size());
+  const size_t inner = size_t(shape_.inner()), at = size_t(head) * size_t(head_size());
   const float* queries = Output(first_row, member.parity ^ 1) + at;
   const size_t biases = size_t(head) * size_t(2 * op.distances - 1);
   const float* bias = op.bias.empty() ? nullptr : op.bias.data() + biases;
-  const SourceHead rows = {
-      queries, queries + d, queries + 2 * d, output_stride_, static_cast<int>(count), head_size()};
+  const SourceHead rows = {queries,        queries + inner,         queries + 2 * inner,
+                           output_stride_, static_cast<int>(count), head_size()};
   AttendWithin(float_kernels_, rows, op.scale, bias, op.distances, Scratch(member),
                Mixed(first_row) + at, row_stride_);
 }

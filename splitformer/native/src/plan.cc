@@ -34,8 +34,8 @@ void Plan::SetEmbedding(const float* tokens, const float* positions, float scale
 void Plan::SetProjection(const std::vector<Weights>& parts) {
   int width = 0;
   for (const Weights& part : parts) width += part.width;
-  Require(width == 2 * shape_.layers * shape_.d_model,
-          "projection: must be 2 * layers * d_model wide" + Got(width));
+  Require(width == 2 * shape_.layers * shape_.inner(),
+          "projection: must be 2 * layers * heads * head_size wide" + Got(width));
   projection_ = std::make_unique<LinearOp>(
       LinearOp{Matrix(shape_.precision, kernels_, shape_.d_model, parts, false, 0.0f, 1),
                Activation::kNone, false, 0});
@@ -48,7 +48,9 @@ void Plan::Add(RowsOp op) {
   Require(op.source != Source::kResidual || width_ == shape_.d_model,
           "rows: a residual sum needs d_model elements" + Got(width_));
   Require(op.source != Source::kEmbedding || ops_.empty(), "rows: only the first embeds");
-  operand_width_ = op.source == Source::kLinear ? width_ : shape_.d_model;
+  operand_width_ = op.source == Source::kLinear      ? width_
+                   : op.source == Source::kAttention ? shape_.inner()
+                                                     : shape_.d_model;
   op.width = operand_width_;
   ops_.emplace_back(std::move(op));
 }
@@ -64,8 +66,8 @@ void Plan::AddLinear(const std::vector<Weights>& parts, int inputs, Activation a
   for (const Weights& part : parts) width_ += part.width;
   if (gated) width_ /= 2;
   Require(segments >= 0 && segments <= kMaxSegments, "linear: at most three segments");
-  Require(segments == 0 || width_ == segments * shape_.d_model,
-          "linear: segments must be d_model wide");
+  Require(segments == 0 || width_ == segments * shape_.inner(),
+          "linear: segments must be heads * head_size wide");
   ops_.emplace_back(
       LinearOp{Matrix(shape_.precision, kernels_, inputs, parts, gated, 0.0f, gated ? 2 : 1),
                activation, gated, segments});
@@ -119,7 +121,8 @@ void Plan::Finish() {
     Require(attend == nullptr || (attend->over == Over::kSource) == encoder_,
             "plan: encoders, and they, attend over a source");
   }
-  row_stride_ = RoundUp(size_t(shape_.d_model), kRowAlignment) + kPanel;
+  const int widest_row = std::max(shape_.d_model, shape_.inner());
+  row_stride_ = RoundUp(size_t(widest_row), kRowAlignment) + kPanel;
   output_stride_ = RoundUp(size_t(widest_output_), kRowAlignment) + kPanel;
   const int group = shape_.precision == Precision::kInt8 ? 4 : 1;  // elements
   operand_stride_ =

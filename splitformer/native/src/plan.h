@@ -125,9 +125,12 @@ struct Shape {
   CacheType cache;
   int d_model;
   int heads;
+  int head_size;
   int layers;
   int vocabulary;
   int max_positions;
+
+  int inner() const { return heads * head_size; }  // width of queries, keys and values
 };
 
 // Thread cycles (of member 0) by kind of work, while profiling is on.
@@ -220,7 +223,7 @@ class Plan {
   void Barrier(Member& member);
   void Tick(Member& member, ProfileEntry entry);
 
-  int head_size() const { return shape_.d_model / shape_.heads; }
+  int head_size() const { return shape_.head_size; }
   int chunks() const;
   size_t Slot(int row, const Member& m) const { return size_t(replicated_ ? m.index : row); }
   float* Residual(int row, const Member& m) const {

@@ -30,7 +30,7 @@ void Plan::ProjectRows(const float* memory, int first, int rows, void* out, Memb
   team_.Barrier();
   const Operand operand = OperandOf(member);
   const Matrix& matrix = projection_->matrix;
-  const size_t columns = size_t(shape_.layers) * 2 * d;
+  const size_t columns = size_t(shape_.layers) * 2 * size_t(shape_.inner());
   const auto scatter = [&](const Sums& sums) {
     alignas(32) float block[kMaxTileRows * kMaxTilePanels * kPanel];
     matrix.Finish(sums, operand.scales, block, size_t(sums.columns));

@@ -198,7 +198,8 @@ void Run() {
   Expect(best != InstructionSet::kNone, "this machine lacks AVX2 or FMA");
   for (const auto& [precision, cache] : {std::pair(Precision::kInt8, CacheType::kHalf),
                                          std::pair(Precision::kFloat, CacheType::kFloat)}) {
-    const Shape shape = {precision, cache, kWidth, kHeads, 1, kVocabulary, kMaxPositions};
+    const Shape shape = {precision, cache,       kWidth,       kHeads, kWidth / kHeads,
+                         1,         kVocabulary, kMaxPositions};
     Plan reference(shape, InstructionSet::kAvx2, 1, {});
     model.Build(&reference);
     CheckRefusals(&reference);

@@ -252,7 +252,7 @@ void Plan::Look(const AttendOp& op, const Sequence& sequence, int head, Head* ou
 // the rows behind it attend.
 void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head,
                       Head* here, const Head& next, const Member& member) {
-  const size_t width = size_t(head_size()), d = size_t(shape_.d_model);
+  const size_t width = size_t(head_size()), inner = size_t(shape_.inner());
   const float* bias =
       op.bias.empty() ? nullptr : op.bias.data() + size_t(head) * size_t(op.distances);
   for (int i = 0; i < sequence.count; ++i) {
@@ -261,8 +261,8 @@ void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_ro
       const int64_t position = sequence.start + i;
       void* key = OwnPlace(op, sequence, 0, head, position);
       void* value = OwnPlace(op, sequence, 1, head, position);
-      StoreElements(shape_.cache, query + d, head_size(), key);
-      StoreElements(shape_.cache, query + 2 * d, head_size(), value);
+      StoreElements(shape_.cache, query + inner, head_size(), key);
+      StoreElements(shape_.cache, query + 2 * inner, head_size(), value);
       here->Append(key, value, position % kPagePositions == 0);
     }
     Attend(shape_.cache, *here, i + 1 == sequence.count ? next : *here, head_size(), query,
