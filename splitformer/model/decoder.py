@@ -225,7 +225,7 @@ class Decoder(nn.Module):
         return self.unembed(self.norm(x[torch.tensor(wanted, device=device)]))
 
     def _own_mask(self, queries: int, keys: int) -> Tensor:
-        """Of the last `queries` of `keys` positions: (T, S), or (H, T, S) with relative positions."""
+        """Of the last `queries` of `keys` positions: (T, S); with relative positions (H, T, S)."""
         causal = causal_mask(queries, keys, self.embedding.tokens.weight.device)
         if self.position_bias is None:
             return causal
