@@ -44,7 +44,9 @@ def convert(load: Callable[[], Transformer], folder: Path, precision: str) -> Pa
         activation=ACTIVATIONS[config.activation],
     )
     weights = {name: _array(tensor) for name, tensor in model.state_dict().items()}
-    positions = _array(model.encoder.embedding.positions)
+    table = model.encoder.embedding.positions
+    assert table is not None  # this conversion knows no relative positions
+    positions = _array(table)
     _fill_stack(spec.encoder, weights, "encoder", positions, config.scale_embeddings)
     _fill_stack(spec.decoder, weights, "decoder", positions, config.scale_embeddings)
     spec.decoder.projection.weight = weights["decoder.output.weight"]
