@@ -21,7 +21,30 @@ from splitformer.errors import (
 from splitformer.model.encoding import SourceEncoder
 
 _RETRY_SECONDS = 0.5
+_FULL_TOKENS = 32
+"""A batch this long costs no more per token than longer ones, so it need not wait for company."""
+
+_FADING = 0.8
+"""Weight of what was measured before, against the last batch."""
+
 _logger = logging.getLogger("splitformer.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an engine takes on.
+
+    Attributes:
+        batch_tokens: Tokens per batch at most, padding included; one source always fits.
+        queue: Sources without an answer at most.
+        queue_seconds: Longest wait that a new source may expect.
+        window_seconds: How long a small batch waits for company while the engine is busy.
+    """
+
+    batch_tokens: int
+    queue: int
+    queue_seconds: float
+    window_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +67,7 @@ class _Job:
     """One source on its way through the engine."""
 
     ids: Sequence[int]
+    bulk: bool
     answer: asyncio.Future[Encoded]
     arrived: float = field(default_factory=time.perf_counter)
 
@@ -51,33 +75,29 @@ class _Job:
 class EncoderEngine:
     """Schedules, runs and publishes batches.
 
-    A batch is the source that has waited longest and those of nearest length, as many as fit into
-    `max_batch_tokens` with padding; a source is never split from its answer.
+    An idle engine begins at once. While it is busy, what arrives makes the next batch, and a small
+    one waits a moment for company. Single sources go before those of bulk jobs, of which at least
+    one goes with each batch. A source whose caller has gone is never encoded.
 
     Args:
         encoder: The model's encoder.
         dtype: Wire type every memory is rounded to, once, here.
-        max_batch_tokens: Rows times longest length of a batch, at most (one source always fits).
-        max_queue: Sources waiting at most.
+        limits: What to take on.
         metrics: Where to count.
     """
 
     def __init__(
-        self,
-        encoder: SourceEncoder,
-        dtype: int,
-        max_batch_tokens: int,
-        max_queue: int,
-        metrics: EncoderMetrics,
+        self, encoder: SourceEncoder, dtype: int, limits: Limits, metrics: EncoderMetrics
     ) -> None:
         self._encoder = encoder
         self._dtype = dtype
-        self._max_batch_tokens = max_batch_tokens
-        self._max_queue = max_queue
+        self._limits = limits
         self._metrics = metrics
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting: list[_Job] = []
         self._open = 0
+        self._open_tokens = 0
+        self._seconds, self._tokens = 0.0, 0.0  # of past batches, fading
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="encoder-engine", daemon=True)
@@ -88,8 +108,17 @@ class EncoderEngine:
         """Sources that have no answer yet."""
         return self._open
 
-    async def encode(self, ids: Sequence[int]) -> Encoded:
+    @property
+    def expected_wait(self) -> float:
+        """Seconds that what is open will take, going by the last batches."""
+        return self._open_tokens * self._seconds / self._tokens if self._tokens else 0.0
+
+    async def encode(self, ids: Sequence[int], bulk: bool = False) -> Encoded:
         """Encode one source.
+
+        Args:
+            ids: Its tokens, at least one.
+            bulk: Let single sources go first.
 
         Raises:
             ResourceExhaustedError: QUEUE_FULL.
@@ -98,19 +127,30 @@ class EncoderEngine:
         """
         if self._closed:
             raise UnavailableError.stopped()
-        if self._open >= self._max_queue:
-            raise ResourceExhaustedError(
-                f"queue: holds {self._max_queue} sources at most and is full",
-                reason="QUEUE_FULL",
-                retry_after=_RETRY_SECONDS,
-            )
-        job = _Job(ids, self._loop.create_future())
+        self._check_room()
+        job = _Job(ids, bulk, self._loop.create_future())
         self._open += 1
+        self._open_tokens += len(ids)
         try:
             self._inbox.put(job)
             return await job.answer
         finally:
             self._open -= 1
+            self._open_tokens -= len(ids)
+
+    def _check_room(self) -> None:
+        limits, wait = self._limits, self.expected_wait
+        if self._open >= limits.queue:
+            why = f"holds {limits.queue} sources at most and is full"
+        elif wait > limits.queue_seconds:
+            why = f"may take {limits.queue_seconds:g} s at most, {wait:.1f} s of work are waiting"
+        else:
+            return
+        raise ResourceExhaustedError(
+            f"queue: {why}",
+            reason="QUEUE_FULL",
+            retry_after=max(_RETRY_SECONDS, wait - limits.queue_seconds),
+        )
 
     def close(self) -> None:
         """Stop the thread; sources without an answer get UNAVAILABLE."""
@@ -127,12 +167,16 @@ class EncoderEngine:
 
     def _run_batch(self, batch: list[_Job]) -> None:
         try:
-            self.publish(batch, *self.encode_batch(batch))
-            self._count([len(job.ids) for job in batch])
+            memories, started, ended = self.encode_batch(batch)
         except Exception:
             _logger.exception("a batch failed")
             error = InternalError("the encoder failed; the log has the details")
             self._loop.call_soon_threadsafe(_refuse, batch, error)
+            return
+        self._seconds = _FADING * self._seconds + ended - started
+        self._tokens = _FADING * self._tokens + _tokens(batch)
+        self.publish(batch, memories, started, ended)
+        self._count([len(job.ids) for job in batch])
 
     def _count(self, lengths: list[int]) -> None:
         tokens = sum(lengths)
@@ -143,33 +187,52 @@ class EncoderEngine:
 
     def _receive(self) -> bool:
         """Take in what has arrived, waiting if there is nothing to do; False when closing."""
-        block = not self._waiting
+        idle = not self._waiting and self._inbox.empty()
+        window = self._limits.window_seconds if self._tokens and not idle else 0.0
+        until = time.perf_counter() + window
+        tokens = _tokens(self._waiting)
+        seconds = None if idle else window * (tokens < _FULL_TOKENS)
         while True:
             try:
-                job = self._inbox.get(block)
+                job = self._inbox.get(timeout=seconds)
             except queue.Empty:
                 return True
             if job is None:
                 return False
             self._waiting.append(job)
-            block = False
+            tokens += len(job.ids)
+            seconds = max(0.0, until - time.perf_counter()) if tokens < _FULL_TOKENS else 0.0
 
     def schedule(self) -> list[_Job]:
         """Take the next batch out of the waiting jobs; jobs whose caller has gone are dropped."""
         self._waiting = [job for job in self._waiting if not job.answer.cancelled()]
-        if not self._waiting:
-            return []
-        oldest = self._waiting[0]
         batch: list[_Job] = []
-        longest = 0
-        for job in sorted(self._waiting, key=lambda j: abs(len(j.ids) - len(oldest.ids))):
-            longest = max(longest, len(job.ids))
-            if batch and longest * (len(batch) + 1) > self._max_batch_tokens:
+        longest = tokens = 0
+        for job in self._in_turn():
+            longest, tokens = max(longest, len(job.ids)), tokens + len(job.ids)
+            rows = longest * (len(batch) + 1) if self._encoder.padded else tokens
+            if batch and rows > self._limits.batch_tokens:
                 break
             batch.append(job)
         taken = set(map(id, batch))
         self._waiting = [job for job in self._waiting if id(job) not in taken]
         return batch
+
+    def _in_turn(self) -> list[_Job]:
+        """The waiting jobs in the order in which they get places.
+
+        First single ones, then bulk, except that the first of bulk comes second. Where padding
+        costs, those of nearest length to the first follow it.
+        """
+        jobs = sorted(self._waiting, key=lambda job: job.bulk)  # stable: by arrival otherwise
+        first_bulk = next((job for job in jobs if job.bulk), None)
+        if first_bulk is not None and jobs[0] is not first_bulk:
+            jobs.remove(first_bulk)
+            jobs.insert(1, first_bulk)
+        if self._encoder.padded and jobs:
+            length = len(jobs[0].ids)
+            jobs.sort(key=lambda job: abs(len(job.ids) - length))
+        return jobs
 
     def encode_batch(self, batch: list[_Job]) -> tuple[list[bytes], float, float]:
         """Run a batch; return its packed memories and when it started and ended."""
@@ -187,6 +250,10 @@ class EncoderEngine:
             for job, memory in zip(batch, memories, strict=True)
         ]
         self._loop.call_soon_threadsafe(_deliver, answers)
+
+
+def _tokens(jobs: Sequence[_Job]) -> int:
+    return sum(len(job.ids) for job in jobs)
 
 
 def _deliver(answers: list[tuple[asyncio.Future[Encoded], Encoded]]) -> None:

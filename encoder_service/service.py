@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
-from encoder_service.engine import Encoded, EncoderEngine
+from encoder_service.engine import Encoded, EncoderEngine, Limits
 from encoder_service.metrics import EncoderMetrics
 from encoder_service.settings import EncoderSettings
 from encoder_service.store import MemoryStore
-from splitformer import tracing
+from splitformer import tracing, wire
 from splitformer.errors import InvalidArgumentError, UnavailableError
 from splitformer.model.encoder import Encoder
 from splitformer.model.tokenizer import SourcePiece
@@ -68,8 +68,12 @@ class EncoderService:
         self._engine = EncoderEngine(
             self._encoder,
             self._dtype,
-            self.settings.max_batch_tokens,
-            self.settings.max_queue,
+            Limits(
+                self.settings.max_batch_tokens,
+                self.settings.max_queue,
+                self.settings.max_queue_seconds,
+                self.settings.window_ms / 1000,
+            ),
             self.metrics,
         )
         self.metrics.open_sources.set_function(lambda: self._engine.open)
@@ -93,9 +97,13 @@ class EncoderService:
         await asyncio.to_thread(self._engine.close)
 
     async def encode(
-        self, pieces: Sequence[SourcePiece], tokenize_seconds: float, keep_pieces: bool
+        self,
+        pieces: Sequence[SourcePiece],
+        tokenize_seconds: float,
+        keep_pieces: bool,
+        bulk: bool = False,
     ) -> EncodedSource:
-        """Encode a source.
+        """Encode a source; one of a bulk job lets single ones go first.
 
         Raises:
             ResourceExhaustedError: QUEUE_FULL.
@@ -105,7 +113,7 @@ class EncoderService:
             raise UnavailableError(
                 "the service takes no new sources", reason="DRAINING", retry_after=1.0
             )
-        encoded = await self._engine.encode([piece.id for piece in pieces])
+        encoded = await self._engine.encode([piece.id for piece in pieces], bulk)
         self.metrics.sources.inc()
         self.metrics.source_tokens.inc(len(pieces))
         tracing.parts(
@@ -117,6 +125,10 @@ class EncoderService:
         self.metrics.encode_seconds.observe(encoded.encode_seconds)
         header = self._header(pieces if keep_pieces else (), len(pieces))
         return EncodedSource(header, encoded, tokenize_seconds)
+
+    def memory_bytes(self, rows: int) -> int:
+        """Return how many bytes a memory of so many rows takes in its wire type."""
+        return wire.packed_bytes(self._dtype, (rows, self._encoder.config.d_model))
 
     def tokenize(self, text: str) -> tuple[list[SourcePiece], float]:
         """Turn text into tokens; return them and the seconds it took.

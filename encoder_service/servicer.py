@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from grpc import aio
 
+from encoder_service.batch_stream import BatchStream
 from encoder_service.service import EncodedSource, EncoderService
 from encoder_service.store import StoredMemory
 from splitformer import wire
 from splitformer.errors import InvalidArgumentError, ResourceExhaustedError
+from splitformer.model.tokenizer import SourcePiece
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import (
     EncoderServiceServicer,
@@ -28,26 +32,30 @@ class EncoderServicer(EncoderServiceServicer):
 
     async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
         """Encode one source; return the memory inline or keep it under a lease."""
-        _check_delivery(request.delivery)
-        seconds = self._service.lease_seconds(request.lease_ms)
-        source = await self._encode(request.model, request.source, not request.omit_source_tokens)
-        response = pb.EncodeResponse(timings=_timings(source))
-        if self._inline(request.delivery, len(source.encoded.memory)):
-            response.inline.CopyFrom(self._inline_memory(source))
-        else:
-            response.reference.CopyFrom(self._keep(source, seconds))
-        return response
+        return await self._answer(request)
+
+    async def EncodeBatch(
+        self, request_iterator: AsyncIterator[pb.EncodeBatchRequest], context: Context
+    ) -> AsyncIterator[pb.EncodeBatchResponse]:
+        """Encode many sources, answering each as it finishes."""
+        most = self._service.settings.max_stream_sources
+        answers = BatchStream(partial(self._answer, bulk=True), most).run(request_iterator)
+        async with aclosing(answers):
+            async for answer in answers:
+                yield answer
 
     async def StreamEncode(
         self, request: pb.StreamEncodeRequest, context: Context
     ) -> AsyncIterator[pb.StreamEncodeResponse]:
         """Encode one source and stream its memory."""
         size = self._chunk_bytes(request.chunk_bytes)
-        source = await self._encode(request.model, request.source, not request.omit_source_tokens)
-        yield pb.StreamEncodeResponse(header=source.header)
-        data, count = source.encoded.memory, 0
-        for count, chunk in enumerate(wire.chunks_of(data, size), start=1):  # noqa: B007
-            yield pb.StreamEncodeResponse(chunk=chunk)
+        pieces, seconds = self._pieces(request.model, request.source)
+        with self._service.store.room(self._service.memory_bytes(len(pieces))):
+            source = await self._service.encode(pieces, seconds, not request.omit_source_tokens)
+            yield pb.StreamEncodeResponse(header=source.header)
+            data, count = source.encoded.memory, 0
+            for count, chunk in enumerate(wire.chunks_of(data, size), start=1):  # noqa: B007
+                yield pb.StreamEncodeResponse(chunk=chunk)
         self._service.metrics.sent_bytes.inc(len(data))
         trailer = pb.MemoryTrailer(total_bytes=len(data), chunks=count, timings=_timings(source))
         yield pb.StreamEncodeResponse(trailer=trailer)
@@ -96,20 +104,36 @@ class EncoderServicer(EncoderServiceServicer):
         """Say how busy the service is."""
         return pb.EncoderServiceGetLoadResponse(load=self._service.load())
 
-    async def _encode(self, model: str, source: pb.Source, keep_pieces: bool) -> EncodedSource:
+    async def _answer(self, request: pb.EncodeRequest, bulk: bool = False) -> pb.EncodeResponse:
+        """Encode one source, once it is clear that its memory may come back as asked for."""
+        service = self._service
+        _check_delivery(request.delivery)
+        lease = service.lease_seconds(request.lease_ms)
+        pieces, seconds = self._pieces(request.model, request.source)
+        size = service.memory_bytes(len(pieces))
+        inline = self._inline(request.delivery, size)
+        with service.store.room(size):
+            source = await service.encode(pieces, seconds, not request.omit_source_tokens, bulk)
+            response = pb.EncodeResponse(timings=_timings(source))
+            if inline:
+                response.inline.CopyFrom(self._inline_memory(source))
+            else:
+                response.reference.CopyFrom(self._keep(source, lease))
+        return response
+
+    def _pieces(self, model: str, source: pb.Source) -> tuple[list[SourcePiece], float]:
+        """Return a source's tokens, and the seconds it took to find them."""
         service = self._service
         service.check_model(model)
         service.check_languages(source.language, source.target_language)
         form = source.WhichOneof("form")
         if form == "text":
-            pieces, seconds = service.tokenize(source.text)
-        elif form == "tokens":
-            pieces, seconds = service.accept_tokens(source.tokens.ids), 0.0
-        else:
-            raise InvalidArgumentError.of(
-                "source", "must hold text or tokens", None, reason="EMPTY_SOURCE"
-            )
-        return await service.encode(pieces, seconds, keep_pieces)
+            return service.tokenize(source.text)
+        if form == "tokens":
+            return service.accept_tokens(source.tokens.ids), 0.0
+        raise InvalidArgumentError.of(
+            "source", "must hold text or tokens", None, reason="EMPTY_SOURCE"
+        )
 
     def _inline(self, delivery: pb.MemoryDelivery.ValueType, size: int) -> bool:
         limit = self._service.settings.inline_bytes
@@ -128,7 +152,9 @@ class EncoderServicer(EncoderServiceServicer):
         return pb.InlineMemory(header=header, tensor=tensor)
 
     def _keep(self, source: EncodedSource, seconds: float) -> tensor_pb2.MemoryReference:
-        memory_id, lease = self._service.store.put(source.header, source.encoded.memory, seconds)
+        memory_id, lease = self._service.store.put_into_room(
+            source.header, source.encoded.memory, seconds
+        )
         return tensor_pb2.MemoryReference(
             memory_id=memory_id, endpoint=self._service.endpoint, header=source.header, lease=lease
         )

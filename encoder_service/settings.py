@@ -36,8 +36,17 @@ class EncoderSettings(Settings):
     )
     lease_seconds: float = setting(30.0, "Lease where the caller asks for none.", at_least=0.001)
     max_lease_seconds: float = setting(600.0, "Longest lease granted.", at_least=0.001)
-    max_batch_tokens: int = setting(4096, "Most tokens per batch, padding included.", at_least=1)
+    max_batch_tokens: int = setting(512, "Most tokens per batch, padding included.", at_least=1)
+    window_ms: float = setting(
+        1.0, "How long a small batch waits for company while the encoder is busy.", at_least=0
+    )
     max_queue: int = setting(1024, "Sources waiting at most; more are refused.", at_least=1)
+    max_queue_seconds: float = setting(
+        30.0, "Longest wait that a new source may expect; more is refused.", at_least=0.001
+    )
+    max_stream_sources: int = setting(
+        256, "Sources in flight on one EncodeBatch at most; more are not read.", at_least=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

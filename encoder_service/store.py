@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from splitformer.errors import NotFoundError, ResourceExhaustedError, shown
@@ -36,6 +37,7 @@ class MemoryStore:
 
     Attributes:
         used_bytes: Bytes kept.
+        reserved_bytes: Bytes of memories that are just being made.
         leases: Leases held on all memories.
     """
 
@@ -48,6 +50,7 @@ class MemoryStore:
     ) -> None:
         self.budget_bytes = budget_bytes
         self.used_bytes = 0
+        self.reserved_bytes = 0
         self.leases = 0
         self._clock = clock
         self._lease_ended = lease_ended
@@ -57,22 +60,41 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._memories)
 
+    @contextmanager
+    def room(self, count: int) -> Iterator[None]:
+        """Keep room for a memory while it is being made and handed over.
+
+        Raises:
+            ResourceExhaustedError: OVER_BUDGET; says when the next lease expires, unless the memory
+                would not even fit into an empty store.
+        """
+        self._check_fits(count)
+        self.reserved_bytes += count
+        try:
+            yield
+        finally:
+            self.reserved_bytes -= count
+
+    def put_into_room(
+        self, header: tensor_pb2.MemoryHeader, data: bytes, seconds: float
+    ) -> tuple[str, tensor_pb2.Lease]:
+        """Keep a memory that `room` has been kept for; never refused. Returns as `put`."""
+        return self._put(header, data, seconds)
+
     def put(
         self, header: tensor_pb2.MemoryHeader, data: bytes, seconds: float
     ) -> tuple[str, tensor_pb2.Lease]:
         """Keep a memory and grant its first lease; return the memory's id and the lease.
 
         Raises:
-            ResourceExhaustedError: OVER_BUDGET; says when the next lease expires, unless the memory
-                would not even fit into an empty store.
+            ResourceExhaustedError: OVER_BUDGET, as `room`.
         """
-        self.sweep()
-        if self.used_bytes + len(data) > self.budget_bytes:
-            raise ResourceExhaustedError(
-                f"memory: needs {len(data)} bytes, {self.budget_bytes - self.used_bytes} of"
-                f" {self.budget_bytes} are free",
-                retry_after=self._next_expiry() if len(data) <= self.budget_bytes else None,
-            )
+        self._check_fits(len(data))
+        return self._put(header, data, seconds)
+
+    def _put(
+        self, header: tensor_pb2.MemoryHeader, data: bytes, seconds: float
+    ) -> tuple[str, tensor_pb2.Lease]:
         memory_id = secrets.token_hex(16)
         memory = self._memories[memory_id] = StoredMemory(header, data)
         self.used_bytes += len(data)
@@ -110,6 +132,15 @@ class MemoryStore:
         """Let go what nobody holds any more."""
         for memory_id in list(self._memories):
             self._expire(memory_id)
+
+    def _check_fits(self, count: int) -> None:
+        self.sweep()
+        free = self.budget_bytes - self.used_bytes - self.reserved_bytes
+        if count > free:
+            raise ResourceExhaustedError(
+                f"memory: needs {count} bytes, {free} of {self.budget_bytes} are free",
+                retry_after=self._next_expiry() if count <= self.budget_bytes else None,
+            )
 
     def _grant(
         self, memory: StoredMemory, seconds: float, lease_id: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest.mock import ANY
 
 import grpc
@@ -151,15 +152,34 @@ def test_over_budget_is_resource_exhausted_until_something_is_released(
     caller.close()
 
 
+def test_the_budget_is_asked_before_anything_is_encoded(
+    servers: ServerThread, services: Services
+) -> None:
+    running = servers.start_encoder(services.model, memory_bytes=100)
+    caller = Caller(running, None)
+    for delivery in (enc.MEMORY_DELIVERY_INLINE, enc.MEMORY_DELIVERY_REFERENCE):
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVER_BUDGET") as refusal:
+            request = enc.EncodeRequest(source=enc.Source(text=TEXT), delivery=delivery)
+            caller.encoder.Encode(request)
+        assert refusal.error.retry_after is None, "it would never fit"
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVER_BUDGET"):
+        list(caller.encoder.StreamEncode(enc.StreamEncodeRequest(source=enc.Source(text=TEXT))))
+    assert running.metric("splitformer_encoder_sources_total") == 0
+    assert running.service.store.reserved_bytes == 0
+    caller.close()
+
+
 def test_a_full_queue_is_resource_exhausted(servers: ServerThread, services: Services) -> None:
-    running = servers.start_encoder(services.model, max_queue=1)
+    running = servers.start_encoder(services.model)
     caller = Caller(running, None)
     engine = running.service._engine
-    engine._max_queue = 0
-    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL") as refusal:
-        caller.memory()
-    assert refusal.error.retry_after
-    engine._max_queue = 1
+    usual = engine._limits
+    for limits in (replace(usual, queue=0), replace(usual, queue_seconds=-1.0)):
+        engine._limits = limits
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL") as refusal:
+            caller.memory()
+        assert refusal.error.retry_after
+    engine._limits = usual
     assert caller.memory()[1]
     eventually(lambda: set(caller.footprint().values()) == {0})
     caller.close()
