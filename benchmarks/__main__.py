@@ -32,7 +32,7 @@ def main() -> int:
     if unknown := set(options.scenarios) - set(SCENARIOS):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     for name in options.scenarios or SCENARIOS:
-        report = Report(name)
+        report = Report(name, options.quick)
         importlib.import_module(f"benchmarks.{name.replace('-', '_')}").run(
             report, CACHE, options.quick
         )

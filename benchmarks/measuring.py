@@ -84,9 +84,17 @@ def fastest(contestants: Mapping[str, Callable[[], object]]) -> str:
 
 @dataclass(slots=True)
 class Report:
-    """Figures by name, printed as they come and kept as JSON."""
+    """Figures by name, printed as they come and kept as JSON.
+
+    Attributes:
+        scenario: What is measured.
+        quick: With the most important sizes only, and few rounds.
+        figures: Values by name.
+        details: The timings that figures were made of.
+    """
 
     scenario: str
+    quick: bool = False
     figures: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -107,6 +115,7 @@ class Report:
         """Write everything with facts about the machine."""
         content = {
             "scenario": self.scenario,
+            "quick": self.quick,
             "machine": machine(),
             "figures": self.figures,
             "details": self.details,

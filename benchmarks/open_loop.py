@@ -42,7 +42,7 @@ class Plan:
 
 
 QUICK = Plan((10, 40), 4.0, 2.0)
-FULL = Plan((5, 10, 20, 40, 60, 80, 100, 120, 140, 160), 6.0, 3.0)
+FULL = Plan((10, 20, 40, 60, 80, 100, 120, 160), 4.0, 2.0)
 
 
 def run(report: Report, cache: Path, quick: bool) -> None:

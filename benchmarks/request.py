@@ -15,7 +15,7 @@ from benchmarks.decode import Scope, peers, times
 from benchmarks.measuring import Report, Sample, interleaved
 
 QUICK = Scope((1, 8, 32, 64), 5, most_seconds=5.0)
-FULL = Scope((1, 2, 4, 8, 16, 32, 64), 7, ("int8", "fp32"), slow=32)
+FULL = Scope((1, 2, 4, 8, 16, 32, 64), 7, ("int8", "fp32"), slow=32, most_seconds=12.0)
 
 
 def run(report: Report, cache: Path, quick: bool) -> None:

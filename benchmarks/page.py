@@ -1,0 +1,195 @@
+"""Write docs/benchmarks.md and its plots from benchmarks/results: `python -m benchmarks.page`.
+
+The results are what `python -m benchmarks --json benchmarks/results` writes. With `--check` nothing
+is written; the exit status is 1 if a file differs from what would be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chart import Chart, Point
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+IMAGES = ROOT / "docs" / "images"
+
+INTRODUCTION = """# Benchmarks
+
+Us and the peers with the same weights, on the same machine, in one run: `make bench`, or
+`python -m benchmarks NAME` for one of them and `--quick` for less of it. This page is written by
+`python -m benchmarks.page` from what `python -m benchmarks --json benchmarks/results` measured.
+
+Contestants take turns, and a ratio is taken within a round or a run: the speed of a machine drifts,
+and a figure of one run says nothing about another's. All of them share the same cores, clients
+included. CTranslate2 takes part in the thread layout that is fastest in a trial. Figures named
+`vs_…` are how many times faster we are; `vs_floor` is the share of the step's time that its bare
+matrix products take.
+"""
+
+SECTIONS: dict[str, str] = {
+    "decode": "Steps alone, Marian-base shape (6 + 6 layers, width 512, vocabulary 32,000), random"
+    " weights, int8, two threads.",
+    "request": "The same with the encoding of 24 source tokens before it, in one process.",
+    "more-shapes": "Other shapes: the embedded model, 12 + 2 layers, and one like NLLB-600M.",
+    "serve": "Concurrent gRPC streams, closed loop, 24 source and 32 target tokens, Marian-base"
+    " shape. CTranslate2 has no server: it runs behind a `grpc.aio` server as thin as can be, each"
+    " request by itself or with request batching. Its offline batches have neither server nor"
+    " clients. Times to the first token of its server without batching are of those requests that"
+    " got one before a slice ended.",
+    "open-loop": "Requests that arrive at random times, whatever has become of others: the embedded"
+    " model, real sentences, targets until the model ends them. Where a line stops, requests were"
+    " left over: the contestant is overloaded.",
+    "split-tax": "What two services cost over the same engines in one process behind one RPC.",
+    "idle": "1,000 open sessions that nobody uses: how much the process grows, over the bytes that"
+    " the service counts for them, and how long steps take, over a service without them.",
+    "invariance": "Values computed alone and in random company, and the bits in which they differ;"
+    " the control scales activations by the whole batch, as others do, and must differ.",
+}
+"""What each scenario measures, in the order of the page."""
+
+
+def main() -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = 0
+    for path, content in pages(load(RESULTS)).items():
+        if path.exists() and path.read_text(encoding="utf-8") == content:
+            continue
+        if check:
+            print(f"{path}: is not what the results say", file=sys.stderr)
+            stale = 1
+        else:
+            path.write_text(content, encoding="utf-8")
+    return stale
+
+
+def load(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read all results, by scenario."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def pages(results: Mapping[str, dict[str, Any]]) -> dict[Path, str]:
+    """Return what every file should hold."""
+    files, parts = {}, [INTRODUCTION]
+    order = [name for name in SECTIONS if name in results]
+    for name in [*order, *(name for name in results if name not in SECTIONS)]:
+        figures = results[name]["figures"]
+        parts += [f"## {name}", SECTIONS.get(name, ""), _machine(results[name])]
+        for chart_name, chart in charts(name, figures).items():
+            files[IMAGES / f"{chart_name}.svg"] = chart.draw()
+            parts.append(f"![{chart.title}](images/{chart_name}.svg)")
+        parts.append("\n".join(_table(figures)))
+    files[PAGE] = "\n\n".join(part.strip() for part in parts if part) + "\n"
+    return files
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    facts, brief = result["machine"], " with `--quick`" if result["quick"] else ""
+    cpu = ", ".join(facts["cpu"]) or "unknown"
+    features = ", ".join(facts["features"]) or "none of those that matter"
+    return (
+        f"Measured{brief} on {facts['cores']} cores ({cpu}; {features}), Python {facts['python']},"
+        f" torch {facts['torch']}."
+    )
+
+
+def charts(scenario: str, figures: Mapping[str, float]) -> dict[str, Chart]:
+    """Return the charts of a scenario, by file name."""
+    if scenario in ("decode", "request"):
+        lines = {
+            "CTranslate2 int8": series(figures, scenario, "b", "vs_ctranslate2"),
+            "CTranslate2 fp32": series(figures, scenario, "b", "vs_ctranslate2_fp32"),
+        }
+        title = "Steps" if scenario == "decode" else "Requests"
+        chart = Chart(f"{title}: how many times faster", "sequences per batch", "times", lines)
+        return {f"benchmark-{scenario}": chart}
+    if scenario == "serve":
+        return {"benchmark-serve": _served(figures)}
+    if scenario == "open-loop":
+        return {"benchmark-open-loop": _offered(figures)}
+    return {}
+
+
+def _served(figures: Mapping[str, float]) -> Chart:
+    contestants = {
+        "Splitformer": "ours",
+        "CTranslate2, thin server": "ctranslate2_server",
+        "… with request batching": "ctranslate2_batching_server",
+        "… offline, no server": "ctranslate2_offline",
+    }
+    lines = {
+        label: series(figures, "serve", "s", f"{name}.tokens_per_second")
+        for label, name in contestants.items()
+    }
+    return Chart("Concurrent streams", "streams", "target tokens per second", lines)
+
+
+def _offered(figures: Mapping[str, float]) -> Chart:
+    contestants = {
+        "Splitformer": "ours",
+        "CTranslate2, batching": "ctranslate2_batching_server",
+    }
+    lines = {
+        f"{label}, {what}": series(figures, "serve.open", "r", f"{name}.{key}_p99_ms")
+        for label, name in contestants.items()
+        for what, key in (("whole", "request"), ("first token", "ttft"))
+    }
+    return Chart("The slowest 1 % under offered load", "requests per second", "p99, ms", lines)
+
+
+def series(figures: Mapping[str, float], prefix: str, letter: str, name: str) -> list[Point]:
+    """Collect the points (N, value) of figures `PREFIX.LETTER N.NAME`, by N."""
+    pattern = re.compile(rf"{re.escape(prefix)}\.{letter}(\d+)\.{re.escape(name)}")
+    found = ((pattern.fullmatch(key), value) for key, value in figures.items())
+    return sorted((float(match[1]), value) for match, value in found if match)
+
+
+def _table(figures: Mapping[str, float]) -> Iterator[str]:
+    """Lay figures out: those that differ in a size only, `.b8.` and `.b32.`, share a row."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, value in figures.items():
+        size = re.search(r"\.([bsr]\d+)\.", name)
+        row = name.replace(f".{size[1]}.", ".N.") if size else name
+        rows.setdefault(row, {})[size[1] if size else ""] = value
+    columns = sorted({c for row in rows.values() for c in row if c}, key=lambda c: int(c[1:]))
+    if not columns:
+        yield from _lines(("figure", "value"), [(r, [v[""]]) for r, v in rows.items()])
+        return
+    sized = [(r, [v.get(c) for c in columns]) for r, v in rows.items() if "" not in v]
+    yield from _lines(("figure", *columns), sized)
+    single = [(r, [v[""]]) for r, v in rows.items() if "" in v]
+    if single:
+        yield ""
+        yield from _lines(("figure", "value"), single)
+
+
+def _lines(
+    head: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]]
+) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for name, values in rows:
+        yield f"| `{name}` | {' | '.join(map(shown, values))} |"
+
+
+def shown(value: float | None) -> str:
+    """Three digits, no more: that is what one run is good for."""
+    if value is None:
+        return ""
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
