@@ -55,6 +55,7 @@ docs:  ## redraw the picture and rewrite the generated tables, rules and dashboa
 	@$(BOOTSTRAP) dev
 	$(BIN)/python tools/draw_flow.py
 	$(BIN)/python tools/reference_tables.py
+	$(BIN)/python -m benchmarks.page
 	$(BIN)/python tools/slo_rules.py
 	$(BIN)/python tools/dashboards.py
 

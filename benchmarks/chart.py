@@ -33,8 +33,9 @@ class Chart:
 
     def draw(self) -> str:
         """Return the SVG."""
-        names = sorted({x for points in self.lines.values() for x, _ in points})
-        top = nice_top(max(y for points in self.lines.values() for _, y in points))
+        lines = {name: points for name, points in self.lines.items() if points}
+        names = sorted({x for points in lines.values() for x, _ in points})
+        top = nice_top(max(y for points in lines.values() for _, y in points))
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
             f' font-family="{FONT}">',
@@ -42,7 +43,7 @@ class Chart:
             _text(LEFT, 28, self.title, size=16, weight=700),
             *self._axes(names, top),
         ]
-        for number, (name, points) in enumerate(self.lines.items()):
+        for number, (name, points) in enumerate(lines.items()):
             placed = [(_across(names.index(x), len(names)), _up(y, top)) for x, y in points]
             parts += _line(number, name, placed)
         return "\n".join([*parts, "</svg>\n"])

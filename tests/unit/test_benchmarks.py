@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import page
 from benchmarks.invariance import Comparison
 from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
 
@@ -59,3 +60,8 @@ def test_a_single_bit_is_seen() -> None:
     assert comparison.differing_bits == 0
     comparison.add(one, other)
     assert (comparison.values, comparison.differing_bits) == (24, 1)
+
+
+def test_the_page_says_what_the_results_say() -> None:
+    for path, content in page.pages(page.load(page.RESULTS)).items():
+        assert path.read_text(encoding="utf-8") == content, f"{path}: run `make docs`"
