@@ -26,9 +26,9 @@ from splitformer.generation import (
     EndReason,
     GenerationOptions,
     Produced,
-    Sequential,
     Stops,
     Vocabulary,
+    decoding_for,
 )
 
 
@@ -183,7 +183,7 @@ class Generating:
         """
         if options.sampled:
             options = dataclasses.replace(options, seed=_seed(options, session.seed))
-        decoding = Sequential(session.target, options, limit, self._vocabulary, start)
+        decoding = decoding_for(session.target, options, limit, self._vocabulary, start)
         known = [IndexedToken(*each) for each in decoding.certain()]
         generation = Generation(decoding, self._window)
         session.generation = generation

@@ -6,6 +6,7 @@ from splitformer.generation.options import GenerationOptions
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.generation.ways import decoding_for
 
 __all__ = [
     "Decoding",
@@ -18,6 +19,7 @@ __all__ = [
     "Stops",
     "Target",
     "Vocabulary",
+    "decoding_for",
     "run",
     "step",
 ]
