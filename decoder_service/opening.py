@@ -10,6 +10,7 @@ import numpy as np
 from splitformer.errors import FailedPreconditionError, InvalidArgumentError, shown
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.tokenizer import SourcePiece
 from splitformer.serving import models
 from splitformer.v1 import tensor_pb2
 from splitformer.wire import FloatArray, checked_shape
@@ -89,7 +90,7 @@ class OpeningRules:
 
         Raises:
             FailedPreconditionError: WRONG_MEMORY_KIND or FINGERPRINT_MISMATCH.
-            InvalidArgumentError: BAD_DTYPE or BAD_SHAPE.
+            InvalidArgumentError: BAD_DTYPE, BAD_SHAPE or BAD_SOURCE_TOKENS.
         """
         if header.kind != tensor_pb2.MEMORY_KIND_SEQUENCE:
             raise FailedPreconditionError(
@@ -110,7 +111,9 @@ class OpeningRules:
                 header.dtype,
                 reason="BAD_DTYPE",
             )
-        self._check_shape(checked_shape(header.dtype, header.shape, "memory"))
+        shape = checked_shape(header.dtype, header.shape, "memory")
+        self._check_shape(shape)
+        self._check_source(header.source_tokens, shape[0])
 
     def check_values(self, memory: FloatArray) -> None:
         """InvalidArgumentError NOT_FINITE if a memory holds infinities or NaNs."""
@@ -157,6 +160,19 @@ class OpeningRules:
                 "memory.shape", f"must be [1 to {most}, {width}]", list(shape), reason="BAD_SHAPE"
             )
 
+    def _check_source(self, source: Sequence[tensor_pb2.SourceToken], rows: int) -> None:
+        """BAD_SOURCE_TOKENS unless there is one piece of the vocabulary per row, or none at all."""
+        size = self._config.source_vocabulary_size
+        if source and len(source) != rows:
+            rule, value = f"must be none, or one for each of the {rows} rows", len(source)
+            raise _bad_source("", rule, value)
+        for i, token in enumerate(source):
+            if not 0 <= token.id < size:
+                raise _bad_source(f"[{i}].id", f"must be at least 0 and below {size}", token.id)
+            if not 0 <= token.begin <= token.end:
+                rule = "must begin at 0 or later and not end before it begins"
+                raise _bad_source(f"[{i}]", rule, [token.begin, token.end])
+
     def _prefix_ids(self, prefix: str | Sequence[int], limit: int) -> Sequence[int]:
         """Tokenise a prefix unless it is hopelessly long; `limit` counts the language token too."""
         if isinstance(prefix, str) and len(prefix) <= limit * models.CHARACTERS_PER_TOKEN:
@@ -181,6 +197,16 @@ class OpeningRules:
                     token,
                     reason="TOKEN_OUT_OF_RANGE",
                 )
+
+
+def pieces_of(header: tensor_pb2.MemoryHeader) -> tuple[SourcePiece, ...]:
+    """Return the source that a memory's header tells of; empty if it tells of none."""
+    return tuple(SourcePiece(token.id, token.begin, token.end) for token in header.source_tokens)
+
+
+def _bad_source(where: str, rule: str, value: object) -> InvalidArgumentError:
+    field = f"memory.source_tokens{where}"
+    return InvalidArgumentError.of(field, rule, value, reason="BAD_SOURCE_TOKENS")
 
 
 def _kind_name(kind: tensor_pb2.MemoryKind.ValueType) -> str:

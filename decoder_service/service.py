@@ -15,7 +15,7 @@ from decoder_service.engine import DecoderEngine
 from decoder_service.generating import Ended, Generating, IndexedToken
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.metrics import DecoderMetrics
-from decoder_service.opening import Branch, OpeningRules, Wish
+from decoder_service.opening import Branch, OpeningRules, Wish, pieces_of
 from decoder_service.sessions import Opened, Session, Sessions
 from decoder_service.settings import DecoderSettings
 from splitformer import tracing, wire
@@ -230,6 +230,7 @@ class DecoderService:
             self.rules.check_values(memory)
             state = await self.engine.begin(memory)
             target = Target(start, state, self._detokenizer(start), positions)
+            target.source = pieces_of(header)
             memory_bytes = self.rules.memory_bytes(header.shape[0])
             share = Share(self.budget, memory_bytes)
             session = self.sessions.add(target, wish.language, header.shape[0], own, share)
@@ -250,6 +251,7 @@ class DecoderService:
                 start = self.rules.start_tokens(Wish(language))
                 state = parent.target.state.afresh()
                 target = Target(start, state, self._detokenizer(start), positions)
+            target.source = parent.target.source
             session = self.sessions.add(
                 target, language, parent.source_positions, own, parent.memory
             )
@@ -264,7 +266,7 @@ class DecoderService:
         state.truncate(min(state.length, len(target.start) + kept - 1))
         detokenizer = self._detokenizer(target.start, *(token.id for token in produced))
         branch = Target(target.start, state, detokenizer, target.max_positions, produced)
-        branch.end = end if whole else None
+        branch.end, branch.source = end if whole else None, target.source
         return branch
 
     def _detokenizer(self, start: tuple[int, ...], *produced: int) -> Detokenizer:

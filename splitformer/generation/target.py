@@ -12,7 +12,7 @@ import enum
 from dataclasses import dataclass, field
 
 from splitformer.model.decoder import DecoderState
-from splitformer.model.tokenizer import Detokenizer
+from splitformer.model.tokenizer import Detokenizer, SourcePiece
 
 
 class EndReason(enum.Enum):
@@ -51,6 +51,8 @@ class Target:
         max_positions: Longest decoder input.
         produced: Tokens so far, the prefix and the end token not among them.
         end: The produced end token, once there is one.
+        source: The source as the encoder saw it, one piece per row of the memory; empty if that is
+            not known.
     """
 
     start: tuple[int, ...]
@@ -59,6 +61,7 @@ class Target:
     max_positions: int
     produced: list[Produced] = field(default_factory=list)
     end: Produced | None = None
+    source: tuple[SourcePiece, ...] = ()
 
     @property
     def pending(self) -> list[int]:

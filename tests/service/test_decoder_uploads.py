@@ -8,6 +8,7 @@ import pytest
 
 from splitformer import wire
 from splitformer.v1 import decoder_service_pb2 as dec, tensor_pb2
+from tests.conftest import Services
 from tests.support.rpc import Caller, Memory, refused, upload
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -47,6 +48,48 @@ def test_a_memory_of_the_wrong_shape_is_refused(caller: Caller, shape: list[int]
 def test_a_memory_of_the_wrong_kind_is_refused(caller: Caller, kind: int) -> None:
     with refused(PRECONDITION, "WRONG_MEMORY_KIND"):
         caller.open(changed(caller.memory(), kind=kind))
+
+
+def told(memory: Memory, *tokens: tuple[int, int, int]) -> Memory:
+    """The memory with other source tokens: ids and byte spans."""
+    header, data = changed(memory)
+    header.ClearField("source_tokens")
+    for token, begin, end in tokens:
+        header.source_tokens.add(id=token, begin=begin, end=end)
+    return header, data
+
+
+def test_source_tokens_that_cannot_be_are_refused(caller: Caller) -> None:
+    memory = caller.memory()
+    rows, field = memory[0].shape[0], "memory.source_tokens"
+    fine = [(8, 0, 1)] * (rows - 1)
+    with refused(INVALID, "BAD_SOURCE_TOKENS", field, rows - 1):
+        caller.open(told(memory, *fine))
+    for token in (-1, 2**20):
+        with refused(INVALID, "BAD_SOURCE_TOKENS", f"{field}[{rows - 1}].id", token):
+            caller.open(told(memory, *fine, (token, 0, 1)))
+    for span in ([-1, 1], [2, 1]):
+        with refused(INVALID, "BAD_SOURCE_TOKENS", f"{field}[0]", span):
+            caller.open(told(memory, (8, span[0], span[1]), *fine))
+
+
+def test_a_session_and_its_forks_know_their_source(caller: Caller, services: Services) -> None:
+    memory, held = caller.memory(), services.decoder.service.sessions
+    pieces = [(token.id, token.begin, token.end) for token in memory[0].source_tokens]
+    session = caller.open(memory)
+    twins = [
+        caller.decoder.ForkSession(
+            dec.ForkSessionRequest(session_id=session, target_language=language)
+        ).session.session_id
+        for language in ("", "fr")
+    ]
+    for each in (session, *twins):
+        source = held.get(each).target.source
+        assert [(piece.id, piece.begin, piece.end) for piece in source] == pieces
+    unknown = caller.open(told(memory))
+    assert held.get(unknown).target.source == ()
+    for each in (session, *twins, unknown):
+        caller.close_session(each)
 
 
 def test_too_many_bytes_are_refused(caller: Caller) -> None:
