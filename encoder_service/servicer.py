@@ -10,6 +10,7 @@ from typing import Any
 from grpc import aio
 
 from encoder_service.batch_stream import BatchStream
+from encoder_service.pooling import check_pooling, pooled
 from encoder_service.service import EncodedSource, EncoderService
 from encoder_service.store import StoredMemory
 from splitformer import wire
@@ -90,6 +91,15 @@ class EncoderServicer(EncoderServiceServicer):
         """End a lease."""
         remaining = self._service.store.release(request.memory_id, request.lease_id)
         return pb.ReleaseMemoryResponse(remaining_leases=remaining)
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        """Encode one source and pool its memory, which is not kept."""
+        check_pooling(request.pooling)
+        pieces, seconds = self._pieces(request.model, request.source)
+        with self._service.store.room(self._service.memory_bytes(len(pieces))):
+            source = await self._service.encode(pieces, seconds, keep_pieces=False)
+        vector = pooled(source.header, source.encoded.memory)
+        return pb.EmbedResponse(vector=vector, timings=_timings(source))
 
     async def GetModelInfo(
         self, request: pb.EncoderServiceGetModelInfoRequest, context: Context

@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from splitformer import tracing
+from splitformer.wire import FloatArray
 from splitformer_client.decoder import Decoder, Opening
-from splitformer_client.encoder import Delivery, Encoder, source_of
+from splitformer_client.encoder import Delivery, Encoder, Pooling, source_of
 from splitformer_client.fan import Services
 from splitformer_client.memory import Memory
 from splitformer_client.options import GenerationOptions
@@ -223,6 +224,29 @@ class AsyncClient:
         """Encode a source and receive the memory in chunks: a local memory of any size."""
         message = source_of(source, source_language, target_language)
         return await self._services.encoder.stream_encode(message, self._scope(timeout))
+
+    async def embed(
+        self,
+        source: str | Sequence[int],
+        *,
+        pooling: Pooling = "auto",
+        source_language: str = "",
+        timeout: float | None = None,
+    ) -> FloatArray:
+        """Return one vector for a source, (D,) in float32; nothing is kept.
+
+        Args:
+            source: Text, or token ids complete with the model's end token.
+            pooling: "mean" over the source's positions; "cls" where the model has such a row;
+                "auto": the model's own choice.
+            source_language: Language of the text; empty: the model's own.
+            timeout: Seconds.
+
+        Raises:
+            InvalidArgumentError: BAD_POOLING, the model cannot be pooled that way.
+        """
+        message = source_of(source, source_language)
+        return await self._services.encoder.embed(message, pooling, self._scope(timeout))
 
     async def fetch(self, memory: Memory, *, timeout: float | None = None) -> Memory:
         """Return a local copy of a referenced memory; its lease stays as it is."""

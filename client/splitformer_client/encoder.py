@@ -19,6 +19,7 @@ from splitformer_client.settings import Settings, encoder_options
 from splitformer_client.values import ModelInfo
 
 Delivery = Literal["auto", "inline", "reference"]
+Pooling = Literal["auto", "mean", "cls"]
 
 Part = TypeVar("Part", pb.StreamEncodeResponse, pb.FetchMemoryResponse)
 
@@ -26,6 +27,11 @@ _DELIVERIES = {
     "auto": pb.MEMORY_DELIVERY_UNSPECIFIED,
     "inline": pb.MEMORY_DELIVERY_INLINE,
     "reference": pb.MEMORY_DELIVERY_REFERENCE,
+}
+_POOLINGS = {
+    "auto": pb.POOLING_UNSPECIFIED,
+    "mean": pb.POOLING_MEAN,
+    "cls": pb.POOLING_CLS,
 }
 
 
@@ -82,6 +88,17 @@ class Encoder:
         )
         messages = link.stream(EncoderServiceStub(link.channel).StreamEncode, request, scope)
         return await _received(messages, (await _first(messages)).header)
+
+    async def embed(self, source: pb.Source, pooling: Pooling, scope: Scope) -> wire.FloatArray:
+        """Encode one source and return its pooled vector, (D,)."""
+        if pooling not in _POOLINGS:
+            raise InvalidArgumentError.of("pooling", f"must be one of {sorted(_POOLINGS)}", pooling)
+        link = self._links[self._settings.encoder]
+        request = pb.EmbedRequest(
+            model=self._settings.model, source=source, pooling=_POOLINGS[pooling]
+        )
+        vector = (await link.call(EncoderServiceStub(link.channel).Embed, request, scope)).vector
+        return wire.unpack(wire.tensor_bytes(vector), vector.dtype, vector.shape, "vector")
 
     async def fetch(self, memory: Memory, scope: Scope) -> Memory:
         """Bring the numbers of a referenced memory here; the lease of the fetch is ended again."""

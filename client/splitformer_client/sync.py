@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
+from splitformer.wire import FloatArray
 from splitformer_client import aio
-from splitformer_client.encoder import Delivery
+from splitformer_client.encoder import Delivery, Pooling
 from splitformer_client.memory import Memory
 from splitformer_client.options import GenerationOptions
 from splitformer_client.portal import Portal, Stream
@@ -158,6 +159,21 @@ class Client:
                 source_language=source_language,
                 target_language=target_language,
                 timeout=timeout,
+            )
+        )
+
+    def embed(
+        self,
+        source: str | Sequence[int],
+        *,
+        pooling: Pooling = "auto",
+        source_language: str = "",
+        timeout: float | None = None,
+    ) -> FloatArray:
+        """Return one vector for a source, (D,) in float32."""
+        return self._portal.run(
+            self._client.embed(
+                source, pooling=pooling, source_language=source_language, timeout=timeout
             )
         )
 

@@ -86,9 +86,9 @@ class _PoolingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pooling.Value
     POOLING_UNSPECIFIED: _Pooling.ValueType  # 0
     """The model's own choice."""
     POOLING_MEAN: _Pooling.ValueType  # 1
-    """Mean over the source positions."""
+    """Mean over the source positions, of the memory as it was rounded to its wire type."""
     POOLING_CLS: _Pooling.ValueType  # 2
-    """The row of the CLS token."""
+    """The row of the CLS token; INVALID_ARGUMENT (`BAD_POOLING`) where the model has none."""
 
 class Pooling(_Pooling, metaclass=_PoolingEnumTypeWrapper):
     """How to make one vector of a memory."""
@@ -96,9 +96,9 @@ class Pooling(_Pooling, metaclass=_PoolingEnumTypeWrapper):
 POOLING_UNSPECIFIED: Pooling.ValueType  # 0
 """The model's own choice."""
 POOLING_MEAN: Pooling.ValueType  # 1
-"""Mean over the source positions."""
+"""Mean over the source positions, of the memory as it was rounded to its wire type."""
 POOLING_CLS: Pooling.ValueType  # 2
-"""The row of the CLS token."""
+"""The row of the CLS token; INVALID_ARGUMENT (`BAD_POOLING`) where the model has none."""
 Global___Pooling: _TypeAlias = Pooling  # noqa: Y015
 
 @_typing.final
@@ -877,7 +877,7 @@ class EmbedResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vector(self) -> _tensor_pb2.Tensor:
-        """The vector, shape D."""
+        """The vector, shape D, in F32."""
 
     @_builtins.property
     def timings(self) -> Global___EncodeTimings:

@@ -1,4 +1,4 @@
-"""Lines in, results out in the same order, several in flight."""
+"""Sources in, results out in the same order, several in flight."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,36 @@ STDIN = 0
 
 READ_AHEAD = 64
 """Most lines that are read before they are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Where the sources come from.
+
+    Attributes:
+        texts: Sources from the command line.
+        files: Files with a source per line, if there are no texts; none: the standard input.
+    """
+
+    texts: list[str]
+    files: list[Path]
+
+    @property
+    def is_lines(self) -> bool:
+        """True if there is a source per line of a file."""
+        return not self.texts
+
+    def sources(self) -> AsyncGenerator[str]:
+        """Give the sources."""
+        return given(self.texts) if self.texts else pumped(read_lines(self.files or [STDIN]))
+
+    def total(self) -> int | None:
+        """Count the sources; None if that takes reading what can be read only once."""
+        if self.texts:
+            return len(self.texts)
+        if not self.files or not all(file.is_file() for file in self.files):
+            return None
+        return sum(1 for _ in read_lines(self.files))
 
 
 def read_lines(sources: Sequence[Path | int]) -> Iterator[str]:

@@ -7,8 +7,7 @@ import contextlib
 import dataclasses
 import enum
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from splitformer.errors import SplitformerError
 from splitformer_client import aio
-from splitformer_client.cli.lines import STDIN, given, in_order, pumped, read_lines
+from splitformer_client.cli.lines import Input, in_order
 from splitformer_client.cli.options import (
     DEFAULT_DECODER,
     DEFAULT_ENCODER,
@@ -43,36 +42,6 @@ class LongText(enum.StrEnum):
 
     SPLIT = "split"
     REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """Where the sources come from.
-
-    Attributes:
-        texts: Sources from the command line.
-        files: Files with a source per line, if there are no texts; none: the standard input.
-    """
-
-    texts: list[str]
-    files: list[Path]
-
-    @property
-    def is_lines(self) -> bool:
-        """True if there is a source per line of a file."""
-        return not self.texts
-
-    def sources(self) -> AsyncGenerator[str]:
-        """Give the sources."""
-        return given(self.texts) if self.texts else pumped(read_lines(self.files or [STDIN]))
-
-    def total(self) -> int | None:
-        """Count the sources; None if that takes reading what can be read only once."""
-        if self.texts:
-            return len(self.texts)
-        if not self.files or not all(file.is_file() for file in self.files):
-            return None
-        return sum(1 for _ in read_lines(self.files))
 
 
 def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its arguments
