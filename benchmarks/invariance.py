@@ -20,6 +20,7 @@ from benchmarks.measuring import Report
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.decoder import DecoderState
 from splitformer.model.native_decoder import NativeDecoder
+from splitformer.model.stepping import Asked
 
 SHAPE = "marian-base"
 
@@ -87,7 +88,7 @@ def _advance(native: NativeDecoder, batch: list[Run]) -> None:
         [r.inputs[r.state.length :] for r in batch],
         [r.state for r in batch],
         never=(shapes.EOS,),
-        want_logits=[True] * len(batch),
+        asked=Asked(logits=set(range(len(batch)))),
     )
     for row, each in enumerate(batch):
         each.inputs.append(advanced.ids[row])

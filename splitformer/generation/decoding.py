@@ -14,7 +14,7 @@ from typing import Protocol
 
 from splitformer.generation.target import EndReason, Produced, Target
 from splitformer.model.decoder import DecoderState
-from splitformer.model.stepping import Advanced
+from splitformer.model.stepping import Advanced, Asked
 
 News = tuple[int, Produced] | EndReason
 """A token that has become certain, with its index, or the end."""
@@ -36,29 +36,20 @@ class Vocabulary:
 
 
 @dataclass(slots=True)
-class Request:
+class Request(Asked):
     """What one step shall compute, put together by all who take part.
-
-    Outputs are numbered in the order in which their sequences were added. What is kept per output
-    is sparse: most need nothing but the likeliest id.
 
     Attributes:
         tokens: New input tokens of each sequence, at least one.
         states: The sequences' states.
         outputs: From how many of its last new positions each sequence wants an output.
-        count: Outputs so far.
-        denied: Outputs with one more id ruled out, and the id.
-        candidates: Outputs of which the likeliest ids are wanted, and how many.
-        logits: Outputs of which all logits are wanted.
+        count: Outputs so far: the number of the next one.
     """
 
     tokens: list[Sequence[int]] = field(default_factory=list)
     states: list[DecoderState] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     count: int = 0
-    denied: dict[int, int] = field(default_factory=dict)
-    candidates: dict[int, int] = field(default_factory=dict)
-    logits: set[int] = field(default_factory=set)
 
     def add(self, tokens: Sequence[int], state: DecoderState, outputs: int = 1) -> int:
         """Add a sequence; return the number of its first output."""

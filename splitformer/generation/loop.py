@@ -20,17 +20,8 @@ def step(decoder: StepDecoder, batch: Sequence[Decoding], never: tuple[int, ...]
     for decoding in batch:
         firsts.append(request.count)
         decoding.ask(request)
-    denied, candidates, logits = request.denied, request.candidates, request.logits
-    outputs = range(request.count)
-    answer = decoder.advance(
-        request.tokens,
-        request.states,
-        never,
-        [denied.get(i, -1) for i in outputs] if denied else None,
-        [i in logits for i in outputs] if logits else None,
-        outputs=request.outputs if request.count > len(request.states) else None,
-        candidates=[candidates.get(i, 0) for i in outputs] if candidates else None,
-    )
+    outputs = request.outputs if request.count > len(request.states) else None
+    answer = decoder.advance(request.tokens, request.states, never, request, outputs)
     for decoding, first in zip(batch, firsts, strict=True):
         decoding.take(answer, first)
 

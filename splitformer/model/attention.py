@@ -93,6 +93,11 @@ class MultiHeadAttention(nn.Module):
         """`attention` with our factor on the scores."""
         return attention(q, k, v, mask, self.scale)
 
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """How much `attend` takes of each row without a mask: (H, T, K), (H, S, K) -> (H, T, S)."""
+        scores: Tensor = q @ k.transpose(-2, -1) * self.scale
+        return scores.softmax(-1)
+
     def merge(self, mixed: Tensor) -> Tensor:
         """Join the heads and apply the output map: (..., H, T, K) -> (..., T, D)."""
         output: Tensor = self.output(join_heads(mixed))

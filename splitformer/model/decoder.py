@@ -1,9 +1,8 @@
 """The decoder: one stack, run two ways.
 
 `forward` is the parallel pass over a whole known target, used in training and scoring. `step` is
-the
-loop: it takes the new tokens of many sequences, each at its own position with its own caches, and
-computes only their rows. Both give the same numbers.
+the loop: it takes the new tokens of many sequences, each at its own position with its own caches,
+and computes only their rows. Both give the same numbers.
 """
 
 from __future__ import annotations
@@ -68,11 +67,13 @@ class NewRows:
     Attributes:
         state: The sequence.
         count: Its new positions (n).
+        outputs: How many of the last of them are wanted.
         mask: Where they may look among its own positions, as in `attention`.
     """
 
     state: DecoderState
     count: int
+    outputs: int
     mask: Tensor | None
 
 
@@ -96,10 +97,15 @@ class DecoderLayer(nn.Module):
         output: Tensor = self.feed_forward_residual(x, self.feed_forward)
         return output
 
-    def step(self, x: Tensor, new: list[NewRows], i: int) -> Tensor:
-        """New rows of many sequences, packed: (sum of counts, D) -> the same; `i` is our layer."""
+    def step(
+        self, x: Tensor, new: list[NewRows], i: int, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """New rows of many sequences, packed: (sum of counts, D) -> the same; `i` is our layer.
+
+        `weights` gets those over the memory, (S,), the mean of the heads, of every wanted row.
+        """
         x = self.self_attention_residual(x, lambda y: self._attend_own(y, new, i))
-        x = self.cross_attention_residual(x, lambda y: self._attend_memory(y, new, i))
+        x = self.cross_attention_residual(x, lambda y: self._attend_memory(y, new, i, weights))
         output: Tensor = self.feed_forward_residual(x, self.feed_forward)
         return output
 
@@ -114,9 +120,15 @@ class DecoderLayer(nn.Module):
             mixed.append(attention.attend(q, all_keys, all_values, rows.mask))
         return attention.merge(torch.cat(mixed, dim=1))
 
-    def _attend_memory(self, x: Tensor, new: list[NewRows], i: int) -> Tensor:
+    def _attend_memory(
+        self, x: Tensor, new: list[NewRows], i: int, weights: list[Tensor] | None
+    ) -> Tensor:
         counts, attention = [rows.count for rows in new], self.cross_attention
         queries = attention.project_query(x).split(counts, dim=1)  # each (H, n, K)
+        if weights is not None:
+            for rows, q in zip(new, queries, strict=True):
+                heads = attention.weights(q[:, -rows.outputs :], rows.state.cross.keys[i])
+                weights.extend(heads.mean(0))  # (H, n, S) -> n of (S,)
         mixed = [
             attention.attend(q, rows.state.cross.keys[i], rows.state.cross.values[i])
             for rows, q in zip(new, queries, strict=True)
@@ -190,6 +202,7 @@ class Decoder(nn.Module):
         tokens: Sequence[Sequence[int]],
         states: Sequence[DecoderState],
         outputs: Sequence[int] | None = None,
+        attention: list[Tensor] | None = None,
     ) -> Tensor:
         """Compute the rows of new tokens, each sequence at its own position.
 
@@ -198,6 +211,8 @@ class Decoder(nn.Module):
                 pass.
             states: The sequences' states; each grows by as many positions.
             outputs: How many of its last new rows of each sequence are wanted; None: one each.
+            attention: Gets the last layer's weights over the memory, the mean of its heads, (S,),
+                of every wanted row.
 
         Returns:
             Logits after the wanted rows, sequence by sequence, (sum of outputs, V).
@@ -208,21 +223,25 @@ class Decoder(nn.Module):
         at = [s.length + j for s, count in zip(states, counts, strict=True) for j in range(count)]
         ids, positions = torch.tensor([flat, at], device=device)  # (N,) each
         x = self.embedding(ids, positions)  # (N, D)
+        outputs = outputs or [1] * len(states)
         new = [
-            NewRows(s, n, self._own_mask(n, s.length + n) if n > 1 or self.position_bias else None)
-            for s, n in zip(states, counts, strict=True)
+            NewRows(s, n, many, self._mask_of(n, s.length + n))
+            for s, n, many in zip(states, counts, outputs, strict=True)
         ]
         for i, layer in enumerate(self._blocks()):
-            x = layer.step(x, new, i)
+            last = i + 1 == self.config.decoder_layers
+            x = layer.step(x, new, i, attention if last else None)
         for state, count in zip(states, counts, strict=True):
             state.own.commit(count)
         ends = list(itertools.accumulate(counts))
         wanted = [
-            row
-            for end, many in zip(ends, outputs or [1] * len(ends), strict=True)
-            for row in range(end - many, end)
+            row for end, many in zip(ends, outputs, strict=True) for row in range(end - many, end)
         ]
         return self.unembed(self.norm(x[torch.tensor(wanted, device=device)]))
+
+    def _mask_of(self, new: int, positions: int) -> Tensor | None:
+        """What a step's rows need; None where a single row may look at all there is."""
+        return self._own_mask(new, positions) if new > 1 or self.position_bias else None
 
     def _own_mask(self, queries: int, keys: int) -> Tensor:
         """Of the last `queries` of `keys` positions: (T, S); with relative positions (H, T, S)."""

@@ -15,9 +15,18 @@ from torch import Tensor
 
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.native_questions import advanced_of, questions_of
 from splitformer.model.plan import describe_decoder
-from splitformer.model.stepping import Advanced, allowed, likeliest
-from splitformer.native import Cache, FloatArray, InstructionSet, Outputs, Plan, Precision
+from splitformer.model.stepping import NOTHING, Advanced, Asked
+from splitformer.native import (
+    Cache,
+    FloatArray,
+    InstructionSet,
+    Outputs,
+    Plan,
+    Precision,
+    Questions,
+)
 
 KERNEL = "native-2"
 """Part of the numerics fingerprint: changes whenever any result's bits do."""
@@ -91,21 +100,18 @@ class NativeDecoder:
         Returns:
             Logits after the last new token of each sequence, (B, V).
         """
-        rows, many = array("i", range(len(states))), [1] * len(states)
-        outputs = self._run(tokens, states, many, None, None, rows, False)
-        return torch.from_numpy(outputs.logits)
+        every = array("i", range(len(states)))
+        questions = Questions(logits_rows=every, rows=len(states), log_probabilities=False)
+        return torch.from_numpy(self._run(tokens, states, [1] * len(states), questions).logits)
 
     def advance(
         self,
         tokens: Sequence[Sequence[int]],
         states: Sequence[DecoderState],
         never: tuple[int, ...] = (),
-        denied: Sequence[int] | None = None,
-        want_logits: Sequence[bool] | None = None,
-        log_probabilities: bool = True,
-        *,
+        asked: Asked = NOTHING,
         outputs: Sequence[int] | None = None,
-        candidates: Sequence[int] | None = None,
+        log_probabilities: bool = True,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each output.
 
@@ -113,40 +119,17 @@ class NativeDecoder:
             tokens: For each sequence its new input tokens, at least one.
             states: The sequences' states; each grows by as many positions.
             never: Ids that no sequence may get.
-            denied: One more such id per output, or -1.
-            want_logits: Which outputs need their logits, for a choice of their own.
-            log_probabilities: Compute them.
+            asked: What else is wanted.
             outputs: From how many of its last new positions each sequence wants an output; None:
                 from the last one.
-            candidates: How many of the likeliest ids each output wants, or 0.
+            log_probabilities: Compute them.
 
         Raises:
             ValueError: A token, or the number of positions, is out of range; no state has changed.
         """
         many = outputs or [1] * len(states)
-        wanted = [i for i, wants in enumerate(want_logits or ()) if wants]
-        ranked = {i: k for i, k in enumerate(candidates or ()) if k}
-        shown = sorted({*wanted, *ranked})
-        result = self._run(
-            tokens,
-            states,
-            many,
-            self._mask(never),
-            None if denied is None else array("i", denied),
-            _numbered(shown, sum(many)) if want_logits or candidates else None,
-            log_probabilities,
-        )
-        logits = dict(zip(shown, torch.from_numpy(result.logits), strict=True))
-        return Advanced(
-            result.ids.tolist(),
-            result.log_probabilities.tolist(),
-            {i: logits[i] for i in wanted},
-            result.log_sums.tolist(),
-            {
-                i: likeliest(allowed(logits[i], never, denied[i] if denied else -1), k)
-                for i, k in ranked.items()
-            },
-        )
+        questions = questions_of(asked, self._mask(never), states, many, log_probabilities)
+        return advanced_of(self._run(tokens, states, many, questions), asked, questions)
 
     def _mask(self, never: tuple[int, ...]) -> FloatArray | None:
         mask = self._masks.get(never)
@@ -159,10 +142,7 @@ class NativeDecoder:
         tokens: Sequence[Sequence[int]],
         states: Sequence[DecoderState],
         many: Sequence[int],
-        mask: FloatArray | None,
-        denied: array[int] | None,
-        logits_rows: array[int] | None,
-        log_probabilities: bool,
+        questions: Questions,
     ) -> Outputs:
         sequences, flat, total = array("q"), array("i"), sum(many)
         for new, state, outputs in zip(tokens, states, many, strict=True):
@@ -174,20 +154,7 @@ class NativeDecoder:
             sequences.extend((pages, own.capacity, start, count))
             sequences.extend((cross.address, cross.length, outputs))
             flat.extend(new)
-        for extra in (denied, logits_rows):
-            if extra is not None and len(extra) != total:
-                raise ValueError(f"one value per output ({total}), got {len(extra)}")
-        result = self.plan.step(
-            sequences, flat, total, mask, denied, logits_rows, log_probabilities
-        )
+        result = self.plan.step(sequences, flat, total, questions)
         for new, state in zip(tokens, states, strict=True):
             state.own.commit(len(new))
         return result
-
-
-def _numbered(shown: Sequence[int], total: int) -> array[int]:
-    """Number the outputs that are shown: (total), -1 for the others."""
-    rows = array("i", [-1]) * total
-    for row, i in enumerate(shown):
-        rows[i] = row
-    return rows

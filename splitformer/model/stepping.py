@@ -6,7 +6,7 @@ native library cannot be used. `splitformer.model.native_decoder.NativeDecoder` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +17,32 @@ from splitformer.model.config import TransformerConfig
 from splitformer.model.decoder import Decoder, DecoderState
 
 RULED_OUT = float("-inf")
+
+
+@dataclass(slots=True)
+class Asked:
+    """What one step is asked about its outputs, beyond the likeliest id of each.
+
+    Outputs are numbered in the order of sequences and of their positions. Most ask for nothing, so
+    that each kind of question names the outputs that it is about.
+
+    Attributes:
+        denied: One more id ruled out at an output.
+        candidates: How many of the likeliest ids are wanted, at least one.
+        logits: Outputs of which all logits are wanted, for a choice of their own.
+        given: An id whose logit is wanted.
+        attention: Outputs of which the attention over the memory is wanted.
+    """
+
+    denied: dict[int, int] = field(default_factory=dict)
+    candidates: dict[int, int] = field(default_factory=dict)
+    logits: set[int] = field(default_factory=set)
+    given: dict[int, int] = field(default_factory=dict)
+    attention: set[int] = field(default_factory=set)
+
+
+NOTHING = Asked()
+"""Only the likeliest ids are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +70,9 @@ class Advanced:
         log_sums: Logarithms of the sums of exp(logit): what to subtract from a logit to get the
             log-probability of any other id; empty unless asked for.
         candidates: The likeliest ids and their logits of the outputs that asked for them.
+        given: Logits of the ids that were given.
+        attention: The last layer's weights over the memory, the mean of its heads, (S,), of the
+            outputs that asked for them.
     """
 
     ids: list[int]
@@ -51,6 +80,8 @@ class Advanced:
     logits: dict[int, Tensor] = field(default_factory=dict)
     log_sums: list[float] = field(default_factory=list)
     candidates: dict[int, Candidates] = field(default_factory=dict)
+    given: dict[int, float] = field(default_factory=dict)
+    attention: dict[int, Tensor] = field(default_factory=dict)
 
 
 class StepDecoder(Protocol):
@@ -87,12 +118,9 @@ class StepDecoder(Protocol):
         tokens: Sequence[Sequence[int]],
         states: Sequence[DecoderState],
         never: tuple[int, ...] = (),
-        denied: Sequence[int] | None = None,
-        want_logits: Sequence[bool] | None = None,
-        log_probabilities: bool = True,
-        *,
+        asked: Asked = NOTHING,
         outputs: Sequence[int] | None = None,
-        candidates: Sequence[int] | None = None,
+        log_probabilities: bool = True,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each sequence.
 
@@ -100,12 +128,10 @@ class StepDecoder(Protocol):
             tokens: For each sequence its new input tokens, at least one.
             states: The sequences' states; each grows by as many positions.
             never: Ids that no sequence may get.
-            denied: One more such id per output, or -1.
-            want_logits: Which outputs need their logits, for a choice of their own.
-            log_probabilities: Compute them.
+            asked: What else is wanted.
             outputs: From how many of its last new positions each sequence wants an output, in the
                 order of the positions; None: from the last one.
-            candidates: How many of the likeliest ids each output wants, or 0.
+            log_probabilities: Compute them.
         """
 
     def close(self) -> None:
@@ -139,26 +165,25 @@ class TorchDecoder:
         tokens: Sequence[Sequence[int]],
         states: Sequence[DecoderState],
         never: tuple[int, ...] = (),
-        denied: Sequence[int] | None = None,
-        want_logits: Sequence[bool] | None = None,
-        log_probabilities: bool = True,
-        *,
+        asked: Asked = NOTHING,
         outputs: Sequence[int] | None = None,
-        candidates: Sequence[int] | None = None,
+        log_probabilities: bool = True,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each sequence."""
-        logits = self._decoder.step(tokens, states, outputs)  # (outputs, V)
-        possible = _allowed(logits, never, denied)
+        shown: list[Tensor] | None = [] if asked.attention else None
+        logits = self._decoder.step(tokens, states, outputs, shown)  # (outputs, V)
+        possible = _allowed(logits, never, asked.denied)
         ids = possible.argmax(-1)  # (outputs,)
-        wanted = [i for i, wants in enumerate(want_logits or ()) if wants]
         sums = logits.logsumexp(-1) if log_probabilities else logits.new_empty(0)
         chosen = logits.gather(-1, ids[:, None])[:, 0] if log_probabilities else sums
         return Advanced(
             ids.tolist(),
             (chosen - sums).tolist(),
-            {i: logits[i] for i in wanted},
+            {i: logits[i] for i in asked.logits},
             sums.tolist(),
-            {i: likeliest(possible[i], k) for i, k in enumerate(candidates or ()) if k},
+            {i: likeliest(possible[i], k) for i, k in asked.candidates.items()},
+            {i: float(logits[i, token]) for i, token in asked.given.items()},
+            {i: shown[i] for i in asked.attention} if shown else {},
         )
 
     def close(self) -> None:
@@ -172,18 +197,11 @@ def likeliest(logits: Tensor, count: int) -> Candidates:
     return Candidates(ids[:kept].tolist(), ordered[:kept].tolist())
 
 
-def allowed(logits: Tensor, never: tuple[int, ...], denied: int) -> Tensor:
-    """Rule out what must not be chosen at one output, `denied` unless it is -1: (V,) -> (V,)."""
-    ruled_out = never if denied < 0 else (*never, denied)
-    return logits.index_fill(-1, torch.tensor(ruled_out, dtype=torch.long), RULED_OUT)
-
-
-def _allowed(logits: Tensor, never: tuple[int, ...], denied: Sequence[int] | None) -> Tensor:
+def _allowed(logits: Tensor, never: tuple[int, ...], denied: Mapping[int, int]) -> Tensor:
     """Rule out what must not be chosen: (outputs, V) -> (outputs, V)."""
     if never:
         logits = logits.index_fill(-1, torch.tensor(never, device=logits.device), RULED_OUT)
-    rows = [row for row, token in enumerate(denied or ()) if token >= 0]
-    if denied and rows:
+    if denied:
         logits = logits.clone()
-        logits[rows, [denied[row] for row in rows]] = RULED_OUT
+        logits[list(denied), list(denied.values())] = RULED_OUT
     return logits

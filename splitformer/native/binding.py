@@ -63,7 +63,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "plan_vocabulary": (_I, (_P, _WEIGHTS)),
     "plan_projection": (_I, (_P, _WEIGHTS, _I)),
     "plan_finish": (_I, (_P,)),
-    "plan_step": (_I, (_P, _I, _I, _P, _P, _P, _P, _P, _I, _P, _P, _P, _P)),
+    "plan_step": (_I, (_P, _P)),
     "plan_encode": (_I, (_P, _I, _P, _P, _P)),
     "plan_project": (_I, (_P, _P, _I, _P)),
     "plan_products": (_I, (_P, _I, _I)),

@@ -6,6 +6,7 @@ none of this package's business.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,9 @@ NormKind = Literal["layer", "rms"]
 
 PRECISIONS: Mapping[Precision, int] = {"fp32": 0, "int8": 1}
 CACHES: Mapping[Cache, int] = {"f32": 0, "f16": 1}
+CANDIDATE = np.dtype([("logit", np.float32), ("id", np.int32)])
+"""A candidate as src/vocabulary.h has it."""
+
 PAGE_POSITIONS = 32
 """Positions of a page of a sequence's own keys and values: kPagePositions of src/types.h."""
 
@@ -145,9 +149,43 @@ class Outputs:
         log_probabilities: Of that id among all ids; empty unless asked for.
         log_sums: Logarithm of the sum of exp(logit) over all ids; empty unless asked for.
         logits: One row of V for each output that asked for it, before anything is ruled out.
+        candidates: The likeliest ids of all outputs that asked for them, and their logits: pairs
+            (logit, id), likeliest first, id -1 where there are no more.
+        given: Logits of the ids that were given.
+        attention: Rows of all outputs that asked for them, one behind the other.
     """
 
     ids: NDArray[np.int32]
     log_probabilities: FloatArray
     log_sums: FloatArray
     logits: FloatArray
+    candidates: NDArray[np.void]
+    given: FloatArray
+    attention: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What is asked about a step's outputs besides the likeliest ids; arrays have one per output.
+
+    Attributes:
+        mask: What `Plan.mask` returns: ids that no output may get.
+        denied: One more such id, or -1; int32.
+        logits_rows: 0, 1, ... where all logits are wanted, else -1; int32.
+        rows: How many of those there are.
+        room: How many candidates are wanted; int32.
+        given: An id whose logit is wanted, or -1; int32.
+        attention_from: Where in the answer its attention begins, or -1; int64.
+        attention: Length of that answer.
+        log_probabilities: Compute them, and the sums.
+    """
+
+    mask: FloatArray | None = None
+    denied: array[int] | None = None
+    logits_rows: array[int] | None = None
+    rows: int = 0
+    room: array[int] | None = None
+    given: array[int] | None = None
+    attention_from: array[int] | None = None
+    attention: int = 0
+    log_probabilities: bool = True

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splitformer.native.binding import (
     InstructionSet,
@@ -21,6 +22,7 @@ from splitformer.native.binding import (
 from splitformer.native.operations import (
     ACTIVATIONS,
     CACHES,
+    CANDIDATE,
     NORMS,
     OVERS,
     PRECISIONS,
@@ -35,6 +37,7 @@ from splitformer.native.operations import (
     Operation,
     Outputs,
     Precision,
+    Questions,
     Rows,
     Vocabulary,
     Weights,
@@ -42,6 +45,7 @@ from splitformer.native.operations import (
 
 _PROFILE = ("rows", "linear", "own_attention", "cross_attention", "vocabulary", "waiting")
 _CHUNK = 256  # kChunk of src/vocabulary.h
+NO_QUESTIONS = Questions()
 
 
 class Plan:
@@ -117,10 +121,7 @@ class Plan:
         sequences: array[int],
         tokens: array[int],
         outputs: int,
-        mask: FloatArray | None = None,
-        denied: array[int] | None = None,
-        logits_rows: array[int] | None = None,
-        log_probabilities: bool = True,
+        questions: Questions = NO_QUESTIONS,
     ) -> Outputs:
         """Compute the new rows of some sequences; their caches are written in place.
 
@@ -131,30 +132,29 @@ class Plan:
                 of the last new positions).
             tokens: New tokens of all sequences, int32.
             outputs: Sum of the sequences' outputs.
-            mask: As `mask` returns it.
-            denied: One more id ruled out per output, or -1; int32.
-            logits_rows: 0, 1, ... for the outputs whose logits are wanted, else -1; int32.
-            log_probabilities: Compute them.
+            questions: What is asked about the outputs.
 
         Raises:
             ValueError: A token, position or size is out of range; nothing has been written.
         """
-        wanted = 0 if logits_rows is None else max(logits_rows) + 1
-        sums = outputs if log_probabilities else 0
+        asked, sums = questions, outputs if questions.log_probabilities else 0
         result = Outputs(
             np.empty(outputs, np.int32),
             np.empty(sums, np.float32),
             np.empty(sums, np.float32),
-            np.empty((wanted, self.vocabulary_size), np.float32),
+            np.empty((asked.rows, self.vocabulary_size), np.float32),
+            np.empty(sum(asked.room or ()), CANDIDATE),
+            np.empty(outputs if asked.given else 0, np.float32),
+            np.empty(asked.attention, np.float32),
         )
-        code = self._library.plan_step(
-            *(self._open(), len(sequences) // 7, outputs),
-            *(_at(sequences), _at(tokens), address(mask), _at(denied), _at(logits_rows)),
-            log_probabilities,
-            *(address(result.ids), address(result.log_probabilities), address(result.log_sums)),
-            address(result.logits),
-        )
-        self._library.check(code)
+        request = array("q", (len(sequences) // 7, outputs, _at(sequences), _at(tokens)))
+        request.extend((_of(asked.mask), _at(asked.denied), _of(result.ids)))
+        request.extend((_of(result.log_probabilities), _of(result.log_sums)))
+        request.extend((_at(asked.logits_rows), _of(result.logits)))
+        request.extend((_at(asked.room), _of(result.candidates)))
+        request.extend((_at(asked.given), _of(result.given)))
+        request.extend((_at(asked.attention_from), _of(result.attention), 0))
+        self._library.check(self._library.plan_step(self._open(), _at(request)))
         return result
 
     def encode(self, counts: array[int], tokens: array[int]) -> FloatArray:
@@ -243,8 +243,14 @@ class Plan:
         call.check(code)
 
 
-def _at(values: array[int] | None) -> int | None:
-    return None if values is None else values.buffer_info()[0]
+def _at(values: array[int] | None) -> int:
+    """Address of an array's elements; 0 for none."""
+    return values.buffer_info()[0] if values else 0
+
+
+def _of(values: NDArray[Any] | None) -> int:
+    """As `_at`, of another kind of array."""
+    return 0 if values is None or not values.size else values.ctypes.data
 
 
 def _floats(values: FloatArray) -> FloatArray:

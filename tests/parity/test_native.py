@@ -10,6 +10,7 @@ import torch
 from splitformer.model import Transformer
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.native_decoder import NativeDecoder
+from splitformer.model.stepping import Asked
 from splitformer.native import Precision
 from tests.support.checkpoints import tiny_config
 from tests.support.native import needs_native
@@ -96,7 +97,9 @@ def test_chooses_like_torch(threads: int) -> None:
         tokens = [[(7 * i + j) % VOCABULARY] for j in range(5)]
         logits = model.step(tokens, theirs)
         denied[1] = int(logits[1].argmax())
-        chosen = decoder.advance(tokens, ours, never, denied, [j == 3 for j in range(5)])
+        ruled_out = {row: extra for row, extra in enumerate(denied) if extra >= 0}
+        asked = Asked(denied=ruled_out, logits={3})
+        chosen = decoder.advance(tokens, ours, never, asked)
         allowed = logits.index_fill(1, torch.tensor(never), float("-inf"))
         for row, extra in enumerate(denied):
             if extra >= 0:
@@ -132,7 +135,7 @@ def test_any_vocabulary(vocabulary: int) -> None:
             memory = torch.randn(4, 32)
             ours, theirs = decoder.begin(memory), model.begin(memory)
             expected = model.step([[0]], [theirs])
-            chosen = decoder.advance([[0]], [ours], want_logits=[True])
+            chosen = decoder.advance([[0]], [ours], asked=Asked(logits={0}))
             torch.testing.assert_close(chosen.logits[0][None], expected, rtol=1e-4, atol=1e-5)
             assert chosen.ids == expected.argmax(1).tolist()
             decoder.close()
@@ -186,9 +189,13 @@ def test_other_misuse_is_refused(small: NativeDecoder) -> None:
     with pytest.raises(IndexError, match="never: ids must be below 301"):
         small.advance([[5]], [state], never=(301,))
     with pytest.raises(ValueError, match="denied: no such id"):
-        small.advance([[5]], [state], denied=[301])
-    with pytest.raises(ValueError, match="one value per output"):
-        small.advance([[5]], [state], denied=[1, 2])
+        small.advance([[5]], [state], asked=Asked(denied={0: 301}))
+    with pytest.raises(ValueError, match="given: no such id"):
+        small.advance([[5]], [state], asked=Asked(given={0: 301}))
+    with pytest.raises(ValueError, match="candidates: 0 to as many as there are ids, got 302"):
+        small.advance([[5]], [state], asked=Asked(candidates={0: 302}))
+    with pytest.raises(IndexError):
+        small.advance([[5]], [state], asked=Asked(denied={1: 2}))
     with pytest.raises(ValueError, match="memory: must be"):
         small.begin(torch.randn(3, 31))
     with pytest.raises(ValueError, match="threads: must be at least 1"):

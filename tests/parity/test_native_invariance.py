@@ -17,6 +17,7 @@ from torch import Tensor
 
 from splitformer.model import DecoderState, Transformer
 from splitformer.model.native_decoder import NativeDecoder
+from splitformer.model.stepping import Advanced, Asked
 from splitformer.native import Precision
 from splitformer.native.binding import InstructionSet
 from tests.parity.test_native import VOCABULARY, model_of
@@ -52,14 +53,24 @@ class Reference:
 
     decoder: NativeDecoder
 
-    def run(self, memory: Tensor, tokens: list[int]) -> tuple[Tensor, float, int, Tensor, Tensor]:
-        """Return logits, log-probability and id after the last token; own and cross caches."""
+    def run(self, memory: Tensor, tokens: list[int]) -> tuple[Advanced, Tensor, Tensor]:
+        """Return what is known after the last token; own and cross caches."""
         state = self.decoder.begin(memory)
         for token in tokens:
-            result = self.decoder.advance([[token]], [state], (3, 4), [5], [True])
-        own = own_of(state)
-        cross = torch.stack([state.cross.keys, state.cross.values])
-        return result.logits[0], result.log_probabilities[0], result.ids[0], own, cross
+            result = self.decoder.advance([[token]], [state], (3, 4), _asked(1))
+        return result, own_of(state), torch.stack([state.cross.keys, state.cross.values])
+
+
+def _asked(outputs: int) -> Asked:
+    """Everything that can be asked about so many outputs."""
+    every = range(outputs)
+    return Asked(
+        denied=dict.fromkeys(every, 5),
+        candidates=dict.fromkeys(every, 6),
+        logits=set(every),
+        given=dict.fromkeys(every, 11),
+        attention=set(every),
+    )
 
 
 def same(a: Tensor, b: Tensor) -> bool:
@@ -108,19 +119,18 @@ def test_mixes_do_not_change_a_bit(
         if chance.random() < 0.3:
             chance.shuffle(sessions)
         news = [_new_tokens(session, chance) for session in sessions]
-        result = decoder.advance(
-            news, [s.state for s in sessions], (3, 4), [5] * len(sessions), [True] * len(sessions)
-        )
+        result = decoder.advance(news, [s.state for s in sessions], (3, 4), _asked(len(sessions)))
         for session, new in zip(sessions, news, strict=True):
             session.tokens += new
         for row in chance.sample(range(len(sessions)), min(4, len(sessions))):
             session = sessions[row]
-            logits, log_probability, chosen, own, cross = reference.run(
-                session.memory, session.tokens
-            )
-            assert same(result.logits[row], logits)
-            assert result.log_probabilities[row] == log_probability
-            assert result.ids[row] == chosen
+            alone, own, cross = reference.run(session.memory, session.tokens)
+            assert same(result.logits[row], alone.logits[0])
+            assert result.log_probabilities[row] == alone.log_probabilities[0]
+            assert result.ids[row] == alone.ids[0]
+            assert result.candidates[row] == alone.candidates[0]
+            assert result.given[row] == alone.given[0]
+            assert same(result.attention[row], alone.attention[0])
             assert same(own_of(session.state), own)
             ours = session.state.cross
             assert same(torch.stack([ours.keys, ours.values]), cross)

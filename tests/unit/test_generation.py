@@ -174,9 +174,9 @@ class Scripted(Decoder):
         self.script = script
         self.fed: list[list[int]] = []
 
-    def step(self, tokens, states, outputs=None):  # type: ignore[no-untyped-def]
+    def step(self, tokens, states, outputs=None, attention=None):  # type: ignore[no-untyped-def]
         self.fed.extend(list(new) for new in tokens)
-        result = super().step(tokens, states, outputs)
+        result = super().step(tokens, states, outputs, attention)
         row = torch.full_like(result, -5.0)
         row[:, self.script[len(self.fed) - 1]] = 5.0
         return row

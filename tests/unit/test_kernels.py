@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from splitformer.errors import ConfigurationError
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.decoder import Decoder
 from splitformer.model.native_decoder import NativeDecoder
-from splitformer.model.stepping import StepDecoder, TorchDecoder
+from splitformer.model.stepping import Asked, StepDecoder, TorchDecoder
 from splitformer.serving.kernels import check_choices, step_decoder
 
 NATIVE = pytest.mark.skipif(not native.available(), reason=f"no library: {native.reason()}")
@@ -72,8 +73,13 @@ def test_both_advance_alike(decoder: Decoder) -> None:
             tokens,
             [each.begin(memory) for memory in memories],
             never=(0, 2, 3),
-            denied=[-1, EOS, -1],
-            want_logits=[True, False, True],
+            asked=Asked(
+                denied={1: EOS},
+                logits={0, 2},
+                candidates={1: 5},
+                given={0: 17, 2: 3},
+                attention={2, 0},
+            ),
         )
         for each in both
     )
@@ -85,7 +91,26 @@ def test_both_advance_alike(decoder: Decoder) -> None:
     assert one.logits.keys() == other.logits.keys() == {0, 2}
     for row, logits in one.logits.items():
         torch.testing.assert_close(logits, other.logits[row], atol=1e-3, rtol=1e-4)
+        assert one.given[row] == pytest.approx(other.given[row], abs=1e-4)
+        weights = one.attention[row]
+        assert weights.shape == (len(memories[row]),)
+        assert float(weights.sum()) == pytest.approx(1.0, abs=1e-5)
+        torch.testing.assert_close(weights, other.attention[row], atol=1e-5, rtol=1e-4)
+    assert one.candidates[1].ids == other.candidates[1].ids
+    assert one.given[0] == float(one.logits[0][17])
     both[1].close()
+
+
+def _asked(outputs: Iterable[int]) -> Asked:
+    """Everything that can be asked about some outputs."""
+    every = list(outputs)
+    return Asked(
+        denied=dict.fromkeys(every, EOS),
+        candidates=dict.fromkeys(every, 4),
+        logits=set(every),
+        given=dict.fromkeys(every, 11),
+        attention=set(every),
+    )
 
 
 @NATIVE
@@ -95,17 +120,13 @@ def test_several_outputs_and_candidates_are_those_of_single_steps(decoder: Decod
     row, many = [4, 8, 9, 7], 3
     for each in (TorchDecoder(decoder), NativeDecoder(decoder, "fp32", 1)):
         one, other = each.begin(memory), each.begin(memory)
-        single = [
-            each.advance([[token]], [one], (0, 2), [EOS], [True], candidates=[4]) for token in row
-        ][-many:]
+        single = [each.advance([[token]], [one], (0, 2), _asked([0])) for token in row][-many:]
         together = each.advance(
             [row, [5]],
             [other, each.begin(memory)],
             (0, 2),
-            [EOS] * many + [-1],
-            [True] * many + [False],
+            _asked(range(many)),
             outputs=[many, 1],
-            candidates=[4] * many + [0],
         )
         assert together.ids[:many] == [answer.ids[0] for answer in single]
         assert list(together.candidates) == [0, 1, 2]
@@ -116,3 +137,6 @@ def test_several_outputs_and_candidates_are_those_of_single_steps(decoder: Decod
             assert not {0, 2, EOS} & set(ours.ids)
             assert ours.ids[0] == together.ids[i]
             torch.testing.assert_close(together.logits[i], answer.logits[0], atol=1e-5, rtol=0)
+            assert together.given[i] == pytest.approx(answer.given[0], abs=1e-5)
+            alike = (together.attention[i], answer.attention[0])
+            torch.testing.assert_close(*alike, atol=1e-6, rtol=1e-4)

@@ -12,6 +12,7 @@ using splitformer::Activation;
 using splitformer::AttendOp;
 using splitformer::CacheType;
 using splitformer::InstructionSet;
+using splitformer::Likeliest;
 using splitformer::Norm;
 using splitformer::NormKind;
 using splitformer::Over;
@@ -62,7 +63,10 @@ std::vector<Weights> WeightsOf(const splitformer_weights* parts, int count) {
   return weights;
 }
 
-static_assert(sizeof(Sequence) == sizeof(splitformer_sequence), "laid out alike");
+// The binding writes both as arrays of int64.
+static_assert(sizeof(Sequence) == 7 * sizeof(int64_t), "seven fields");
+static_assert(sizeof(Request) == 18 * sizeof(int64_t), "eighteen fields");
+static_assert(sizeof(Likeliest) == 2 * sizeof(int32_t), "a float and an int");
 
 }  // namespace
 
@@ -141,27 +145,8 @@ int32_t splitformer_plan_finish(void* plan) {
   return Guarded([&] { Of(plan)->Finish(); });
 }
 
-int32_t splitformer_plan_step(void* plan, int32_t sequences, int32_t outputs,
-                              const splitformer_sequence* sequence, const int32_t* tokens,
-                              const float* mask, const int32_t* denied, const int32_t* logits_row,
-                              int32_t log_probabilities, int32_t* ids, float* log_probability,
-                              float* log_sum, float* logits) {
-  return Guarded([&] {
-    const Request request = {sequences,
-                             outputs,
-                             reinterpret_cast<const Sequence*>(sequence),
-                             tokens,
-                             mask,
-                             denied,
-                             logits_row,
-                             log_probabilities != 0,
-                             ids,
-                             log_probability,
-                             log_sum,
-                             logits,
-                             nullptr};
-    Of(plan)->Step(request);
-  });
+int32_t splitformer_plan_step(void* plan, const void* request) {
+  return Guarded([&] { Of(plan)->Step(*static_cast<const Request*>(request)); });
 }
 
 int32_t splitformer_plan_encode(void* plan, int32_t count, const int64_t* counts,

@@ -19,10 +19,6 @@ struct splitformer_weights {
   int64_t width;
 };
 
-struct splitformer_sequence {
-  int64_t own, capacity, start, count, cross, source, outputs;
-};
-
 // The best instruction set of this machine, as InstructionSet; callable on any x86-64.
 SPLITFORMER_API int32_t splitformer_instruction_set();
 
@@ -51,11 +47,8 @@ SPLITFORMER_API int32_t splitformer_plan_projection(void* plan, const splitforme
                                                     int32_t count);
 SPLITFORMER_API int32_t splitformer_plan_finish(void* plan);
 
-// A step; the arguments are those of `Request`.
-SPLITFORMER_API int32_t splitformer_plan_step(
-    void* plan, int32_t sequences, int32_t outputs, const splitformer_sequence* sequence,
-    const int32_t* tokens, const float* mask, const int32_t* denied, const int32_t* logits_row,
-    int32_t log_probabilities, int32_t* ids, float* log_probability, float* log_sum, float* logits);
+// A step; `request` is laid out like `Request`, in eighteen fields of 64 bits.
+SPLITFORMER_API int32_t splitformer_plan_step(void* plan, const void* request);
 
 // The encoder; the arguments are those of `Sources`.
 SPLITFORMER_API int32_t splitformer_plan_encode(void* plan, int32_t count, const int64_t* counts,

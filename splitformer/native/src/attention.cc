@@ -131,7 +131,7 @@ void MixAny(const float* weights, const Head& head, int width, float factor, flo
 }
 
 template <int kVectors, class Element>
-void AttendAs(const Head& head, const Head& next, int width, const float* query, float scale,
+float AttendAs(const Head& head, const Head& next, int width, const float* query, float scale,
               const float* bias, int distances, float* scores, float* out) {
   const Ahead ahead(head, next, size_t(width) * sizeof(Element));
   float* to = scores;
@@ -148,15 +148,16 @@ void AttendAs(const Head& head, const Head& next, int width, const float* query,
   } else {
     MixAny<Element>(scores, head, width, factor, out);
   }
+  return factor;
 }
 
 template <class Element>
-void AttendOf(const Head& head, const Head& next, int width, const float* query, float scale,
+float AttendOf(const Head& head, const Head& next, int width, const float* query, float scale,
               const float* bias, int distances, float* scores, float* out) {
   const auto attend = width == 64   ? AttendAs<8, Element>
                       : width == 32 ? AttendAs<4, Element>
                                     : AttendAs<0, Element>;
-  attend(head, next, width, query, scale, bias, distances, scores, out);
+  return attend(head, next, width, query, scale, bias, distances, scores, out);
 }
 
 }  // namespace
@@ -195,10 +196,10 @@ void Head::Append(const void* key, const void* value, bool new_stretch) {
   ++positions;
 }
 
-void Attend(CacheType cache, const Head& head, const Head& next, int width, const float* query,
+float Attend(CacheType cache, const Head& head, const Head& next, int width, const float* query,
             float scale, const float* bias, int distances, float* scores, float* out) {
   const auto attend = cache == CacheType::kHalf ? AttendOf<Half> : AttendOf<float>;
-  attend(head, next, width, query, scale, bias, distances, scores, out);
+  return attend(head, next, width, query, scale, bias, distances, scores, out);
 }
 
 void StoreElements(CacheType cache, const float* from, int count, void* to) {

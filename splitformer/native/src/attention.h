@@ -45,8 +45,9 @@ float Exponentiate(float* scores, int positions);
 //   next: what will be attended over next.
 //   bias: added to the score of the newest position, the one before it, and so on, the last of
 //     `distances` standing for all beyond (Raffel et al. 2020, relative positions); or nullptr.
-//   scores: scratch, aligned to 32 bytes.
-void Attend(CacheType cache, const Head& head, const Head& next, int width, const float* query,
+//   scores: scratch, aligned to 32 bytes. It then holds the weights of all positions, which have
+//     still to be multiplied by the factor that is returned.
+float Attend(CacheType cache, const Head& head, const Head& next, int width, const float* query,
             float scale, const float* bias, int distances, float* scores, float* out);
 
 // Writes elements to a cache, rounded to its type; what 16 bits cannot hold becomes the largest

@@ -26,7 +26,7 @@ void Plan::Encode(const Sources& sources, float* memory) {
       block.push_back({nullptr, 0, 0, sources.counts[s], nullptr, 0, 0});
       rows += sources.counts[s++];
     } while (s < sources.count && rows + sources.counts[s] <= kBlockRows);
-    request.sequences = static_cast<int>(block.size());
+    request.sequences = static_cast<int64_t>(block.size());
     request.sequence = block.data();
     Run(request);
     request.tokens += rows;

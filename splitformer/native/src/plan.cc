@@ -160,6 +160,13 @@ void Plan::Check(const Request& request) const {
   for (int i = 0; request.denied != nullptr && i < request.outputs; ++i) {
     Require(request.denied[i] < shape_.vocabulary, "denied: no such id" + Got(request.denied[i]));
   }
+  for (int i = 0; request.given != nullptr && i < request.outputs; ++i) {
+    Require(request.given[i] < shape_.vocabulary, "given: no such id" + Got(request.given[i]));
+  }
+  for (int i = 0; request.room != nullptr && i < request.outputs; ++i) {
+    Require(request.room[i] >= 0 && request.room[i] <= shape_.vocabulary,
+            "candidates: 0 to as many as there are ids" + Got(request.room[i]));
+  }
 }
 
 void Plan::Check(const Sources& sources) const {
@@ -186,7 +193,8 @@ void Plan::Prepare(const Request& request) {
   row_.clear();
   first_row_.clear();
   output_row_.clear();
-  int64_t longest = 1;
+  shown_.clear();
+  int64_t longest = 1, shown = 0;
   for (int s = 0; s < request.sequences; ++s) {
     const Sequence& q = request.sequence[s];
     first_row_.push_back(static_cast<int>(row_.size()));
@@ -195,11 +203,34 @@ void Plan::Prepare(const Request& request) {
       const int row = static_cast<int>(row_.size());
       const bool asked = i >= q.count - q.outputs;
       row_.push_back({request.tokens[row], static_cast<int32_t>(q.start + i)});
+      if (request.attention_from != nullptr) {
+        const bool shows = asked && request.attention_from[output_row_.size()] >= 0;
+        shown_.push_back(shows ? shown : -1);
+        shown += shows ? shape_.heads * q.source : 0;
+      }
       if (asked) output_row_.push_back(row);
     }
   }
+  weights_.resize(static_cast<size_t>(shown));
+  PrepareCandidates(request);
   replicated_ = row_.size() == 1 && !encoder_;
-  Reserve(static_cast<int>(row_.size()), request.outputs, static_cast<int>(longest));
+  Reserve(static_cast<int>(row_.size()), static_cast<int>(output_row_.size()),
+          static_cast<int>(longest));
+}
+
+void Plan::PrepareCandidates(const Request& request) {
+  if (request.room == nullptr) return;
+  const size_t outputs = output_row_.size();
+  int sum = 0;
+  first_candidate_.clear();
+  for (size_t i = 0; i < outputs; ++i) {
+    first_candidate_.push_back(sum);
+    sum += request.room[i];
+  }
+  kept_.resize(size_t(team_.size()));
+  held_.resize(size_t(team_.size()));
+  for (std::vector<Likeliest>& kept : kept_) kept.resize(static_cast<size_t>(sum));
+  for (std::vector<int>& held : held_) held.assign(outputs, 0);
 }
 
 void Plan::Reserve(int rows, int outputs, int positions) {

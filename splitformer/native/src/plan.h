@@ -97,20 +97,26 @@ struct Sequence {
 };
 
 // A step's input, and where its outputs go; those are in the order of sequences and positions.
+// The binding lays these out too; what may be nullptr is then not asked for.
 struct Request {
-  int sequences;
-  int outputs;                // sum of the sequences' outputs
-  const Sequence* sequence;   // (sequences)
-  const int32_t* tokens;      // (sum of counts)
-  const float* mask;          // (whole chunks of the vocabulary): 0 or minus infinity; or nullptr
-  const int32_t* denied;      // (outputs): one more id ruled out, or -1; or nullptr
-  const int32_t* logits_row;  // (outputs): row of `logits` to fill, or -1; or nullptr
-  bool log_probabilities;     // compute the next two
-  int32_t* ids;               // (outputs): the likeliest id that is not ruled out
-  float* log_probability;     // (outputs): of that id, over all ids
-  float* log_sum;             // (outputs): log of the sum of exp(logit) over all ids
-  float* logits;              // (rows asked for, vocabulary), before masks
-  float* memory;              // of an encoder: (sum of counts, d_model)
+  int64_t sequences;
+  int64_t outputs;                // sum of the sequences' outputs
+  const Sequence* sequence;       // (sequences)
+  const int32_t* tokens;          // (sum of counts)
+  const float* mask;              // (whole chunks of the vocabulary): 0 or minus infinity; nullptr
+  const int32_t* denied;          // (outputs): one more id ruled out, or -1; nullptr
+  int32_t* ids;                   // (outputs): the likeliest id that is not ruled out
+  float* log_probability;         // (outputs): of that id, over all ids; nullptr
+  float* log_sum;                 // (outputs): log of the sum of exp(logit) over all ids; as above
+  const int32_t* logits_row;      // (outputs): row of `logits` to fill, or -1; nullptr
+  float* logits;                  // (rows asked for, vocabulary), before masks
+  const int32_t* room;            // (outputs): how many of the likeliest ids are wanted; nullptr
+  Likeliest* candidates;          // (sum of room): likeliest first; id -1 where there are no more
+  const int32_t* given;           // (outputs): an id whose logit is wanted, or -1; nullptr
+  float* given_logit;             // (outputs): its logit
+  const int64_t* attention_from;  // (outputs): where in `attention` its row begins, or -1; nullptr
+  float* attention;               // rows of as many elements as its memory has positions
+  float* memory;                  // of an encoder: (sum of counts, d_model); never the binding's
 };
 
 // Sources that an encoder takes in: `counts[i]` tokens each, one source behind the other.
@@ -198,6 +204,7 @@ class Plan {
   void CheckTokens(const int32_t* tokens, int64_t count) const;
   void Run(const Request& request);
   void Prepare(const Request& request);
+  void PrepareCandidates(const Request& request);
   void Reserve(int rows, int outputs, int positions);
   void RunStep(const Request& request, Member& member);
   void Execute(const RowsOp& op, const Request& request, Member& member);
@@ -216,7 +223,12 @@ class Plan {
   void ProjectRows(const float* memory, int first, int rows, void* out, Member& member);
   void ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
                    const Member& member);
+  void Copy(const Request& request, const float* logits, int columns, int base, int i) const;
   void Conclude(const Request& request, const Member& member);
+  void Rank(const Request& request, int i);
+  void ShowAttention(const Request& request, int i) const;
+  int64_t SourceOf(const Request& request, int row) const;
+  int64_t AttentionFrom(const AttendOp& op, int row) const;
 
   int ShareOf(const LinearOp& op, int member, Panels* share) const;
   bool ByHeads() const;
@@ -279,6 +291,15 @@ class Plan {
   Buffer residual_, mixed_, output_[2], operand_, scale_, scratch_;
   std::vector<ExponentialSum> sums_;  // (outputs, chunks)
   std::vector<Likeliest> likeliest_;  // (threads, outputs)
+
+  // Candidates of all outputs side by side, and how many each has; per thread.
+  std::vector<int> first_candidate_;         // (outputs)
+  std::vector<std::vector<Likeliest>> kept_;  // (threads), (sum of room)
+  std::vector<std::vector<int>> held_;        // (threads), (outputs)
+
+  // The last layer's weights over the memory, head by head, of outputs that show them.
+  std::vector<int64_t> shown_;  // (rows): where in `weights_` its heads begin, or -1
+  std::vector<float> weights_;
 
   bool profiling_ = false;
   std::array<double, kProfileSize> profile_{};

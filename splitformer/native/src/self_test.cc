@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kWidth = 36, kHeads = 3, kInner = 50, kVocabulary = 301, kMaxPositions = 40;
 constexpr int kSource = 5, kCapacity = 40, kHeadSize = kWidth / kHeads;
+constexpr int kRoom = 9;
 constexpr int kPages = (kCapacity + kPagePositions - 1) / kPagePositions;
 constexpr size_t kPage = size_t{2} * kHeads * kPagePositions * kHeadSize;  // elements
 constexpr size_t kOwn = kPages * kPage;
@@ -117,9 +118,30 @@ struct Batch {
     log_probability.assign(count, 0.0f);
     log_sum.assign(count, 0.0f);
     logits.assign(count * kVocabulary, 0.0f);
-    plan->Step({static_cast<int>(count), static_cast<int>(count), sequences.data(), flat.data(),
-                mask.data(), denied.data(), rows.data(), true, ids.data(), log_probability.data(),
-                log_sum.data(), logits.data(), nullptr});
+    const std::vector<int32_t> room(count, kRoom), given(count, 3);
+    candidates.assign(count * kRoom, {});
+    given_logit.assign(count, 0.0f);
+    attention.assign(count * kSource, 0.0f);
+    std::vector<int64_t> from;
+    for (size_t s = 0; s < count; ++s) from.push_back(static_cast<int64_t>(s) * kSource);
+    Request request{};
+    request.sequences = request.outputs = static_cast<int64_t>(count);
+    request.sequence = sequences.data();
+    request.tokens = flat.data();
+    request.mask = mask.data();
+    request.denied = denied.data();
+    request.ids = ids.data();
+    request.log_probability = log_probability.data();
+    request.log_sum = log_sum.data();
+    request.logits_row = rows.data();
+    request.logits = logits.data();
+    request.room = room.data();
+    request.candidates = candidates.data();
+    request.given = given.data();
+    request.given_logit = given_logit.data();
+    request.attention_from = from.data();
+    request.attention = attention.data();
+    plan->Step(request);
     for (size_t s = 0; s < count; ++s) held[s] += static_cast<int64_t>(tokens[s].size());
   }
 
@@ -128,7 +150,8 @@ struct Batch {
   std::vector<int64_t> held;
   std::vector<float> cross = std::vector<float>(kCross);
   std::vector<int32_t> ids;
-  std::vector<float> log_probability, log_sum, logits;
+  std::vector<float> log_probability, log_sum, logits, given_logit, attention;
+  std::vector<Likeliest> candidates;
 };
 
 bool SameBits(const float* a, const float* b, size_t count) {
@@ -151,6 +174,16 @@ void CheckInvariance(Plan* plan, Plan* other, const Model& model) {
   Expect(SameBits(alone.own[0].data(), together.own[4].data(), kOwn), "caches differ");
   Expect(alone.ids[0] == together.ids[4] && alone.ids[0] != 7, "ids differ");
   Expect(alone.log_probability[0] == together.log_probability[4], "log-probabilities differ");
+  Expect(alone.given_logit[0] == together.given_logit[4] &&
+             alone.given_logit[0] == alone.logits[3],
+         "given logits differ");
+  Expect(SameBits(alone.attention.data(), together.attention.data() + 4 * kSource, kSource),
+         "attention differs");
+  for (size_t i = 0; i < kRoom; ++i) {
+    const Likeliest &a = alone.candidates[i], &b = together.candidates[4 * kRoom + i];
+    Expect(a.id == b.id && a.logit == b.logit && a.id >= 0, "candidates differ");
+  }
+  Expect(alone.candidates[0].id == alone.ids[0], "the first candidate is the likeliest id");
   for (float logit : alone.logits) Expect(std::isfinite(logit), "logits must be finite");
 }
 

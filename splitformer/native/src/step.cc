@@ -186,15 +186,16 @@ void Plan::Execute(const LinearOp& op, Member& member) {
 
 void Plan::Execute(const AttendOp& op, const Request& request, Member& member) {
   const int parts = team_.size();
+  const int sequences = static_cast<int>(request.sequences);
   int heads = shape_.heads, first_head = 0, item, end;
   if (ByHeads()) {
     first_head = ShareBegin(heads, member.index, parts);
     heads = ShareBegin(heads, member.index + 1, parts) - first_head;
     item = 0;
-    end = request.sequences * heads;
+    end = sequences * heads;
   } else {
-    item = ShareBegin(request.sequences * heads, member.index, parts);
-    end = ShareBegin(request.sequences * heads, member.index + 1, parts);
+    item = ShareBegin(sequences * heads, member.index, parts);
+    end = ShareBegin(sequences * heads, member.index + 1, parts);
   }
   Head* here = &heads_[2 * size_t(member.index)];
   Head* next = here + 1;
@@ -265,10 +266,20 @@ void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_ro
       StoreElements(shape_.cache, query + 2 * inner, head_size(), value);
       here->Append(key, value, position % kPagePositions == 0);
     }
-    Attend(shape_.cache, *here, i + 1 == sequence.count ? next : *here, head_size(), query,
-           op.scale, bias, op.distances, Scratch(member),
-           Mixed(first_row + i) + size_t(head) * width);
+    const float factor = Attend(shape_.cache, *here, i + 1 == sequence.count ? next : *here,
+                                head_size(), query, op.scale, bias, op.distances, Scratch(member),
+                                Mixed(first_row + i) + size_t(head) * width);
+    if (const int64_t from = AttentionFrom(op, first_row + i); from >= 0) {
+      float* weights = weights_.data() + from + int64_t{head} * sequence.source;
+      for (int64_t t = 0; t < sequence.source; ++t) weights[t] = Scratch(member)[t] * factor;
+    }
   }
+}
+
+// Where the weights of a row's heads go, if they are shown; else -1.
+int64_t Plan::AttentionFrom(const AttendOp& op, int row) const {
+  const bool last = op.over == Over::kMemory && op.layer == shape_.layers - 1;
+  return last && !shown_.empty() ? shown_[size_t(row)] : -1;
 }
 
 }  // namespace splitformer

@@ -43,30 +43,87 @@ void Plan::ReduceChunk(const Request& request, const float* logits, int columns,
     mask = own_mask;
   }
   UpdateLikeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
-  if (request.log_probabilities) {
+  if (request.room != nullptr && request.room[i] > 0) {
+    const size_t here = size_t(member.index);
+    int& held = held_[here][size_t(i)];
+    Likeliest* kept = kept_[here].data() + first_candidate_[size_t(i)];
+    held = UpdateCandidates(logits, mask, columns, base, request.room[i], kept, held);
+  }
+  if (request.log_sum != nullptr) {
     sums_[size_t(i) * size_t(chunks()) + size_t(chunk)] = SumExponentials(logits, columns);
   }
+  Copy(request, logits, columns, base, i);
+}
+
+// Copies those logits of a chunk that are wanted as they are.
+void Plan::Copy(const Request& request, const float* logits, int columns, int base, int i) const {
+  const int count = std::min(columns, shape_.vocabulary - base);
+  const int given = request.given == nullptr ? -1 : request.given[i] - base;
+  if (given >= 0 && given < count) request.given_logit[i] = logits[given];
   if (request.logits_row != nullptr && request.logits_row[i] >= 0) {
-    const size_t count = size_t(std::min(columns, shape_.vocabulary - base));
     const size_t row = size_t(request.logits_row[i]) * size_t(shape_.vocabulary);
-    std::memcpy(request.logits + row + base, logits, count * sizeof(float));
+    std::memcpy(request.logits + row + base, logits, size_t(count) * sizeof(float));
   }
 }
 
 void Plan::Conclude(const Request& request, const Member& member) {
-  const int end = ShareBegin(request.outputs, member.index + 1, team_.size());
-  for (int i = ShareBegin(request.outputs, member.index, team_.size()); i < end; ++i) {
+  const int outputs = static_cast<int>(request.outputs);
+  const int end = ShareBegin(outputs, member.index + 1, team_.size());
+  for (int i = ShareBegin(outputs, member.index, team_.size()); i < end; ++i) {
     Likeliest best = *LikeliestOf(i, 0);
     for (int t = 1; t < team_.size();
          ++t) {  // threads hold chunks in their order: ties go to the first id
       if (LikeliestOf(i, t)->logit > best.logit) best = *LikeliestOf(i, t);
     }
     request.ids[i] = best.id;
-    if (request.log_probabilities) {
+    if (request.log_sum != nullptr) {
       request.log_sum[i] = LogSum(sums_.data() + size_t(i) * size_t(chunks()), chunks());
       request.log_probability[i] = best.logit - request.log_sum[i];
     }
+    if (request.room != nullptr) Rank(request, i);
+    if (request.attention_from != nullptr && request.attention_from[i] >= 0) {
+      ShowAttention(request, i);
+    }
   }
+}
+
+// Merges what the threads have kept for an output; ties go to the first id as above.
+void Plan::Rank(const Request& request, int i) {
+  const size_t first = size_t(first_candidate_[size_t(i)]);
+  std::vector<int> next(kept_.size(), 0);
+  for (int place = 0; place < request.room[i]; ++place) {
+    const Likeliest* best = nullptr;
+    size_t from = 0;
+    for (size_t t = 0; t < kept_.size(); ++t) {
+      if (next[t] == held_[t][size_t(i)]) continue;
+      const Likeliest* entry = &kept_[t][first + size_t(next[t])];
+      if (best == nullptr || entry->logit > best->logit) {
+        best = entry;
+        from = t;
+      }
+    }
+    request.candidates[first + size_t(place)] = best == nullptr ? Likeliest{0.0f, -1} : *best;
+    if (best != nullptr) ++next[from];
+  }
+}
+
+// The mean of the heads' weights, head by head in their order.
+void Plan::ShowAttention(const Request& request, int i) const {
+  const int row = output_row_[size_t(i)];
+  const int64_t source = SourceOf(request, row);
+  const float* weights = weights_.data() + shown_[size_t(row)];
+  float* out = request.attention + request.attention_from[i];
+  for (int64_t t = 0; t < source; ++t) {
+    float sum = 0.0f;
+    for (int head = 0; head < shape_.heads; ++head) sum += weights[head * source + t];
+    out[t] = sum / static_cast<float>(shape_.heads);
+  }
+}
+
+// Positions of the memory of the sequence to which a row belongs.
+int64_t Plan::SourceOf(const Request& request, int row) const {
+  const auto after = std::upper_bound(first_row_.begin(), first_row_.end(), row);
+  return request.sequence[after - first_row_.begin() - 1].source;
 }
 
 }  // namespace splitformer

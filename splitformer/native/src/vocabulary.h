@@ -24,6 +24,12 @@ struct ExponentialSum {
 // first, is 0 or minus infinity, or nullptr. `count` is a multiple of 8; `base` is the first id.
 void UpdateLikeliest(const float* logits, const float* mask, int count, int base, Likeliest* best);
 
+// Keeps the `room` likeliest of the logits seen so far in `kept`, likeliest first, of equal ones the
+// first; returns how many there are now, given that there were `held`. Minus infinity never counts.
+// Arguments as above.
+int UpdateCandidates(const float* logits, const float* mask, int count, int base, int room,
+                     Likeliest* kept, int held);
+
 ExponentialSum SumExponentials(const float* logits, int count);
 
 // Merges chunks in their order: log of the sum of exp over all their logits.

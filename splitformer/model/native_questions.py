@@ -1,0 +1,106 @@
+"""What a step is asked, as the native library takes it, and its answers sorted by output."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from splitformer.model.decoder import DecoderState
+from splitformer.model.stepping import NOTHING, Advanced, Asked, Candidates
+from splitformer.native import FloatArray, Outputs, Questions
+
+
+def questions_of(
+    asked: Asked,
+    mask: FloatArray | None,
+    states: Sequence[DecoderState],
+    outputs: Sequence[int],
+    log_probabilities: bool,
+) -> Questions:
+    """Spread out over all outputs what only some are asked.
+
+    Args:
+        asked: What is asked.
+        mask: Ids that no output may get.
+        states: The sequences' states.
+        outputs: How many outputs each sequence has.
+        log_probabilities: Compute them.
+    """
+    if asked is NOTHING:
+        return Questions(mask, log_probabilities=log_probabilities)
+    total = sum(outputs)
+    begins, length = _attention(asked, states, outputs)
+    return Questions(
+        mask=mask,
+        denied=_spread(asked.denied, total),
+        logits_rows=_spread({i: row for row, i in enumerate(asked.logits)}, total),
+        rows=len(asked.logits),
+        room=_spread(asked.candidates, total, otherwise=0),
+        given=_spread(asked.given, total),
+        attention_from=_spread(begins, total, type_code="q"),
+        attention=length,
+        log_probabilities=log_probabilities,
+    )
+
+
+def advanced_of(result: Outputs, asked: Asked, questions: Questions) -> Advanced:
+    """Sort the answers by the outputs that asked."""
+    return Advanced(
+        result.ids.tolist(),
+        result.log_probabilities.tolist(),
+        dict(zip(asked.logits, torch.from_numpy(result.logits), strict=True)),
+        result.log_sums.tolist(),
+        _candidates(result, asked) if asked.candidates else {},
+        {i: float(result.given[i]) for i in asked.given},
+        _rows(result, asked, questions) if asked.attention else {},
+    )
+
+
+def _candidates(result: Outputs, asked: Asked) -> dict[int, Candidates]:
+    ids, logits = result.candidates["id"].tolist(), result.candidates["logit"].tolist()
+    answers, begin = {}, 0
+    for i, room in sorted(asked.candidates.items()):
+        end = begin + room
+        known = end if ids[end - 1] >= 0 else ids.index(-1, begin)
+        answers[i] = Candidates(ids[begin:known], logits[begin:known])
+        begin = end
+    return answers
+
+
+def _rows(result: Outputs, asked: Asked, questions: Questions) -> dict[int, Tensor]:
+    assert questions.attention_from is not None
+    shown = sorted(asked.attention)
+    begins = [questions.attention_from[i] for i in shown]
+    lengths = [end - begin for begin, end in pairwise([*begins, questions.attention])]
+    return dict(zip(shown, torch.from_numpy(result.attention).split(lengths), strict=True))
+
+
+def _attention(
+    asked: Asked, states: Sequence[DecoderState], outputs: Sequence[int]
+) -> tuple[dict[int, int], int]:
+    """Where each output's attention begins, and the length of all."""
+    begins: dict[int, int] = {}
+    if not asked.attention:
+        return begins, 0
+    length = 0
+    sources = [s.cross.length for s, n in zip(states, outputs, strict=True) for _ in range(n)]
+    for i in sorted(asked.attention):
+        begins[i] = length
+        length += sources[i]
+    return begins, length
+
+
+def _spread(
+    values: Mapping[int, int], total: int, otherwise: int = -1, type_code: str = "i"
+) -> array[int] | None:
+    """One value for each of `total` outputs; None if there is none to tell."""
+    if not values:
+        return None
+    spread = array(type_code, (otherwise,)) * total
+    for i, value in values.items():
+        spread[i] = value
+    return spread
