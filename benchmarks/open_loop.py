@@ -50,7 +50,7 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     plan, folder = QUICK if quick else FULL, shapes.checkpoint_folder(shapes.EMBEDDED, cache)
     checkpoint = Checkpoint(folder)
     lines = SENTENCES.read_text(encoding="utf-8").splitlines()
-    sources = [[piece.id for piece in checkpoint.tokenizer.encode_source(line)] for line in lines]
+    sources = [[piece.id for piece in checkpoint.encode_source(line)] for line in lines]
     peer = convert(checkpoint.load, cache / f"{folder.name}-ct2-int8", "int8")
     vocabulary = checkpoint.description.architecture.target_vocabulary_size
     command = ctranslate2_server(peer, vocabulary, 1, "--batching")

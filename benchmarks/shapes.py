@@ -10,7 +10,7 @@ import torch
 
 import splitformer_models
 from splitformer.model import Transformer, TransformerConfig
-from splitformer.model.checkpoint import Description, save_checkpoint
+from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
 
 EOS, PAD, UNKNOWN, START = 1, 0, 2, 3
 LANGUAGE = "xx"
@@ -61,8 +61,8 @@ def checkpoint_folder(shape: str, cache: Path) -> Path:
     return folder
 
 
-def _description(name: str, config: TransformerConfig) -> Description:
-    return Description(name, config, EOS, PAD, UNKNOWN, "en", {LANGUAGE: START})
+def _description(name: str, config: TransformerConfig) -> OwnConfig:
+    return OwnConfig(name, config, EOS, PAD, UNKNOWN, "en", {LANGUAGE: START})
 
 
 def _tokenizer(size: int) -> bytes:

@@ -11,7 +11,7 @@ from splitformer.errors import FailedPreconditionError, InvalidArgumentError, sh
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.tokenizer import SourcePiece
-from splitformer.serving import models
+from splitformer.serving import languages, models
 from splitformer.v1 import tensor_pb2
 from splitformer.wire import FloatArray, checked_shape
 
@@ -66,12 +66,13 @@ class OpeningRules:
         Raises:
             InvalidArgumentError: UNKNOWN_LANGUAGE, TOKEN_OUT_OF_RANGE or TARGET_TOO_LONG.
         """
-        languages = self._description.target_languages
-        models.check_target_language(wish.language, list(languages))
+        known = self._description.languages
+        languages.check_target(known, wish.language)
+        start = known.starts[wish.language if known.on_decoder else ""]
         limit = self.positions(wish)
-        prefix = self._prefix_ids(wish.prefix or (), limit)
+        prefix = self._prefix_ids(wish.prefix or (), limit, len(start))
         self._check_ids(prefix)
-        return (languages[wish.language], *prefix)
+        return (*start, *prefix)
 
     def positions(self, wish: Wish) -> int:
         """Return the longest decoder input; InvalidArgumentError TARGET_TOO_LONG if too long."""
@@ -85,11 +86,11 @@ class OpeningRules:
             )
         return wish.max_positions or most
 
-    def check_header(self, header: tensor_pb2.MemoryHeader) -> None:
-        """Raise unless a memory is of our model and fits it.
+    def check_header(self, header: tensor_pb2.MemoryHeader, language: str) -> None:
+        """Raise unless a memory is of our model and fits it and the session's language.
 
         Raises:
-            FailedPreconditionError: WRONG_MEMORY_KIND or FINGERPRINT_MISMATCH.
+            FailedPreconditionError: WRONG_MEMORY_KIND, FINGERPRINT_MISMATCH or LANGUAGE_BOUND.
             InvalidArgumentError: BAD_DTYPE, BAD_SHAPE or BAD_SOURCE_TOKENS.
         """
         if header.kind != tensor_pb2.MEMORY_KIND_SEQUENCE:
@@ -104,6 +105,7 @@ class OpeningRules:
                 f" {header.fingerprint.model[:12]!r} of model {shown(header.model)}",
                 reason="FINGERPRINT_MISMATCH",
             )
+        languages.check_bound(self._description.languages, language, header.target_language)
         if header.dtype != self._dtype:
             raise InvalidArgumentError.of(
                 "memory.dtype",
@@ -127,9 +129,11 @@ class OpeningRules:
 
         Raises:
             InvalidArgumentError: BAD_KEEP.
-            FailedPreconditionError: KEEP_AHEAD.
+            FailedPreconditionError: KEEP_AHEAD or LANGUAGE_BOUND.
         """
         other = branch.language not in ("", language)
+        if other and not self._description.languages.on_decoder:
+            languages.check_bound(self._description.languages, branch.language, language)
         kept = branch.keep_tokens
         if kept is not None and (kept < 0 or (other and kept)):
             rule = "must be 0 or unset with another language" if other else "must be at least 0"
@@ -173,17 +177,17 @@ class OpeningRules:
                 rule = "must begin at 0 or later and not end before it begins"
                 raise _bad_source(f"[{i}]", rule, [token.begin, token.end])
 
-    def _prefix_ids(self, prefix: str | Sequence[int], limit: int) -> Sequence[int]:
-        """Tokenise a prefix unless it is hopelessly long; `limit` counts the language token too."""
+    def _prefix_ids(self, prefix: str | Sequence[int], limit: int, start: int) -> Sequence[int]:
+        """Tokenise a prefix unless it is hopelessly long; `limit` counts the start tokens too."""
         if isinstance(prefix, str) and len(prefix) <= limit * models.CHARACTERS_PER_TOKEN:
             prefix = self._checkpoint.tokenizer.encode_target(prefix)
-        if isinstance(prefix, str) or len(prefix) >= limit:
+        if isinstance(prefix, str) or start + len(prefix) > limit:
             raise InvalidArgumentError.of(
                 "target_prefix",
                 f"must leave room in {limit} positions",
                 len(prefix),
                 reason="TARGET_TOO_LONG",
-                metadata={"limit": str(limit), "length": str(len(prefix) + 1)},
+                metadata={"limit": str(limit), "length": str(start + len(prefix))},
             )
         return prefix
 

@@ -219,7 +219,7 @@ class DecoderService:
         with Reservation(self.budget) as reservation:
 
             def admit(header: tensor_pb2.MemoryHeader) -> None:
-                self.rules.check_header(header)
+                self.rules.check_header(header, wish.language)
                 size = own + self.rules.memory_bytes(header.shape[0])
                 reservation.add(size + wire.packed_bytes(header.dtype, header.shape), "memory")
 
@@ -233,7 +233,8 @@ class DecoderService:
             target.source = pieces_of(header)
             memory_bytes = self.rules.memory_bytes(header.shape[0])
             share = Share(self.budget, memory_bytes)
-            session = self.sessions.add(target, wish.language, header.shape[0], own, share)
+            language = header.target_language or wish.language
+            session = self.sessions.add(target, language, header.shape[0], own, share)
             reservation.keep(own + memory_bytes)
         return Opened(session, received - began, time.perf_counter() - received)
 

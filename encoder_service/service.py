@@ -18,11 +18,26 @@ from splitformer import tracing, wire
 from splitformer.errors import InvalidArgumentError, UnavailableError
 from splitformer.model.encoder import Encoder
 from splitformer.model.tokenizer import SourcePiece
-from splitformer.serving import kernels, models
+from splitformer.serving import kernels, languages, models
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
 
 _SWEEP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedSource:
+    """A source as tokens.
+
+    Attributes:
+        pieces: The tokens, at least one.
+        target_language: What its memory will be bound to; empty: to none.
+        seconds: How long it took to find them.
+    """
+
+    pieces: Sequence[SourcePiece]
+    target_language: str
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +112,7 @@ class EncoderService:
         await asyncio.to_thread(self._engine.close)
 
     async def encode(
-        self,
-        pieces: Sequence[SourcePiece],
-        tokenize_seconds: float,
-        keep_pieces: bool,
-        bulk: bool = False,
+        self, source: TokenizedSource, keep_pieces: bool, bulk: bool = False
     ) -> EncodedSource:
         """Encode a source; one of a bulk job lets single ones go first.
 
@@ -113,6 +124,7 @@ class EncoderService:
             raise UnavailableError(
                 "the service takes no new sources", reason="DRAINING", retry_after=1.0
             )
+        pieces, tokenize_seconds = source.pieces, source.seconds
         encoded = await self._engine.encode([piece.id for piece in pieces], bulk)
         self.metrics.sources.inc()
         self.metrics.source_tokens.inc(len(pieces))
@@ -123,35 +135,50 @@ class EncoderService:
         self.metrics.tokenize_seconds.observe(tokenize_seconds)
         self.metrics.queue_seconds.observe(encoded.queue_seconds)
         self.metrics.encode_seconds.observe(encoded.encode_seconds)
-        header = self._header(pieces if keep_pieces else (), len(pieces))
+        header = self._header(source, keep_pieces)
         return EncodedSource(header, encoded, tokenize_seconds)
 
     def memory_bytes(self, rows: int) -> int:
         """Return how many bytes a memory of so many rows takes in its wire type."""
         return wire.packed_bytes(self._dtype, (rows, self._encoder.config.d_model))
 
-    def tokenize(self, text: str) -> tuple[list[SourcePiece], float]:
-        """Turn text into tokens; return them and the seconds it took.
+    def tokenize(self, text: str, language: str, target_language: str) -> TokenizedSource:
+        """Turn text into tokens.
+
+        Args:
+            text: The source.
+            language: Its language; empty: the model's own.
+            target_language: Target language, for models whose memories are bound to one.
 
         Raises:
-            InvalidArgumentError: EMPTY_SOURCE or SOURCE_TOO_LONG.
+            InvalidArgumentError: UNKNOWN_LANGUAGE, LANGUAGE_ON_DECODER, EMPTY_SOURCE or
+                SOURCE_TOO_LONG.
         """
+        known = self._checkpoint.description.languages
+        bound = languages.bound_language(known, language, target_language, text)
         self._check_characters(text)
         started = time.perf_counter()
-        pieces = self._checkpoint.tokenizer.encode_source(text)
-        if len(pieces) == 1:
+        frame = languages.frame_of(known, language, bound, text)
+        pieces = self._checkpoint.tokenizer.encode_source(text, frame)
+        if not text.strip() or all(piece.begin == piece.end for piece in pieces):
             raise InvalidArgumentError.of(
                 "source.text", "must hold more than white space", text[:20], reason="EMPTY_SOURCE"
             )
         self._check_length("source.text", len(pieces))
-        return pieces, time.perf_counter() - started
+        return TokenizedSource(pieces, bound, time.perf_counter() - started)
 
-    def accept_tokens(self, ids: Sequence[int]) -> list[SourcePiece]:
-        """Check token ids given by the caller.
+    def accept_tokens(
+        self, ids: Sequence[int], language: str, target_language: str
+    ) -> TokenizedSource:
+        """Check token ids given by the caller, who has framed them as the languages ask for.
 
         Raises:
-            InvalidArgumentError: EMPTY_SOURCE, SOURCE_TOO_LONG or TOKEN_OUT_OF_RANGE.
+            InvalidArgumentError: UNKNOWN_LANGUAGE, LANGUAGE_ON_DECODER, EMPTY_SOURCE,
+                SOURCE_TOO_LONG or TOKEN_OUT_OF_RANGE.
         """
+        known = self._checkpoint.description.languages
+        if language or target_language:
+            languages.bound_language(known, language, target_language)
         if not ids:
             raise InvalidArgumentError.of(
                 "source.tokens.ids", "must hold at least one id", [], reason="EMPTY_SOURCE"
@@ -166,26 +193,11 @@ class EncoderService:
                     token,
                     reason="TOKEN_OUT_OF_RANGE",
                 )
-        return [SourcePiece(token, 0, 0) for token in ids]
+        return TokenizedSource([SourcePiece(token, 0, 0) for token in ids], target_language)
 
     def check_model(self, name: str) -> None:
         """NotFoundError MODEL_NOT_FOUND unless `name` is empty or our model's."""
         models.check_model_name(name, self._checkpoint.description.name)
-
-    def check_languages(self, language: str, target_language: str) -> None:
-        """InvalidArgumentError unless both fit the model, whose memories fit every target."""
-        own = self._checkpoint.description.source_language
-        if language not in ("", own):
-            raise InvalidArgumentError.of(
-                "source.language", f"must be {own!r} or empty", language, reason="UNKNOWN_LANGUAGE"
-            )
-        if target_language:
-            raise InvalidArgumentError.of(
-                "source.target_language",
-                "must be empty: this model's decoder chooses the language",
-                target_language,
-                reason="LANGUAGE_ON_DECODER",
-            )
 
     def lease_seconds(self, milliseconds: int) -> float:
         """Return how long a lease shall last; 0 asks for the default.
@@ -261,17 +273,18 @@ class EncoderService:
                 metadata={"limit": str(limit), "length": str(length)},
             )
 
-    def _header(self, pieces: Sequence[SourcePiece], length: int) -> tensor_pb2.MemoryHeader:
+    def _header(self, source: TokenizedSource, keep_pieces: bool) -> tensor_pb2.MemoryHeader:
         return tensor_pb2.MemoryHeader(
             kind=tensor_pb2.MEMORY_KIND_SEQUENCE,
             model=self._checkpoint.description.name,
             fingerprint=self._fingerprint,
             dtype=self._dtype,
-            shape=(length, self._checkpoint.description.architecture.d_model),
+            shape=(len(source.pieces), self._checkpoint.description.architecture.d_model),
             source_tokens=[
                 tensor_pb2.SourceToken(id=piece.id, begin=piece.begin, end=piece.end)
-                for piece in pieces
+                for piece in (source.pieces if keep_pieces else ())
             ],
+            target_language=source.target_language,
         )
 
     async def _sweep(self) -> None:

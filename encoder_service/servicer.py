@@ -11,11 +11,10 @@ from grpc import aio
 
 from encoder_service.batch_stream import BatchStream
 from encoder_service.pooling import check_pooling, pooled
-from encoder_service.service import EncodedSource, EncoderService
+from encoder_service.service import EncodedSource, EncoderService, TokenizedSource
 from encoder_service.store import StoredMemory
 from splitformer import wire
 from splitformer.errors import InvalidArgumentError, ResourceExhaustedError
-from splitformer.model.tokenizer import SourcePiece
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import (
     EncoderServiceServicer,
@@ -50,9 +49,9 @@ class EncoderServicer(EncoderServiceServicer):
     ) -> AsyncIterator[pb.StreamEncodeResponse]:
         """Encode one source and stream its memory."""
         size = self._chunk_bytes(request.chunk_bytes)
-        pieces, seconds = self._pieces(request.model, request.source)
-        with self._service.store.room(self._service.memory_bytes(len(pieces))):
-            source = await self._service.encode(pieces, seconds, not request.omit_source_tokens)
+        tokenized = self._tokenized(request.model, request.source)
+        with self._service.store.room(self._service.memory_bytes(len(tokenized.pieces))):
+            source = await self._service.encode(tokenized, not request.omit_source_tokens)
             yield pb.StreamEncodeResponse(header=source.header)
             data, count = source.encoded.memory, 0
             for count, chunk in enumerate(wire.chunks_of(data, size), start=1):  # noqa: B007
@@ -95,9 +94,9 @@ class EncoderServicer(EncoderServiceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Encode one source and pool its memory, which is not kept."""
         check_pooling(request.pooling)
-        pieces, seconds = self._pieces(request.model, request.source)
-        with self._service.store.room(self._service.memory_bytes(len(pieces))):
-            source = await self._service.encode(pieces, seconds, keep_pieces=False)
+        tokenized = self._tokenized(request.model, request.source)
+        with self._service.store.room(self._service.memory_bytes(len(tokenized.pieces))):
+            source = await self._service.encode(tokenized, keep_pieces=False)
         vector = pooled(source.header, source.encoded.memory)
         return pb.EmbedResponse(vector=vector, timings=_timings(source))
 
@@ -119,11 +118,11 @@ class EncoderServicer(EncoderServiceServicer):
         service = self._service
         _check_delivery(request.delivery)
         lease = service.lease_seconds(request.lease_ms)
-        pieces, seconds = self._pieces(request.model, request.source)
-        size = service.memory_bytes(len(pieces))
+        tokenized = self._tokenized(request.model, request.source)
+        size = service.memory_bytes(len(tokenized.pieces))
         inline = self._inline(request.delivery, size)
         with service.store.room(size):
-            source = await service.encode(pieces, seconds, not request.omit_source_tokens, bulk)
+            source = await service.encode(tokenized, not request.omit_source_tokens, bulk)
             response = pb.EncodeResponse(timings=_timings(source))
             if inline:
                 response.inline.CopyFrom(self._inline_memory(source))
@@ -131,16 +130,16 @@ class EncoderServicer(EncoderServiceServicer):
                 response.reference.CopyFrom(self._keep(source, lease))
         return response
 
-    def _pieces(self, model: str, source: pb.Source) -> tuple[list[SourcePiece], float]:
-        """Return a source's tokens, and the seconds it took to find them."""
+    def _tokenized(self, model: str, source: pb.Source) -> TokenizedSource:
+        """Return a source's tokens."""
         service = self._service
         service.check_model(model)
-        service.check_languages(source.language, source.target_language)
         form = source.WhichOneof("form")
         if form == "text":
-            return service.tokenize(source.text)
+            return service.tokenize(source.text, source.language, source.target_language)
         if form == "tokens":
-            return service.accept_tokens(source.tokens.ids), 0.0
+            ids = source.tokens.ids
+            return service.accept_tokens(ids, source.language, source.target_language)
         raise InvalidArgumentError.of(
             "source", "must hold text or tokens", None, reason="EMPTY_SOURCE"
         )

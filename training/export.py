@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from splitformer.model import Transformer
-from splitformer.model.checkpoint import Description, save_checkpoint
+from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
 from training.runtime import Workspace, architecture
 from training.tokenizer import EOS, PAD, UNKNOWN, Tokenizer, language_ids
 
@@ -23,9 +23,9 @@ def load_trained(checkpoint: Path, vocabulary: int) -> Transformer:
     return model.eval()
 
 
-def describe(model: Transformer, name: str = MODEL_NAME) -> Description:
+def describe(model: Transformer, name: str = MODEL_NAME) -> OwnConfig:
     """Returns what config.json will say of the model."""
-    return Description(
+    return OwnConfig(
         name=name,
         architecture=model.config,
         eos_id=EOS,

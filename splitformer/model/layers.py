@@ -56,16 +56,23 @@ class Embedding(nn.Module):
         self.tokens = tokens
         self.scale = config.embedding_scale
         self.dropout = nn.Dropout(dropout)
-        count, width = config.max_positions, config.d_model
+        self.config = config
         if config.positions == "learned":
-            self.positions = nn.Parameter(torch.zeros(count, width))
+            self.positions = nn.Parameter(torch.zeros(config.max_positions, config.d_model))
         elif config.positions == "relative":
             self.positions = None
         else:
-            closed = config.positions == "sinusoidal_closed"
-            table = sinusoidal_positions(count, width, config.position_offset, closed)
-            self.register_buffer("positions", table, persistent=False)
+            self.register_buffer("positions", None, persistent=False)
+            self.place_positions()
         self.norm = norm_of(config) if config.normalize_embeddings else None
+
+    def place_positions(self) -> None:
+        """Compute fixed position vectors; a model built without memory has to ask for them."""
+        config = self.config
+        if config.positions.startswith("sinusoidal"):
+            closed = config.positions == "sinusoidal_closed"
+            count, width = config.max_positions, config.d_model
+            self.positions = sinusoidal_positions(count, width, config.position_offset, closed)
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Embed tokens at given positions.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import codecs
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import sentencepiece
+from splitformer.model.languages import Frame
 
-from splitformer.errors import ConfigurationError
-
-_SPACE = "\u2581"
-# One character for one, so that offsets stay true (all of them one byte long).
-_LINE_BREAKS_TO_SPACES = str.maketrans("\t\n\r\v\f", "     ")
+Surface = bytes | str
+"""The text of a token; bytes where a character may be spelled in several tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,61 +22,44 @@ class SourcePiece:
     end: int
 
 
-class Tokenizer:
-    """A SentencePiece model (Kudo and Richardson 2018) and its end token.
+class Tokenizer(ABC):
+    """Turns sources into tokens and tokens into targets.
 
-    Args:
-        path: The `.model` file.
-        eos_id: Id appended to every source.
-
-    Raises:
-        ConfigurationError: The file is missing or not a SentencePiece model.
+    Attributes:
+        source_size: Every id of a source is below it.
+        target_size: Every id that has a text of its own is below it.
     """
 
-    def __init__(self, path: Path, eos_id: int) -> None:
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self._processor.Load(str(path))
-        except (OSError, RuntimeError) as error:
-            raise ConfigurationError(f"tokenizer: cannot read {path.name}: {error}") from error
-        self.eos_id = eos_id
-        self.vocabulary_size: int = self._processor.GetPieceSize()
-        self._surfaces = [self._surface(i) for i in range(self.vocabulary_size)]
+    source_size: int
+    target_size: int
+    _surfaces: Sequence[Surface]
+    _strip_first: bool = True
 
-    def encode_source(self, text: str) -> list[SourcePiece]:
-        """Tokenise a source; the end token comes last. Text of white space gives that one alone."""
-        mapped = self._processor.encode(
-            text.translate(_LINE_BREAKS_TO_SPACES), return_type="offset_mapping", return_bytes=True
-        )
-        pieces = [
-            SourcePiece(token, begin, end)
-            for token, (begin, end) in zip(mapped["ids"], mapped["offsets"], strict=True)
-        ]
-        length = len(text.encode())
-        return [*pieces, SourcePiece(self.eos_id, length, length)]
+    @abstractmethod
+    def pieces(self, text: str) -> list[SourcePiece]:
+        """Tokenise a text, with nothing around it. Text of white space may give nothing."""
 
+    @abstractmethod
     def encode_target(self, text: str) -> list[int]:
         """Tokenise the beginning of a target, without an end token."""
-        ids: list[int] = self._processor.encode(text.translate(_LINE_BREAKS_TO_SPACES))
-        return ids
+
+    def encode_source(self, text: str, frame: Frame) -> list[SourcePiece]:
+        """Tokenise a source and put the frame around it; what is added covers no bytes."""
+        shift, length = len(frame.text.encode()), len(text.encode())
+        own = self.pieces(frame.text + text)
+        if shift:
+            own = [SourcePiece(p.id, max(0, p.begin - shift), max(0, p.end - shift)) for p in own]
+        before = [SourcePiece(token, 0, 0) for token in frame.before]
+        return [*before, *own, *(SourcePiece(token, length, length) for token in frame.after)]
 
     def detokenizer(self) -> Detokenizer:
         """Return a fresh incremental detokenizer."""
-        return Detokenizer(self._surfaces)
+        return Detokenizer(self._surfaces, self._strip_first)
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of a whole target."""
         detokenizer = self.detokenizer()
         return "".join(map(detokenizer.add, ids)) + detokenizer.finish()
-
-    def _surface(self, token: int) -> bytes | str:
-        processor = self._processor
-        if processor.IsControl(token) or processor.IsUnused(token):
-            return ""
-        piece: str = processor.IdToPiece(token)
-        if processor.IsByte(token):
-            return bytes([int(piece[3:5], 16)])  # "<0x0A>"
-        return "\ufffd" if processor.IsUnknown(token) else piece.replace(_SPACE, " ")
 
 
 class Detokenizer:
@@ -87,12 +68,16 @@ class Detokenizer:
     Each call returns the text that has become certain, so that the pieces joined are the whole
     text: a character spelled in several byte tokens appears with its last byte, and the space that
     SentencePiece puts before the first word does not appear.
+
+    Args:
+        surfaces: The text of each id.
+        strip_first: Leave out a space at the very beginning.
     """
 
-    def __init__(self, surfaces: list[bytes | str]) -> None:
+    def __init__(self, surfaces: Sequence[Surface], strip_first: bool = True) -> None:
         self._surfaces = surfaces
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._at_start = True
+        self._strips = strip_first
 
     def add(self, token: int) -> str:
         """Return the text that became certain with this token; may be empty.
@@ -109,7 +94,7 @@ class Detokenizer:
         return self._begin(self._decoder.decode(b"", final=True))
 
     def _begin(self, text: str) -> str:
-        if text and self._at_start:
-            self._at_start = False
+        if text and self._strips:
+            self._strips = False
             return text.removeprefix(" ")
         return text

@@ -8,8 +8,8 @@ from torch import nn
 
 import splitformer
 from splitformer import wire
-from splitformer.errors import ConfigurationError, InvalidArgumentError, NotFoundError, shown
-from splitformer.model.checkpoint import FAMILY, Checkpoint
+from splitformer.errors import ConfigurationError, NotFoundError, shown
+from splitformer.model.checkpoint import Checkpoint
 from splitformer.v1 import model_pb2, tensor_pb2
 
 CHARACTERS_PER_TOKEN = 64
@@ -73,18 +73,6 @@ def check_model_name(requested: str, served: str) -> None:
         )
 
 
-def check_target_language(language: str, known: list[str]) -> None:
-    """Accept a language the model knows; InvalidArgumentError UNKNOWN_LANGUAGE otherwise."""
-    if language not in known:
-        raise InvalidArgumentError.of(
-            "target_language",
-            f"must be one of {', '.join(known) or '(none)'}",
-            language,
-            reason="UNKNOWN_LANGUAGE",
-            metadata={"known": ",".join(known)},
-        )
-
-
 def model_info(
     checkpoint: Checkpoint, half: nn.Module, dtype_name: str, arithmetic: str
 ) -> model_pb2.ModelInfo:
@@ -93,15 +81,15 @@ def model_info(
     config = description.architecture
     return model_pb2.ModelInfo(
         name=description.name,
-        family=FAMILY,
+        family=description.family,
         fingerprint=fingerprint(checkpoint, arithmetic),
         memory_kind=tensor_pb2.MEMORY_KIND_SEQUENCE,
         d_model=config.d_model,
         heads=config.heads,
         max_positions=config.max_positions,
-        source_language=description.source_language,
-        target_languages=list(description.target_languages),
-        language_on_decoder=True,
+        source_language=description.languages.source,
+        target_languages=description.languages.targets,
+        language_on_decoder=description.languages.on_decoder,
         parameters=sum(parameter.numel() for parameter in half.parameters()),
         weight_bytes=sum(parameter.nbytes for parameter in half.parameters()),
         precision="fp32",

@@ -9,7 +9,7 @@ import sentencepiece
 import torch
 
 from splitformer.model import Transformer, TransformerConfig
-from splitformer.model.checkpoint import Description, save_checkpoint
+from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
 
 LANGUAGES = ("ja", "de", "fr", "es", "zh_CN")
 SENTENCES = (
@@ -72,7 +72,7 @@ def make_checkpoint(folder: Path, seed: int = 0, **changes: object) -> Path:
     model = Transformer(tiny_config(vocabulary, tie_output=False, **changes))
     with torch.no_grad():
         model.decoder.output.weight.mul_(8)
-    description = Description(
+    config = OwnConfig(
         name=f"tiny-{seed}",
         architecture=model.config,
         eos_id=1,
@@ -81,5 +81,5 @@ def make_checkpoint(folder: Path, seed: int = 0, **changes: object) -> Path:
         source_language="en",
         target_languages={language: 3 + i for i, language in enumerate(LANGUAGES)},
     )
-    save_checkpoint(folder, model, description, tokenizer)
+    save_checkpoint(folder, model, config, tokenizer)
     return folder

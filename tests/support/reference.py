@@ -26,7 +26,7 @@ class Reference:
     @torch.inference_mode()
     def memory(self, text: str) -> torch.Tensor:
         """Return the memory of a text, (S, D)."""
-        ids = [piece.id for piece in self.checkpoint.tokenizer.encode_source(text)]
+        ids = [piece.id for piece in self.checkpoint.encode_source(text)]
         exact = self.encoder.encode([ids])[0]
         f16 = tensor_pb2.DATA_TYPE_F16
         return torch.from_numpy(wire.unpack(wire.pack(exact, f16), f16, exact.shape))
@@ -37,7 +37,7 @@ class Reference:
     ) -> Target:
         """Generate from a text until the end, `max_new_tokens` or the last position."""
         description = self.checkpoint.description
-        start = (description.target_languages[language], *prefix)
+        start = (*description.languages.starts[language], *prefix)
         detokenizer = self.checkpoint.tokenizer.detokenizer()
         for token in prefix:
             detokenizer.add(token)

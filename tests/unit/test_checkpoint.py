@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from splitformer.errors import ConfigurationError
 from splitformer.model import Transformer
-from splitformer.model.checkpoint import Checkpoint, save_checkpoint
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
 from tests.support.checkpoints import make_checkpoint, tiny_config
 
 
@@ -48,13 +50,10 @@ def test_the_halves_together_are_the_whole(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_saved_and_loaded_again(tiny_model: Path, tmp_path: Path, tied: bool) -> None:
-    description = Checkpoint(tiny_model).description
-    vocabulary = description.architecture.source_vocabulary_size
+    config = OwnConfig.from_dict(json.loads((tiny_model / "config.json").read_text()))
+    vocabulary = config.architecture.source_vocabulary_size
     model = Transformer(tiny_config(vocabulary, tie_output=tied, share_embeddings=tied))
-    changed = type(description)(
-        **{name: getattr(description, name) for name in type(description).__dataclass_fields__}
-        | {"architecture": model.config}
-    )
+    changed = dataclasses.replace(config, architecture=model.config)
     save_checkpoint(tmp_path, model, changed, tiny_model / "tokenizer.model", torch.float32)
     loaded = Checkpoint(tmp_path).load()
     for name, tensor in model.state_dict().items():
@@ -77,14 +76,14 @@ def test_every_part_changes_the_fingerprint(
     save_file(tensors, folder / "model.safetensors")
     changed = Checkpoint(folder).fingerprint
     assert changed != original
-    edit(folder, name="renamed")
+    edit(folder, source_language="nl")
     assert Checkpoint(folder).fingerprint not in (original, changed)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "bert"}, "model_type: must be 'splitformer', got 'bert'"),
+        ({"model_type": "bert"}, r"model_type: must be one of splitformer, marian.*, got 'bert'"),
         ({"eos_id": 100000}, "eos_id: must be an id below"),
         ({"eos_id": True}, "eos_id: must be an id below"),
         ({"target_languages": {"ja": -1}}, r"target_languages\.ja: must be an id"),
@@ -118,12 +117,13 @@ def test_missing_tensors_and_wrong_shapes_are_named(folder: Path) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)
     save_file(tensors | {"encoder.norm.bias": torch.zeros(5)}, path)
-    with pytest.raises(ConfigurationError, match=r"'norm\.bias' must have shape \[32\], got \[5\]"):
-        Checkpoint(folder).load_encoder()
+    message = r"'encoder\.norm\.bias' must have shape \[32\], got \[5\]"
+    with pytest.raises(ConfigurationError, match=message):
+        Checkpoint(folder)
     del tensors["encoder.norm.bias"]
     save_file(tensors, path)
     with pytest.raises(ConfigurationError, match=r"missing tensor 'encoder\.norm\.bias'"):
-        Checkpoint(folder).load_encoder()
+        Checkpoint(folder)
 
 
 def test_the_same_seed_gives_the_same_model(tiny_model: Path, tmp_path: Path) -> None:

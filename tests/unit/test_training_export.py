@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from splitformer.model import Transformer, TransformerConfig
-from splitformer.model.checkpoint import Checkpoint, save_checkpoint
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.families.splitformer import save_checkpoint
 from training.card import model_card
 from training.corpus import Example
 from training.evaluate import chrf_probe, evaluate
@@ -73,7 +74,8 @@ def test_export_round_trip(
 ) -> None:
     save_checkpoint(tmp_path, model, describe(model, "tiny"), tokenizer_file)
     checkpoint = Checkpoint(tmp_path)
-    assert dict(checkpoint.description.target_languages) == language_ids()
+    starts = {language: (token,) for language, token in language_ids().items()}
+    assert dict(checkpoint.description.languages.starts) == starts
     assert checkpoint.description.architecture == model.config
     loaded = checkpoint.load().state_dict()
     for name, tensor in model.state_dict().items():

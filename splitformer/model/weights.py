@@ -1,0 +1,96 @@
+"""Tensors of a model folder by name, whatever files they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from splitformer.errors import ConfigurationError
+from splitformer.model.files import Files, check_bare
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+T = TypeVar("T")
+
+
+class Weights:
+    """The tensors of a folder; opening reads their names and shapes only.
+
+    Args:
+        files: The folder.
+
+    Attributes:
+        shapes: Name to shape.
+
+    Raises:
+        ConfigurationError: A file is missing, damaged or not the one that the index promises.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._folder = files.folder
+        self._places: dict[str, str] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        if files.has(INDEX) and not files.has(SINGLE):
+            self._open_shards(files.settings(INDEX))
+        else:
+            self._add(SINGLE)
+
+    def read(self, name: str) -> Tensor:
+        """Read one tensor, in the type it is stored in."""
+        place = self._places[name]
+        tensor: Tensor = _guarded(self._folder / place, lambda file: file.get_tensor(name))
+        return tensor
+
+    def _open_shards(self, index: dict[str, Any]) -> None:
+        promised = index.get("weight_map")
+        if not isinstance(promised, dict) or not promised:
+            raise ConfigurationError(f"{INDEX}: weight_map must map names of tensors to files")
+        for name, shard in promised.items():
+            if not isinstance(shard, str):
+                raise ConfigurationError(f"{INDEX}: the file of {name!r} is no name, got {shard!r}")
+            check_bare(f"{INDEX}: the file of {name!r}", shard)
+        for shard in sorted(set(promised.values())):
+            self._add(shard)
+        for name, shard in promised.items():
+            if self._places.get(name) != shard:
+                raise ConfigurationError(
+                    f"{shard}: missing tensor {name!r}, which {INDEX} promises"
+                )
+
+    def _add(self, place: str) -> None:
+        def shapes(file: Any) -> dict[str, tuple[int, ...]]:
+            names: list[str] = file.keys()
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+        found = _guarded(self._folder / place, shapes)
+        if twice := sorted(found.keys() & self.shapes.keys()):
+            raise ConfigurationError(f"{place}: tensor {twice[0]!r} is in another file too")
+        self.shapes |= found
+        self._places |= dict.fromkeys(found, place)
+
+
+def finite(name: str, tensor: Tensor) -> Tensor:
+    """Return the tensor as float32; ConfigurationError if it holds infinities or NaNs."""
+    if not tensor.is_floating_point():
+        raise ConfigurationError(
+            f"tensor {name!r}: must hold floating-point numbers, got {tensor.dtype}"
+        )
+    exact = tensor.float()
+    if not bool(torch.isfinite(exact).all()):
+        raise ConfigurationError(f"tensor {name!r}: must hold finite numbers only")
+    return exact
+
+
+def _guarded(path: Path, read: Callable[[Any], T]) -> T:
+    """Open a safetensors file and read from it; errors name the file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return read(file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigurationError(f"{path.name}: cannot be read: {error}") from error
