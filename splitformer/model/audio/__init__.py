@@ -1,0 +1,1 @@
+"""Audio, up to what an encoder takes in: bytes to samples, samples to log-mel features."""
