@@ -20,7 +20,7 @@ import torch
 
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import InternalError, NotFoundError, SplitformerError, UnavailableError
-from splitformer.generation import Decoding, EndReason, News, step
+from splitformer.generation import Decoding, EndReason, Failures, News, step
 from splitformer.model.decoder import DecoderState
 from splitformer.model.stepping import StepDecoder
 from splitformer.wire import FloatArray
@@ -177,8 +177,8 @@ class DecoderEngine:
     def _run(self) -> None:
         while not self._closing:
             batch = self.schedule()
-            if batch and self.step(batch):
-                self.publish(batch)
+            if batch:
+                self.publish(self.step(batch))
             self._obey(block=not batch and not self._openings)
             self._open_some()
         while self._openings:
@@ -194,19 +194,13 @@ class DecoderEngine:
             self._running = rest + batch
         return batch
 
-    def step(self, batch: list[Generation]) -> bool:
-        """Advance the batch by one step; False if that failed, and then all have been told."""
+    def step(self, batch: list[Generation]) -> list[Generation]:
+        """Advance the batch by one step; return whom it has not failed."""
         active = [generation for generation in batch if not generation.decoding.finished]
         started = time.perf_counter()
-        try:
-            if active:
-                step(self._decoder, [g.decoding for g in active], self._never)
-        except Exception:
-            _logger.exception("a step failed")
-            self._fail(batch, InternalError("the step failed; the log has the details"))
-            return False
+        failures = step(self._decoder, [g.decoding for g in active], self._never) if active else []
         self._count(active, started)
-        return True
+        return self._sound(batch, failures) if failures else batch
 
     def publish(self, batch: list[Generation]) -> None:
         """Hand the batch's news to the event loop, in one call; who has ended leaves."""
@@ -215,6 +209,15 @@ class DecoderEngine:
         if ended:
             self._running = [g for g in self._running if id(g) not in ended]
         self._loop.call_soon_threadsafe(_deliver, news)
+
+    def _sound(self, batch: list[Generation], failures: Failures) -> list[Generation]:
+        """Tell those that failed; return the others."""
+        failed = {id(decoding) for decoding, _ in failures}
+        for _, error in failures:
+            _logger.error("a step failed", exc_info=error)
+        told = InternalError("the step failed; the log has the details")
+        self._fail([g for g in batch if id(g.decoding) in failed], told)
+        return [g for g in batch if id(g.decoding) not in failed]
 
     def _count(self, active: list[Generation], started: float) -> None:
         now = time.perf_counter()

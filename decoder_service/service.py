@@ -20,7 +20,7 @@ from decoder_service.sessions import Opened, Session, Sessions
 from decoder_service.settings import DecoderSettings
 from splitformer import tracing, wire
 from splitformer.errors import UnavailableError
-from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, step
+from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.model.decoder import Decoder
 from splitformer.model.tokenizer import Detokenizer
 from splitformer.serving import kernels, models
@@ -321,7 +321,7 @@ class DecoderService:
         state = self._decoder.begin(torch.zeros(1, description.architecture.d_model))
         target = Target((description.eos_id,), state, self._checkpoint.tokenizer.detokenizer(), 1)
         decoding = Sequential(target, GenerationOptions(), 1, self._vocabulary)
-        step(self._decoder, [decoding], self._vocabulary.never)
+        run(self._decoder, decoding, self._vocabulary.never)
 
     async def _sweep(self) -> None:
         while True:

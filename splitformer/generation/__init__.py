@@ -1,7 +1,7 @@
 """The sequential loop: what to compute next and which token to take; knows nothing of gRPC."""
 
 from splitformer.generation.decoding import Decoding, News, Request, Vocabulary
-from splitformer.generation.loop import run, step
+from splitformer.generation.loop import Failures, run, step
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.stops import Stops
@@ -11,6 +11,7 @@ from splitformer.generation.ways import decoding_for
 __all__ = [
     "Decoding",
     "EndReason",
+    "Failures",
     "GenerationOptions",
     "News",
     "Produced",

@@ -88,7 +88,10 @@ class Decoding(Protocol):
         """True if there is nothing left to compute."""
 
     def ask(self, request: Request) -> None:
-        """Add the sequences of the next step; only while it is not finished."""
+        """Add the sequences of the next step; only while it is not finished.
+
+        Asking again before taking must ask the same.
+        """
 
     def take(self, answer: Advanced, first: int) -> None:
         """Take the step's answers; its own outputs begin at `first`."""

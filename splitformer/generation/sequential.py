@@ -44,6 +44,7 @@ class Sequential:
         self._stops = Stops(options.stop) if options.stop else None
         if self._stops is not None:
             self._stops.follow(target.produced)
+        self.finished = self._over
 
     @property
     def seed(self) -> int:
@@ -51,8 +52,7 @@ class Sequential:
         return (self._options.seed or 0) if self._options.sampled else 0
 
     @property
-    def finished(self) -> bool:
-        """True if there is nothing left to compute."""
+    def _over(self) -> bool:
         target = self.target
         over = target.end is not None or target.full or len(target.produced) >= self.limit
         return over or self._stopped
@@ -74,6 +74,7 @@ class Sequential:
         self.target.take(token, log_probability, self._vocabulary.eos_id)
         if self._stops is not None:
             self._stops.follow(self.target.produced)
+        self.finished = self._over
 
     def certain(self) -> list[tuple[int, Produced]]:
         """Return new tokens, except those that may turn out to belong to a stop string."""

@@ -67,8 +67,9 @@ class Target:
     def pending(self) -> list[int]:
         """Inputs that have not been through the decoder yet; empty only once it has ended."""
         done = self.state.length
-        produced = self.produced[max(0, done - len(self.start)) :]
-        return [*self.start[done:], *(token.id for token in produced)]
+        if done >= len(self.start):  # the usual case, and a short one
+            return [token.id for token in self.produced[done - len(self.start) :]]
+        return [*self.start[done:], *(token.id for token in self.produced)]
 
     @property
     def full(self) -> bool:

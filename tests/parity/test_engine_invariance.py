@@ -22,13 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from decoder_service.engine import DecoderEngine, Generation
 from decoder_service.metrics import DecoderMetrics
-from splitformer.generation import (
-    GenerationOptions,
-    Sequential,
-    Target,
-    Vocabulary,
-    step as take_step,
-)
+from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.model import Transformer
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.native import InstructionSet, Precision
@@ -128,8 +122,8 @@ async def live(engine: DecoderEngine, life: Life) -> list[Target]:
     for _ in range(life.late):
         await asyncio.sleep(0)
     targets = [new_target(await engine.begin(memory_of(life).numpy()))]
-    for run in life.runs:
-        await generate(engine, targets[0], life, run)
+    for each in life.runs:
+        await generate(engine, targets[0], life, each)
     if life.forked is not None:
         twin = new_target(await engine.fork(targets[0].state))
         twin.produced = list(targets[0].produced)
@@ -153,8 +147,7 @@ def alone(decoder: NativeDecoder, life: Life) -> Target:
     """The same memory, without company and without interruption."""
     target = new_target(decoder.begin(memory_of(life)))
     decoding = Sequential(target, options_of(life), TOKENS, VOCABULARY)
-    while not decoding.finished:
-        take_step(decoder, [decoding], VOCABULARY.never)
+    run(decoder, decoding, VOCABULARY.never)
     return target
 
 

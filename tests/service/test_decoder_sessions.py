@@ -146,6 +146,23 @@ def test_a_fault_is_told_once_and_others_go_on(
     assert decoder.budget.used == 0
 
 
+def test_a_session_that_no_step_survives_harms_no_other(
+    caller: Caller, gate: Gate, decoder: DecoderService
+) -> None:
+    memory = caller.memory()
+    expected = caller.generate(caller.open(memory), close_on_end=True).tokens
+    victim, others = caller.open(memory), [caller.open(memory) for _ in range(2)]
+    gate.poison.append(decoder.sessions.get(victim).target.state)
+    living = [held_up(caller, gate, each, close_on_end=True) for each in others]
+    dying = held_up(caller, gate, victim, close_on_end=True)
+    gate.open()  # the first step is the first session's alone; in the second all take part
+    with refused(grpc.StatusCode.INTERNAL, "INTERNAL"):
+        collected(dying)
+    for call in living:
+        assert collected(call).tokens == expected
+    assert decoder.budget.used == 0
+
+
 def test_a_slow_reader_pauses_only_itself(tmp_path: Path, servers: ServerThread) -> None:
     positions, window = 4096, 4
     model = make_checkpoint(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from decoder_service.service import DecoderService
+from splitformer.model.decoder import DecoderState
 from splitformer.v1 import decoder_service_pb2 as dec
 from tests.support.rpc import Caller, eventually
 
@@ -17,6 +18,7 @@ class Gate:
 
     Attributes:
         failures: The next so many steps raise instead.
+        poison: States that no step survives.
     """
 
     def __init__(self, decoder: Any) -> None:
@@ -24,16 +26,21 @@ class Gate:
         self._open = threading.Event()
         self._open.set()
         self.failures = 0
+        self.poison: list[DecoderState] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
-    def advance(self, *arguments: Any, **named: Any) -> Any:
+    def advance(
+        self, tokens: Any, states: Sequence[DecoderState], *arguments: Any, **named: Any
+    ) -> Any:
         self._open.wait()
         if self.failures:
             self.failures -= 1
             raise RuntimeError("broken on purpose")
-        return self._decoder.advance(*arguments, **named)
+        if any(state is poison for state in states for poison in self.poison):
+            raise RuntimeError("poisoned on purpose")
+        return self._decoder.advance(tokens, states, *arguments, **named)
 
     def shut(self) -> None:
         self._open.clear()

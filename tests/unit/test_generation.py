@@ -198,7 +198,7 @@ def run(
     description = checkpoint.description
     vocabulary = Vocabulary(description.eos_id, description.never_generated)
     decoding = Sequential(target, options, target.max_positions, vocabulary)
-    step(TorchDecoder(decoder), [decoding], vocabulary.never)
+    assert not step(TorchDecoder(decoder), [decoding], vocabulary.never)
 
 
 def test_each_step_is_fed_what_the_last_one_produced(checkpoint: Checkpoint) -> None:
