@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
 from grpc import aio
 
+from decoder_service.allow_list import AllowList
 from decoder_service.channels import EncoderChannels
 from splitformer import tracing, wire
 from splitformer.errors import (
@@ -37,22 +38,20 @@ class MemoryPuller:
     """Fetches memories from encoders on an allow-list.
 
     Args:
-        allowed: host:port, or host:* for any port of a host.
+        allowed: Encoders that may be dialled.
         channels: Connections to encoders; ours from now on.
         seconds: Longest time for one memory.
     """
 
-    def __init__(self, allowed: Sequence[str], channels: EncoderChannels, seconds: float) -> None:
-        self._allowed = frozenset(allowed)
+    def __init__(self, allowed: AllowList, channels: EncoderChannels, seconds: float) -> None:
+        self._allowed = allowed
         self._seconds = seconds
         self._channels = channels
         self._releases: set[asyncio.Task[None]] = set()
 
     def check_endpoint(self, endpoint: str) -> None:
         """PermissionDeniedError ENDPOINT_NOT_ALLOWED unless the endpoint is on the allow-list."""
-        host, _, port = endpoint.rpartition(":")
-        any_port = port.isdecimal() and f"{host}:*" in self._allowed
-        if endpoint not in self._allowed and not any_port:
+        if not self._allowed.allows(endpoint):
             raise PermissionDeniedError(
                 "reference.endpoint: must be an encoder that this decoder may pull from,"
                 f" got {shown(endpoint)}",

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import torch
 
+from decoder_service.allow_list import AllowList
 from decoder_service.budget import Budget, Reservation, Share
 from decoder_service.channels import EncoderChannels
 from decoder_service.engine import DecoderEngine
@@ -57,10 +58,13 @@ class DecoderService:
             closed=lambda how: self.metrics.closed.labels(how).inc(),
         )
         self.puller = MemoryPuller(
-            settings.encoders, EncoderChannels(settings.encoder_tls_files), settings.fetch_seconds
+            AllowList(settings.encoders),
+            EncoderChannels(settings.encoder_tls_files),
+            settings.fetch_seconds,
         )
         self.draining = False
         self.replica = ""
+        self.endpoint = settings.filled_in("endpoint", settings.endpoint)
         self.metrics.slots.set(settings.max_batch)
         self.metrics.memory_budget_bytes.set(settings.memory_bytes)
         self.metrics.memory_bytes.set_function(lambda: self.budget.used)

@@ -137,7 +137,7 @@ class DecoderServicer(DecoderServiceServicer):
         service = self._service
         return pb.OpenSessionResponse(
             session_id=opened.session.id,
-            endpoint=service.settings.endpoint,
+            endpoint=service.endpoint,
             replica=service.replica,
             idle_timeout_ms=int(service.settings.idle_seconds * 1000),
             size_bytes=opened.session.size_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from decoder_service.allow_list import AllowList
 from splitformer.errors import ConfigurationError
 from splitformer.serving.kernels import check_choices
 from splitformer.serving.models import memory_dtype
@@ -20,10 +21,15 @@ class DecoderSettings(Settings):
 
     port: int = port_setting(50052, "Port of the gRPC server; 0 takes a free one.")
     metrics_port: int = port_setting(9102, "Port of /metrics; 0 takes a free one.")
-    endpoint: str = setting("", "host:port for calls on a session; empty: the same connection.")
+    endpoint: str = setting(
+        "",
+        "host:port for calls on a session, {hostname} or {address} being ours; empty: the same"
+        " connection.",
+    )
     encoders: tuple[str, ...] = setting(
         ("127.0.0.1:50051", "localhost:50051"),
-        "Encoders that memories may be pulled from, host:port or host:*, separated by commas.",
+        "Encoders that memories may be pulled from, separated by commas: host:port, with * for any"
+        " port or for the first part of a name.",
     )
     encoder_tls: bool = setting(
         False, "Pull memories over TLS, showing tls_certificate to encoders that ask for one."
@@ -53,6 +59,8 @@ class DecoderSettings(Settings):
         super().__post_init__()
         memory_dtype(self.memory_dtype)
         check_choices(self.precision, self.kernels)
+        AllowList(self.encoders)
+        self.filled_in("endpoint", self.endpoint)
         if self.encoder_ca and not self.encoder_tls:
             raise ConfigurationError(
                 f"encoder_ca: needs encoder_tls to be true, got {self.encoder_ca!r}"

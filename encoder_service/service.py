@@ -72,7 +72,7 @@ class EncoderService:
         self.metrics.memory_bytes.set_function(lambda: self.store.used_bytes)
         self.metrics.memories.set_function(lambda: len(self.store))
         self.metrics.leases.set_function(lambda: self.store.leases)
-        self.endpoint = settings.advertise
+        self.endpoint = settings.filled_in("advertise", settings.advertise)
         self.draining = False
         self._dtype = models.memory_dtype(settings.memory_dtype)
 

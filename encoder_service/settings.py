@@ -19,7 +19,11 @@ class EncoderSettings(Settings):
 
     port: int = port_setting(50051, "Port of the gRPC server; 0 takes a free one.")
     metrics_port: int = port_setting(9101, "Port of /metrics; 0 takes a free one.")
-    advertise: str = setting("", "host:port in memory references; empty: where we listen.")
+    advertise: str = setting(
+        "",
+        "host:port in memory references, {hostname} or {address} being ours; empty: where we"
+        " listen.",
+    )
     memory_dtype: str = setting("f16", "Wire type memories are rounded to: f32, f16, bf16 or i8.")
     memory_bytes: int = setting(
         2**30, "Budget for memories kept under leases, in bytes.", at_least=1, size=True
@@ -52,6 +56,7 @@ class EncoderSettings(Settings):
         super().__post_init__()
         memory_dtype(self.memory_dtype)
         check_choices(self.precision, self.kernels)
+        self.filled_in("advertise", self.advertise)
         if self.lease_seconds > self.max_lease_seconds:
             raise ConfigurationError(
                 f"lease_seconds: must be at most max_lease_seconds ({self.max_lease_seconds}),"

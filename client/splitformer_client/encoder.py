@@ -14,7 +14,7 @@ from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from splitformer_client.convert import model_info_of
 from splitformer_client.link import Incoming, Link
 from splitformer_client.memory import Memory
-from splitformer_client.scope import Scope
+from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
 from splitformer_client.settings import Settings, encoder_options
 from splitformer_client.values import ModelInfo
 
@@ -107,7 +107,8 @@ class Encoder:
         request = pb.FetchMemoryRequest(
             memory_id=reference.memory_id, chunk_bytes=self._settings.chunk_bytes
         )
-        messages = link.stream(EncoderServiceStub(link.channel).FetchMemory, request, scope)
+        method = EncoderServiceStub(link.channel).FetchMemory
+        messages = link.stream(method, request, scope, _replica(reference))
         first = (await _first(messages)).header
         try:
             return await _received(messages, first.header)
@@ -123,7 +124,8 @@ class Encoder:
             lease_id=reference.lease.lease_id,
             lease_ms=round(lease_seconds * 1000),
         )
-        answer = await link.call(EncoderServiceStub(link.channel).RenewLease, request, scope)
+        method = EncoderServiceStub(link.channel).RenewLease
+        answer = await link.call(method, request, scope, _replica(reference))
         renewed = tensor_pb2.MemoryReference()
         renewed.CopyFrom(reference)
         renewed.lease.CopyFrom(answer.lease)
@@ -144,7 +146,8 @@ class Encoder:
     ) -> int:
         link = self._link_of(reference)
         request = pb.ReleaseMemoryRequest(memory_id=reference.memory_id, lease_id=lease_id)
-        answer = await link.call(EncoderServiceStub(link.channel).ReleaseMemory, request, scope)
+        method = EncoderServiceStub(link.channel).ReleaseMemory
+        answer = await link.call(method, request, scope, _replica(reference))
         return answer.remaining_leases
 
     def _link_of(self, reference: tensor_pb2.MemoryReference) -> Link:
@@ -176,6 +179,11 @@ def _reference(memory: Memory) -> tensor_pb2.MemoryReference:
             "memory: is local, there is no lease to act on", reason="MEMORY_IS_LOCAL"
         )
     return memory.reference
+
+
+def _replica(reference: tensor_pb2.MemoryReference) -> Metadata:
+    """Metadata that lets a proxy route a call to the encoder that holds the memory."""
+    return ((REPLICA_KEY, reference.endpoint),) if reference.endpoint else ()
 
 
 async def _first(messages: Incoming[Any, Part]) -> Part:

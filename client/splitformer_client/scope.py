@@ -14,7 +14,7 @@ REQUEST_ID_KEY = "splitformer-request-id"
 """Metadata under which every RPC carries the id of its operation."""
 
 REPLICA_KEY = "splitformer-replica"
-"""Metadata that lets a proxy route the RPCs of a session to the decoder that holds it."""
+"""Metadata that lets a proxy route calls to the replica that holds their session or memory."""
 
 Metadata = tuple[tuple[str, str], ...]
 

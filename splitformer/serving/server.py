@@ -19,6 +19,7 @@ from prometheus_client import disable_created_metrics
 
 from splitformer.errors import ConfigurationError
 from splitformer.serving.interceptor import RpcInterceptor
+from splitformer.serving.limits import check_budget_fits
 from splitformer.serving.logs import configure_logs, log
 from splitformer.serving.process import loop_factory, settle
 from splitformer.serving.settings import Settings
@@ -118,9 +119,11 @@ class Server:
     async def stop(self) -> None:
         """Refuse new work, let running work finish for `drain_seconds` at most, then stop.
 
-        What is unfinished then is failed with a reply.
+        Whoever balances over us hears of it `notice_seconds` before. What is unfinished in the end
+        is failed with a reply.
         """
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await asyncio.sleep(self._settings.notice_seconds)
         self._service.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds):
@@ -199,6 +202,7 @@ def main(
     """
     try:
         settings = settings_type.read(arguments, os.environ)
+        check_budget_fits(settings.memory_bytes, settings.model)
         configure_logs(name, settings.log_level)
         # Without a second series for each counter, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]

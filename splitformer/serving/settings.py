@@ -75,6 +75,7 @@ class Settings:
     metrics_port: int = port_setting(0, "Port of the /metrics page; 0 takes a free one.")
     model: str = setting("", "Model folder; empty: the embedded model.")
     threads: int = setting(1, "Threads for the arithmetic.", at_least=1)
+    memory_bytes: int = setting(2**30, "Budget, in bytes.", at_least=1, size=True)
     max_message_bytes: int = setting(
         64 * 2**20, "Largest gRPC message accepted, in bytes.", at_least=2**16, size=True
     )
@@ -86,8 +87,13 @@ class Settings:
         "",
         "PEM file with authorities that callers' certificates must come from; empty: any caller.",
     )
+    notice_seconds: float = setting(
+        0.0,
+        "How long after SIGTERM new work is still taken, so that balancers see NOT_SERVING first.",
+        at_least=0,
+    )
     drain_seconds: float = setting(
-        30.0, "Longest wait for running calls after SIGTERM, in seconds.", at_least=0
+        30.0, "Longest wait for running calls after that, in seconds.", at_least=0
     )
     event_loop: str = setting(
         "auto", "What runs the event loop: asyncio, uvloop, or auto (uvloop if it is installed)."
@@ -139,6 +145,28 @@ class Settings:
         """A name others can reach us by: `host`, or this machine's name if that means all."""
         return socket.gethostname() if self.host in _EVERYWHERE else self.host
 
+    @staticmethod
+    def filled_in(name: str, template: str) -> str:
+        """Return an address with this machine's name or IPv4 address put in.
+
+        Args:
+            name: The setting it comes from.
+            template: It may hold {hostname}, or {address}, which has dashes as in the names that
+                Kubernetes gives to pods.
+
+        Raises:
+            ConfigurationError: Something else stands in braces, or we have no address.
+        """
+        filled = template.replace("{hostname}", socket.gethostname())
+        if "{address}" in filled:
+            filled = filled.replace("{address}", _own_address(name).replace(".", "-"))
+        if "{" in filled or "}" in filled:
+            raise ConfigurationError(
+                f"{name}: must hold nothing but {{hostname}} or {{address}} in braces,"
+                f" got {template!r}"
+            )
+        return filled
+
     def describe(self) -> dict[str, Any]:
         """Return all settings as JSON-ready values, to be printed at start."""
         return dataclasses.asdict(self)
@@ -150,6 +178,16 @@ class Settings:
                 "tls_client_ca: needs tls_certificate and tls_key; without TLS no caller shows a"
                 f" certificate, got {self.tls_client_ca!r}"
             )
+
+
+def _own_address(name: str) -> str:
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{name}: {{address}} is not known, as the name of this machine,"
+            f" {socket.gethostname()!r}, does not resolve: {error}"
+        ) from error
 
 
 def _check_range(field: dataclasses.Field[Any], value: Any) -> None:

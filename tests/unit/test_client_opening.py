@@ -152,4 +152,7 @@ async def test_a_memory_is_released_where_it_is_if_that_is_allowed(world: World)
     async with AsyncClient(settings) as client:
         await client.release(memory)
     assert other.released == ["lease-1"]
+    for encoder in (world.encoder, other):  # a proxy in between finds it
+        (metadata,) = encoder.recorded.metadata("ReleaseMemory")
+        assert metadata["splitformer-replica"] == world.encoder.endpoint
     await server.stop(None)

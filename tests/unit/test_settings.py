@@ -144,3 +144,30 @@ def test_a_server_that_listens_everywhere_is_reached_by_name(
     host: str, reachable: str | None
 ) -> None:
     assert EncoderSettings(host=host).reachable_host == (reachable or socket.gethostname())
+
+
+def test_an_address_may_hold_our_name_or_our_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "pod-1")
+    monkeypatch.setattr(socket, "gethostbyname", {"pod-1": "10.1.2.3"}.__getitem__)
+    filled = Settings.filled_in
+    assert filled("advertise", "{hostname}.splitformer:1") == "pod-1.splitformer:1"
+    assert filled("endpoint", "{address}.decoders.svc:1") == "10-1-2-3.decoders.svc:1"
+    assert filled("advertise", "encoder:1") == "encoder:1"
+    assert filled("advertise", "") == ""
+
+
+def test_anything_else_in_braces_is_refused_at_start() -> None:
+    rule = r"must hold nothing but \{hostname\} or \{address\} in braces, got "
+    with pytest.raises(ConfigurationError, match=f"^advertise: {rule}'{{host}}:1'$"):
+        EncoderSettings(advertise="{host}:1")
+    with pytest.raises(ConfigurationError, match=f"^endpoint: {rule}'{{hostname:1'$"):
+        DecoderSettings(endpoint="{hostname:1")
+
+
+def test_an_address_that_nobody_knows_is_told_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> str:
+        raise OSError("no such host")
+
+    monkeypatch.setattr(socket, "gethostbyname", unknown)
+    with pytest.raises(ConfigurationError, match=r"^advertise: \{address\} is not known, as"):
+        EncoderSettings(advertise="{address}:1")
