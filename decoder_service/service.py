@@ -295,6 +295,7 @@ class DecoderService:
             description.eos_id,
             description.never_generated,
             description.architecture.target_vocabulary_size,
+            description.end_at_limit,
         )
         weights = self._checkpoint.load_decoder()
         self._decoder = kernels.step_decoder(

@@ -28,11 +28,14 @@ class Vocabulary:
         eos_id: The end token.
         never: Ids that no target may contain.
         size: How many ids there are (V).
+        end_at_limit: The last token that a target has room for is the end token, whatever is
+            likeliest.
     """
 
     eos_id: int
     never: tuple[int, ...] = ()
     size: int = 0
+    end_at_limit: bool = False
 
 
 @dataclass(slots=True)

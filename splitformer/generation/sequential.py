@@ -62,13 +62,18 @@ class Sequential:
         output = request.add(self.target.pending, self.target.state)
         if self._end_denied:
             request.denied[output] = self._vocabulary.eos_id
-        if not self._plain:
+        if self._end_due:
+            request.given[output] = self._vocabulary.eos_id
+        elif not self._plain:
             request.logits.add(output)
 
     def take(self, answer: Advanced, first: int) -> None:
         """Choose the next token."""
         token, log_probability = answer.ids[first], answer.log_probabilities[first]
-        if not self._plain:
+        if self._end_due:
+            token = self._vocabulary.eos_id
+            log_probability = answer.given[first] - answer.log_sums[first]
+        elif not self._plain:
             token = self._choose(answer.logits[first])
             log_probability = float(answer.logits[first][token]) - answer.log_sums[first]
         self.target.take(token, log_probability, self._vocabulary.eos_id)
@@ -103,6 +108,10 @@ class Sequential:
     @property
     def _stopped(self) -> bool:
         return self._stops is not None and self._stops.at is not None
+
+    @property
+    def _end_due(self) -> bool:
+        return self._vocabulary.end_at_limit and self.target.nearly_full
 
     @property
     def _end_denied(self) -> bool:

@@ -76,6 +76,11 @@ class Target:
         """True if there is no position left to take the last token as input."""
         return len(self.start) + len(self.produced) > self.max_positions
 
+    @property
+    def nearly_full(self) -> bool:
+        """True if the next token is the last there is room for."""
+        return len(self.start) + len(self.produced) == self.max_positions
+
     def take(self, token: int, log_probability: float, eos_id: int) -> None:
         """Go on by one token, or end with it if it is the end token."""
         if token == eos_id:

@@ -1,121 +1,165 @@
-"""Our Transformer equals Hugging Face's Marian on shared random weights."""
+"""Marian folders as downloaded: what Transformers computes with them, we compute too."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
-import torch
-from transformers import MarianConfig, MarianMTModel
+from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
-from benchmarks.peers.huggingface_model import OUR_NAMES
-from splitformer.model import Transformer, TransformerConfig
+from splitformer.errors import FailedPreconditionError, InvalidArgumentError
+from splitformer_client import connect
+from tests.support.checkpoints import SENTENCES
+from tests.support.pairs import POSITIONS, Pair, train_pieces, varied
+from tests.support.servers import ServerThread
 
-VOCABULARY, D_MODEL, START, EOS = 90, 32, 0, 1
+REFUSED = r"must be 'deu'.*got 'fra'"
+CODES = (">>fra<<", ">>deu<<", ">>zho_Hans<<")
+PAD = 2
+SHORT = ("Open the file.", "Save all changes now", "naïve café 😀")
+TEXTS = (*SENTENCES, "Größe: 5 µm (ungefähr) 😀", "  two  spaces ", "naïve café")
 
 
-@pytest.fixture(scope="module")
-def reference() -> MarianMTModel:
-    torch.manual_seed(7)
+def make_folder(
+    folder: Path, codes: tuple[str, ...] = (), separate: bool = False
+) -> dict[str, int]:
+    """Write tokenizer files as OPUS-MT has them; return the sizes of the vocabularies."""
+    folder.mkdir(exist_ok=True)
+    source = train_pieces(folder / "source.spm", 150, SENTENCES[:4])
+    target = train_pieces(folder / "target.spm", 180, SENTENCES[4:])
+    special = ["</s>", "<unk>", "<pad>"]
+    of_source = dict.fromkeys([*special, *codes, *source[3:]])
+    of_target = dict.fromkeys([*special, *target[3:]])
+    pieces = of_source if separate else of_source | of_target
+    write_vocabulary(folder / "vocab.json", pieces)
+    if separate:
+        write_vocabulary(folder / "target_vocab.json", of_target)
+    settings = {"source_lang": "eng", "target_lang": "deu", "separate_vocabs": separate}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    sizes = {"vocab_size": len(pieces)}
+    return sizes | ({"decoder_vocab_size": len(of_target)} if separate else {})
+
+
+def write_vocabulary(path: Path, pieces: Iterable[str]) -> None:
+    path.write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+
+
+def make_pair(folder: Path, codes: tuple[str, ...] = (), separate: bool = False) -> Pair:
+    sizes = make_folder(folder, codes, separate)
     config = MarianConfig(
-        vocab_size=VOCABULARY,
-        d_model=D_MODEL,
+        **sizes,
+        d_model=32,
         encoder_layers=3,
         decoder_layers=2,
         encoder_attention_heads=4,
-        decoder_attention_heads=4,
+        decoder_attention_heads=2,
         encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_position_embeddings=40,
+        decoder_ffn_dim=48,
+        max_position_embeddings=POSITIONS,
         activation_function="swish",
         scale_embedding=True,
-        pad_token_id=START,
-        eos_token_id=EOS,
-        decoder_start_token_id=START,
-        forced_eos_token_id=None,
-        init_std=0.1,
+        share_encoder_decoder_embeddings=not separate,
+        pad_token_id=PAD,
+        decoder_start_token_id=PAD,
+        eos_token_id=0,
+        forced_eos_token_id=0,
+        init_std=0.05,
     )
-    model = MarianMTModel(config).eval()
-    with torch.no_grad():
-        model.final_logits_bias.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
-        # With tied weights a random model only echoes its last token; turned round, it does not.
-        model.model.decoder.layers[-1].final_layer_norm.weight.neg_()
-    return model
+    model = varied(MarianMTModel(config))
+    model.generation_config.bad_words_ids = [[PAD]]
+    return Pair.of(model, folder)
+
+
+@pytest.fixture(scope="module", params=["shared", "separate"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("marian") / f"opus-mt-{request.param}"
+    return make_pair(folder, separate=request.param == "separate")
 
 
 @pytest.fixture(scope="module")
-def ours(reference: MarianMTModel) -> Transformer:
-    theirs = reference.config
-    model = Transformer(
-        TransformerConfig(
-            source_vocabulary_size=VOCABULARY,
-            target_vocabulary_size=VOCABULARY,
-            d_model=D_MODEL,
-            heads=theirs.encoder_attention_heads,
-            encoder_layers=theirs.encoder_layers,
-            decoder_layers=theirs.decoder_layers,
-            d_feed_forward=theirs.encoder_ffn_dim,
-            max_positions=theirs.max_position_embeddings,
-            norm="post",
-            activation="silu",
-            output_bias=True,
-        )
-    ).eval()
-    model.load_state_dict(translated(reference))
-    return model
+def several(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("marian") / "opus-mt-en-ROMANCE", CODES)
 
 
-def translated(reference: MarianMTModel) -> dict[str, torch.Tensor]:
-    """Map Marian's tensors to our names."""
-    tensors = {"decoder.output.bias": reference.final_logits_bias[0]}
-    embedding = reference.model.shared.weight
-    for name in ("encoder.embedding.tokens", "decoder.embedding.tokens", "decoder.output"):
-        tensors[f"{name}.weight"] = embedding
-    for name, tensor in reference.state_dict().items():
-        parts = name.split(".")
-        if "layers" in parts:
-            tensors[".".join(OUR_NAMES.get(part, part) for part in parts[1:])] = tensor
-    return tensors
+def test_encoder_output(pair: Pair) -> None:
+    pair.check_encoder()
 
 
-def padded() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    torch.manual_seed(11)
-    source, lengths = torch.randint(2, VOCABULARY, (3, 12)), torch.tensor([12, 7, 2])
-    mask = (torch.arange(12) < lengths[:, None]).long()
-    return source, lengths, mask
+def test_logits(pair: Pair) -> None:
+    pair.check_logits()
 
 
-@torch.inference_mode()
-def test_encoder_output(reference: MarianMTModel, ours: Transformer) -> None:
-    source, lengths, mask = padded()
-    expected = reference.get_encoder()(input_ids=source, attention_mask=mask).last_hidden_state
-    actual = ours.encode(source, lengths)
-    for row, length in enumerate(lengths.tolist()):
-        torch.testing.assert_close(
-            actual[row, :length], expected[row, :length], atol=1e-5, rtol=1e-5
-        )
+def test_greedy_output(pair: Pair) -> None:
+    outputs = [pair.check_greedy(pair.source_ids(text)) for text in SHORT]
+    assert len({token for output in outputs for token in output}) > 5, "repetition proves little"
+    assert outputs[0][0] == PAD, "the start"
 
 
-@torch.inference_mode()
-def test_logits(reference: MarianMTModel, ours: Transformer) -> None:
-    source, lengths, mask = padded()
-    target = torch.randint(0, VOCABULARY, (3, 9))
-    expected = reference(input_ids=source, attention_mask=mask, decoder_input_ids=target).logits
-    torch.testing.assert_close(ours(source, lengths, target), expected, atol=2e-5, rtol=1e-5)
+@pytest.mark.parametrize("text", TEXTS)
+def test_tokenizer(pair: Pair, text: str) -> None:
+    theirs = MarianTokenizer.from_pretrained(pair.folder)
+    assert pair.source_ids(text) == theirs(text).input_ids
+    target = theirs(text_target=text).input_ids
+    ours = pair.checkpoint.tokenizer
+    assert [*ours.encode_target(text), 0] == target
+    expected = theirs.decode(target, skip_special_tokens=True)
+    assert ours.decode(target).strip() == expected.strip()
 
 
-@torch.inference_mode()
-def test_greedy_output(reference: MarianMTModel, ours: Transformer) -> None:
-    source, lengths, mask = padded()
-    expected = reference.generate(
-        input_ids=source, attention_mask=mask, do_sample=False, num_beams=1, max_new_tokens=25
-    )
-    memory = ours.encode(source, lengths)
-    states = [ours.begin(memory[i, :n]) for i, n in enumerate(lengths.tolist())]
-    tokens = [[START] for _ in states]
-    for _ in range(25):
-        logits = ours.step([row[-1:] for row in tokens], states)
-        for row, choice in zip(tokens, logits.argmax(-1).tolist(), strict=True):
-            row.append(choice)
-    for row, theirs in zip(tokens, expected.tolist(), strict=True):
-        end = theirs.index(EOS) + 1 if EOS in theirs else len(theirs)
-        assert row[:end] == theirs[:end]
-    assert len({token for row in tokens for token in row}) > 8, "repetition would prove little"
+def test_spans_of_pieces(pair: Pair) -> None:
+    *pieces, end = pair.checkpoint.encode_source("Größe: 5 µm")
+    raw = "Größe: 5 µm".encode()
+    assert b"".join(raw[p.begin : p.end] for p in pieces).split() == raw.split()
+    assert (end.begin, end.end) == (len(raw), len(raw))
+
+
+def test_over_the_wire(pair: Pair, servers: ServerThread) -> None:
+    expected = [pair.check_greedy(pair.source_ids(text)) for text in SHORT]
+    answers = pair.check_wire(servers, [(text, "eng", "deu") for text in SHORT], expected)
+    decoded = pair.checkpoint.tokenizer.decode
+    assert [a.text for a in answers] == 2 * [decoded(whole[1:]) for whole in expected]
+
+
+def test_a_language_token_before_the_source(several: Pair) -> None:
+    theirs = MarianTokenizer.from_pretrained(several.folder)
+    for code in ("fra", "deu", "zho_Hans"):
+        expected = theirs(f">>{code}<<Open the file.").input_ids
+        assert several.source_ids("Open the file.", "eng", code) == expected
+    outputs = [
+        several.check_greedy(several.source_ids(SHORT[0], "", code)) for code in ("fra", "deu")
+    ]
+    assert outputs[0] != outputs[1]
+
+
+def test_memories_are_bound_to_a_language(several: Pair, servers: ServerThread) -> None:
+    texts = [("Open the file.", "", "fra"), ("Open the file.", "eng", "zho_Hans")]
+    expected = [several.check_greedy(several.source_ids(t, s, to)) for t, s, to in texts]
+    several.check_wire(servers, texts, expected)
+    encoder = servers.start_encoder(several.folder)
+    decoder = servers.start_decoder(several.folder, encoder)
+    with connect(encoder.address, decoder.address) as client:
+        info = client.encoder_info()
+        assert (info.family, info.language_on_decoder) == ("marian", False)
+        assert info.target_languages == ("fra", "deu", "zho_Hans")
+        with pytest.raises(InvalidArgumentError, match="must be one of fra, deu, zho_Hans, got ''"):
+            client.encode("Open the file.")
+        memory = client.encode("Open the file.", target_language="deu")
+        assert memory.language == "deu"
+        with pytest.raises(FailedPreconditionError, match=REFUSED):
+            client.open_session(memory, language="fra")
+        with (
+            client.open_session(memory) as session,
+            pytest.raises(FailedPreconditionError, match=REFUSED),
+        ):
+            session.fork(language="fra")
+        named = client.encode(">>deu<<Open the file.")
+        assert named.language == "deu"
+        assert named.data == memory.data
+
+
+def test_a_token_in_the_source_names_the_language(several: Pair) -> None:
+    languages = several.checkpoint.description.languages
+    assert languages.marked(">>fra<< Open") == "fra"
+    assert languages.marked(">>xxx<< Open") == languages.marked("Open >>fra<<") == ""
