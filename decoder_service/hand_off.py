@@ -11,6 +11,7 @@ from grpc import aio
 
 from decoder_service.allow_list import AllowList
 from decoder_service.channels import EncoderChannels
+from decoder_service.sharing import SharedMemories
 from splitformer import tracing, wire
 from splitformer.errors import (
     DataLossError,
@@ -41,12 +42,23 @@ class MemoryPuller:
         allowed: Encoders that may be dialled.
         channels: Connections to encoders; ours from now on.
         seconds: Longest time for one memory.
+        shared: Takes memories from encoders on this host; ours from now on.
+        came: Called with the path that a memory came on, "shared" or "chunks".
     """
 
-    def __init__(self, allowed: AllowList, channels: EncoderChannels, seconds: float) -> None:
+    def __init__(
+        self,
+        allowed: AllowList,
+        channels: EncoderChannels,
+        seconds: float,
+        shared: SharedMemories,
+        came: Callable[[str], object],
+    ) -> None:
         self._allowed = allowed
         self._seconds = seconds
         self._channels = channels
+        self._shared = shared
+        self._came = came
         self._releases: set[asyncio.Task[None]] = set()
 
     def check_endpoint(self, endpoint: str) -> None:
@@ -62,8 +74,8 @@ class MemoryPuller:
         self,
         reference: tensor_pb2.MemoryReference,
         check_header: Callable[[tensor_pb2.MemoryHeader], None],
-    ) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
-        """Fetch a memory; return its header and packed bytes.
+    ) -> tuple[tensor_pb2.MemoryHeader, wire.Buffer]:
+        """Map or fetch a memory; return its header and packed bytes.
 
         Args:
             reference: Which, and from where; the endpoint has been checked.
@@ -74,10 +86,18 @@ class MemoryPuller:
             UnavailableError: ENCODER_UNREACHABLE.
             DataLossError: CORRUPT_CHUNK or MEMORY_TRUNCATED.
         """
+        endpoint, memory_id = reference.endpoint, reference.memory_id
+        mapped = await self._shared.take(endpoint, memory_id, check_header)
+        if mapped is not None:
+            self._came("shared")
+            return mapped
         with tracing.onward(f"{_ENCODER}/FetchMemory") as span:
-            return await self._pull(reference, check_header, onward_metadata() + span.metadata)
+            metadata = onward_metadata() + span.metadata
+            fetched = await self._fetch(reference, check_header, metadata)
+        self._came("chunks")
+        return fetched
 
-    async def _pull(
+    async def _fetch(
         self,
         reference: tensor_pb2.MemoryReference,
         check_header: Callable[[tensor_pb2.MemoryHeader], None],
@@ -94,6 +114,7 @@ class MemoryPuller:
                 part = response.WhichOneof("part")
                 if part == "header":
                     header, lease = response.header.header, response.header.lease
+                    self._shared.learn(reference.endpoint, response.header.shared)
                     check_header(header)
                     size = wire.packed_bytes(header.dtype, header.shape)
                     assembler = wire.ChunkAssembler(size)
@@ -116,6 +137,7 @@ class MemoryPuller:
     async def close(self) -> None:
         """Finish releases under way and close all connections."""
         await asyncio.gather(*self._releases, return_exceptions=True)
+        self._shared.close()
         await self._channels.close()
 
     def _release_later(self, stub: EncoderServiceAsyncStub, memory_id: str, lease_id: str) -> None:

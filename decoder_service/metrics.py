@@ -13,6 +13,8 @@ from splitformer.serving.telemetry import (
 
 TRANSFER_ROUTES = ("upload", "reference")
 MEMORY_ROUTES = (*TRANSFER_ROUTES, "fork")
+MEMORY_PATHS = ("upload", "chunks", "shared")
+FALLBACKS = ("gone", "another_user", "unknown_memory", "unusable")
 SESSION_ENDS = ("closed", "ended", "expired", "failed")
 GENERATION_ENDS = ("eos", "length", "stop", "cancelled", "failed")
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -35,7 +37,19 @@ class DecoderMetrics:
         self.ends = self._counter("generations", "Generations ended, by how.", "how")
         self.tokens = self._counter("tokens", "Tokens produced.")
         self.steps = self._counter("steps", "Steps of the engine.")
-        self.received_bytes = self._counter("memory_received_bytes", "Memory bytes received.")
+        self.received_bytes = self._counter(
+            "memory_received_bytes", "Memory bytes received or mapped."
+        )
+        self.transfers = self._counter(
+            "memory_transfers",
+            "Memories that came, by path: uploaded, fetched in chunks, or mapped on this host.",
+            "path",
+        )
+        self.fallbacks = self._counter(
+            "shared_memory_fallbacks",
+            "Memories that were fetched although their encoder is on this host, by reason.",
+            "why",
+        )
         self.batch_size = self._step_histogram("batch_size", "Sequences per step.", BATCH_BUCKETS)
         self.step_seconds = self._step_histogram(
             "step_seconds", "One step of the engine, all its sequences.", LATENCY_BUCKETS
@@ -63,6 +77,8 @@ class DecoderMetrics:
         )
         for counter, values in (
             (self.opened, MEMORY_ROUTES),
+            (self.transfers, MEMORY_PATHS),
+            (self.fallbacks, FALLBACKS),
             (self.closed, SESSION_ENDS),
             (self.ends, GENERATION_ENDS),
         ):

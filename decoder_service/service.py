@@ -19,6 +19,7 @@ from decoder_service.metrics import DecoderMetrics
 from decoder_service.opening import Branch, OpeningRules, Wish, pieces_of
 from decoder_service.sessions import Opened, Session, Sessions
 from decoder_service.settings import DecoderSettings
+from decoder_service.sharing import SharedMemories
 from splitformer import tracing, wire
 from splitformer.errors import UnavailableError
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
@@ -33,7 +34,7 @@ _BETWEEN_CALLS_SECONDS = 1.0
 """While draining, a session used this recently may be between two calls."""
 
 CheckHeader = Callable[[tensor_pb2.MemoryHeader], None]
-Transfer = Callable[[CheckHeader], Awaitable[tuple[tensor_pb2.MemoryHeader, bytearray]]]
+Transfer = Callable[[CheckHeader], Awaitable[tuple[tensor_pb2.MemoryHeader, wire.Buffer]]]
 """Brings a memory: checks its header with what it is given, then returns header and bytes."""
 
 
@@ -61,6 +62,10 @@ class DecoderService:
             AllowList(settings.encoders),
             EncoderChannels(settings.encoder_tls_files),
             settings.fetch_seconds,
+            SharedMemories(
+                settings.shared_memory, lambda why: self.metrics.fallbacks.labels(why).inc()
+            ),
+            lambda path: self.metrics.transfers.labels(path).inc(),
         )
         self.draining = False
         self.replica = ""
@@ -124,6 +129,8 @@ class DecoderService:
             if not opening.done():
                 opened = await self._open(wish, start, transfer)
                 self.metrics.opened.labels(route).inc()
+                if route == "upload":
+                    self.metrics.transfers.labels(route).inc()
                 self.metrics.transfer_seconds.labels(route).observe(opened.transfer_seconds)
                 self.metrics.project_seconds.observe(opened.project_seconds)
                 tracing.parts(transfer=opened.transfer_seconds, project=opened.project_seconds)

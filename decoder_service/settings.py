@@ -45,6 +45,9 @@ class DecoderSettings(Settings):
     kernels: str = setting(
         "auto", "What computes the steps: native, torch, or auto (native where it can be used)."
     )
+    shared_memory: bool = setting(
+        True, "Map memories of encoders of this host and user instead of fetching them."
+    )
     idle_seconds: float = setting(120.0, "Idle sessions are let go after this.", at_least=0.001)
     record_seconds: float = setting(
         30.0, "How long a closed session's tokens are remembered.", at_least=0

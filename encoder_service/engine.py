@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from encoder_service.metrics import EncoderMetrics
+from encoder_service.segments import Segment, Segments
 from splitformer import wire
 from splitformer.errors import (
     InternalError,
@@ -52,12 +53,13 @@ class Encoded:
     """A source's memory and where the time went.
 
     Attributes:
-        memory: Packed bytes of the (S, D) matrix in the wire type.
+        memory: Packed bytes of the (S, D) matrix in the wire type; can be shared if it is to be
+            kept.
         queue_seconds: Waiting for a place in a batch.
         encode_seconds: Running the encoder, for the whole batch.
     """
 
-    memory: bytes
+    memory: Segment
     queue_seconds: float
     encode_seconds: float
 
@@ -68,6 +70,7 @@ class _Job:
 
     ids: Sequence[int]
     bulk: bool
+    keep: bool
     answer: asyncio.Future[Encoded]
     arrived: float = field(default_factory=time.perf_counter)
 
@@ -84,15 +87,22 @@ class EncoderEngine:
         dtype: Wire type every memory is rounded to, once, here.
         limits: What to take on.
         metrics: Where to count.
+        segments: Makes room for memories that are to be kept.
     """
 
     def __init__(
-        self, encoder: SourceEncoder, dtype: int, limits: Limits, metrics: EncoderMetrics
+        self,
+        encoder: SourceEncoder,
+        dtype: int,
+        limits: Limits,
+        metrics: EncoderMetrics,
+        segments: Segments,
     ) -> None:
         self._encoder = encoder
         self._dtype = dtype
         self._limits = limits
         self._metrics = metrics
+        self._segments = segments
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting: list[_Job] = []
         self._open = 0
@@ -113,12 +123,13 @@ class EncoderEngine:
         """Seconds that what is open will take, going by the last batches."""
         return self._open_tokens * self._seconds / self._tokens if self._tokens else 0.0
 
-    async def encode(self, ids: Sequence[int], bulk: bool = False) -> Encoded:
+    async def encode(self, ids: Sequence[int], bulk: bool = False, keep: bool = False) -> Encoded:
         """Encode one source.
 
         Args:
             ids: Its tokens, at least one.
             bulk: Let single sources go first.
+            keep: The memory is to be kept for others, not to be sent now.
 
         Raises:
             ResourceExhaustedError: QUEUE_FULL.
@@ -128,7 +139,7 @@ class EncoderEngine:
         if self._closed:
             raise UnavailableError.stopped()
         self._check_room()
-        job = _Job(ids, bulk, self._loop.create_future())
+        job = _Job(ids, bulk, keep, self._loop.create_future())
         self._open += 1
         self._open_tokens += len(ids)
         try:
@@ -234,15 +245,22 @@ class EncoderEngine:
             jobs.sort(key=lambda job: abs(len(job.ids) - length))
         return jobs
 
-    def encode_batch(self, batch: list[_Job]) -> tuple[list[bytes], float, float]:
+    def encode_batch(self, batch: list[_Job]) -> tuple[list[Segment], float, float]:
         """Run a batch; return its packed memories and when it started and ended."""
         started = time.perf_counter()
         memories = self._encoder.encode([job.ids for job in batch])
-        packed = [wire.pack(memory, self._dtype) for memory in memories]
+        packed = [self._pack(job, memory) for job, memory in zip(batch, memories, strict=True)]
         return packed, started, time.perf_counter()
 
+    def _pack(self, job: _Job, memory: wire.FloatArray) -> Segment:
+        """Round a memory, once, into the only buffer that it has on this side."""
+        if not job.keep:
+            return Segment(wire.pack(memory, self._dtype))
+        size = wire.packed_bytes(self._dtype, memory.shape)
+        return self._segments.make(size, lambda room: wire.pack_into(memory, self._dtype, room))
+
     def publish(
-        self, batch: list[_Job], memories: list[bytes], started: float, ended: float
+        self, batch: list[_Job], memories: list[Segment], started: float, ended: float
     ) -> None:
         """Hand the answers to the event loop, in one call."""
         answers = [

@@ -85,5 +85,10 @@ class EncoderMetrics:
             "Bytes of memories sent, inline or in chunks.",
             registry=registry,
         )
+        self.shared_bytes = Counter(
+            "splitformer_encoder_memory_shared_bytes",
+            "Bytes of memories that decoders on this host were let map.",
+            registry=registry,
+        )
         for how in LEASE_ENDS:
             self.lease_ends.labels(how)

@@ -22,7 +22,7 @@ def check_pooling(pooling: pb.Pooling.ValueType) -> None:
     )
 
 
-def pooled(header: tensor_pb2.MemoryHeader, data: bytes) -> tensor_pb2.Tensor:
+def pooled(header: tensor_pb2.MemoryHeader, data: wire.Buffer) -> tensor_pb2.Tensor:
     """Return the mean over a memory's rows, as float32 of shape D.
 
     It is the mean of the rounded rows, those that every decoder sees, summed in float64.

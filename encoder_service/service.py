@@ -12,7 +12,9 @@ import torch
 
 from encoder_service.engine import Encoded, EncoderEngine, Limits
 from encoder_service.metrics import EncoderMetrics
+from encoder_service.segments import Segments
 from encoder_service.settings import EncoderSettings
+from encoder_service.sharing import start_sharing
 from encoder_service.store import MemoryStore
 from splitformer import tracing, wire
 from splitformer.errors import InvalidArgumentError, UnavailableError
@@ -90,6 +92,10 @@ class EncoderService:
                 self.settings.window_ms / 1000,
             ),
             self.metrics,
+            Segments(self.settings.shared_memory),
+        )
+        self.sharing = start_sharing(
+            self.settings.shared_memory, self.store, self.metrics.shared_bytes.inc
         )
         self.metrics.open_sources.set_function(lambda: self._engine.open)
         await self._engine.encode([self._checkpoint.description.eos_id])
@@ -109,12 +115,24 @@ class EncoderService:
         self._sweeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._sweeper
+        if self.sharing is not None:
+            self.sharing.close()
         await asyncio.to_thread(self._engine.close)
 
     async def encode(
-        self, source: TokenizedSource, keep_pieces: bool, bulk: bool = False
+        self,
+        source: TokenizedSource,
+        keep_pieces: bool,
+        bulk: bool = False,
+        keep: bool = False,
     ) -> EncodedSource:
         """Encode a source; one of a bulk job lets single ones go first.
+
+        Args:
+            source: Its tokens.
+            keep_pieces: Put them into the header.
+            bulk: It is one of a bulk job.
+            keep: The memory is to be kept, so decoders of this host shall be able to map it.
 
         Raises:
             ResourceExhaustedError: QUEUE_FULL.
@@ -125,7 +143,7 @@ class EncoderService:
                 "the service takes no new sources", reason="DRAINING", retry_after=1.0
             )
         pieces, tokenize_seconds = source.pieces, source.seconds
-        encoded = await self._engine.encode([piece.id for piece in pieces], bulk)
+        encoded = await self._engine.encode([piece.id for piece in pieces], bulk, keep)
         self.metrics.sources.inc()
         self.metrics.source_tokens.inc(len(pieces))
         tracing.parts(

@@ -53,7 +53,7 @@ class EncoderServicer(EncoderServiceServicer):
         with self._service.store.room(self._service.memory_bytes(len(tokenized.pieces))):
             source = await self._service.encode(tokenized, not request.omit_source_tokens)
             yield pb.StreamEncodeResponse(header=source.header)
-            data, count = source.encoded.memory, 0
+            data, count = source.encoded.memory.data, 0
             for count, chunk in enumerate(wire.chunks_of(data, size), start=1):  # noqa: B007
                 yield pb.StreamEncodeResponse(chunk=chunk)
         self._service.metrics.sent_bytes.inc(len(data))
@@ -68,12 +68,12 @@ class EncoderServicer(EncoderServiceServicer):
         seconds = self._service.lease_seconds(request.lease_ms)
         memory: StoredMemory = self._service.store.get(request.memory_id)
         lease = self._service.store.grant(request.memory_id, seconds)
-        yield pb.FetchMemoryResponse(header=pb.FetchedHeader(header=memory.header, lease=lease))
-        count = 0
-        for count, chunk in enumerate(wire.chunks_of(memory.data, size), start=1):  # noqa: B007
+        yield pb.FetchMemoryResponse(header=self._fetched(memory, lease))
+        data, count = memory.segment.data, 0
+        for count, chunk in enumerate(wire.chunks_of(data, size), start=1):  # noqa: B007
             yield pb.FetchMemoryResponse(chunk=chunk)
-        self._service.metrics.sent_bytes.inc(len(memory.data))
-        trailer = pb.MemoryTrailer(total_bytes=len(memory.data), chunks=count)
+        self._service.metrics.sent_bytes.inc(len(data))
+        trailer = pb.MemoryTrailer(total_bytes=len(data), chunks=count)
         yield pb.FetchMemoryResponse(trailer=trailer)
 
     async def RenewLease(
@@ -97,7 +97,7 @@ class EncoderServicer(EncoderServiceServicer):
         tokenized = self._tokenized(request.model, request.source)
         with self._service.store.room(self._service.memory_bytes(len(tokenized.pieces))):
             source = await self._service.encode(tokenized, keep_pieces=False)
-        vector = pooled(source.header, source.encoded.memory)
+        vector = pooled(source.header, source.encoded.memory.data)
         return pb.EmbedResponse(vector=vector, timings=_timings(source))
 
     async def GetModelInfo(
@@ -122,7 +122,8 @@ class EncoderServicer(EncoderServiceServicer):
         size = service.memory_bytes(len(tokenized.pieces))
         inline = self._inline(request.delivery, size)
         with service.store.room(size):
-            source = await service.encode(tokenized, not request.omit_source_tokens, bulk)
+            keep_pieces = not request.omit_source_tokens
+            source = await service.encode(tokenized, keep_pieces, bulk, keep=not inline)
             response = pb.EncodeResponse(timings=_timings(source))
             if inline:
                 response.inline.CopyFrom(self._inline_memory(source))
@@ -155,7 +156,7 @@ class EncoderServicer(EncoderServiceServicer):
         return delivery != pb.MEMORY_DELIVERY_REFERENCE and size <= limit
 
     def _inline_memory(self, source: EncodedSource) -> pb.InlineMemory:
-        header, data = source.header, source.encoded.memory
+        header, data = source.header, source.encoded.memory.data
         self._service.metrics.sent_bytes.inc(len(data))
         tensor = wire.tensor_message(data, header.dtype, header.shape)
         return pb.InlineMemory(header=header, tensor=tensor)
@@ -166,6 +167,13 @@ class EncoderServicer(EncoderServiceServicer):
         )
         return tensor_pb2.MemoryReference(
             memory_id=memory_id, endpoint=self._service.endpoint, header=source.header, lease=lease
+        )
+
+    def _fetched(self, memory: StoredMemory, lease: tensor_pb2.Lease) -> pb.FetchedHeader:
+        """What a fetch begins with; says where later ones need no fetch."""
+        sharing = self._service.sharing
+        return pb.FetchedHeader(
+            header=memory.header, lease=lease, shared=sharing.offer if sharing else None
         )
 
     def _chunk_bytes(self, requested: int) -> int:

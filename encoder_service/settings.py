@@ -38,6 +38,9 @@ class EncoderSettings(Settings):
     chunk_bytes: int = setting(
         512 * 2**10, "Chunk size where the caller names none, in bytes.", at_least=1, size=True
     )
+    shared_memory: bool = setting(
+        True, "Let decoders of this host and user map kept memories instead of fetching them."
+    )
     lease_seconds: float = setting(30.0, "Lease where the caller asks for none.", at_least=0.001)
     max_lease_seconds: float = setting(600.0, "Longest lease granted.", at_least=0.001)
     max_batch_tokens: int = setting(512, "Most tokens per batch, padding included.", at_least=1)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from encoder_service.segments import Segment
 from splitformer.errors import NotFoundError, ResourceExhaustedError, shown
 from splitformer.v1 import tensor_pb2
 
@@ -21,7 +22,7 @@ class StoredMemory:
     """A memory, the leases on it (lease id to the time it expires), and its holders so far."""
 
     header: tensor_pb2.MemoryHeader
-    data: bytes
+    segment: Segment
     leases: dict[str, float] = field(default_factory=dict)
     granted: int = 0
 
@@ -76,28 +77,28 @@ class MemoryStore:
             self.reserved_bytes -= count
 
     def put_into_room(
-        self, header: tensor_pb2.MemoryHeader, data: bytes, seconds: float
+        self, header: tensor_pb2.MemoryHeader, segment: Segment, seconds: float
     ) -> tuple[str, tensor_pb2.Lease]:
         """Keep a memory that `room` has been kept for; never refused. Returns as `put`."""
-        return self._put(header, data, seconds)
+        return self._put(header, segment, seconds)
 
     def put(
-        self, header: tensor_pb2.MemoryHeader, data: bytes, seconds: float
+        self, header: tensor_pb2.MemoryHeader, segment: Segment, seconds: float
     ) -> tuple[str, tensor_pb2.Lease]:
         """Keep a memory and grant its first lease; return the memory's id and the lease.
 
         Raises:
             ResourceExhaustedError: OVER_BUDGET, as `room`.
         """
-        self._check_fits(len(data))
-        return self._put(header, data, seconds)
+        self._check_fits(len(segment))
+        return self._put(header, segment, seconds)
 
     def _put(
-        self, header: tensor_pb2.MemoryHeader, data: bytes, seconds: float
+        self, header: tensor_pb2.MemoryHeader, segment: Segment, seconds: float
     ) -> tuple[str, tensor_pb2.Lease]:
         memory_id = secrets.token_hex(16)
-        memory = self._memories[memory_id] = StoredMemory(header, data)
-        self.used_bytes += len(data)
+        memory = self._memories[memory_id] = StoredMemory(header, segment)
+        self.used_bytes += len(segment)
         return memory_id, self._grant(memory, seconds)
 
     def get(self, memory_id: str) -> StoredMemory:
@@ -113,6 +114,10 @@ class MemoryStore:
     def grant(self, memory_id: str, seconds: float) -> tensor_pb2.Lease:
         """Grant one more lease on a memory; NotFoundError MEMORY_NOT_FOUND if there is none."""
         return self._grant(self.get(memory_id), seconds)
+
+    def count_fetch(self, memory_id: str) -> None:
+        """Count a fetch that needs no lease, as whoever fetched holds the bytes themselves."""
+        self.get(memory_id).granted += 1
 
     def renew(self, memory_id: str, lease_id: str, seconds: float) -> tensor_pb2.Lease:
         """Let a lease last `seconds` from now; NotFoundError if memory or lease is gone."""
@@ -168,7 +173,7 @@ class MemoryStore:
     def _drop_if_free(self, memory_id: str) -> None:
         if not self._memories[memory_id].leases:
             memory = self._memories.pop(memory_id)
-            self.used_bytes -= len(memory.data)
+            self.used_bytes -= len(memory.segment)
             self._memory_gone(memory.granted - 1)
 
     def _next_expiry(self) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from splitformer.errors import (
 from splitformer.v1 import tensor_pb2
 
 FloatArray = npt.NDArray[np.float32]
-Buffer = bytes | bytearray | memoryview
+Buffer = bytes | bytearray | memoryview | mmap.mmap
 
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata under which gRPC carries a serialised google.rpc.Status."""
@@ -79,14 +80,23 @@ def packed_bytes(dtype: int, shape: Sequence[int]) -> int:
 
 def pack(array: FloatArray, dtype: int) -> bytes:
     """Round a float32 array to a wire type; I8 elements are followed by their rows' scales."""
+    room = np.empty(packed_bytes(dtype, array.shape), np.uint8)
+    pack_into(array, dtype, room.data)
+    return room.tobytes()
+
+
+def pack_into(array: FloatArray, dtype: int, room: Buffer) -> None:
+    """Write what `pack` returns into room of that size."""
+    count = array.size
+    elements = np.frombuffer(room, _ELEMENT_TYPES[dtype], count).reshape(array.shape)
     if dtype == tensor_pb2.DATA_TYPE_BF16:
-        return _to_bfloat16(array).tobytes()
-    if dtype == tensor_pb2.DATA_TYPE_I8:
+        elements[...] = _to_bfloat16(array)
+    elif dtype == tensor_pb2.DATA_TYPE_I8:
         scales = np.maximum(np.abs(array).max(axis=-1, keepdims=True), np.float32(1e-30)) / 127
-        elements = np.rint(array / scales).astype(np.int8)
-        return bytes(elements.tobytes() + scales.astype("<f4").tobytes())
-    rounded: bytes = array.astype(_ELEMENT_TYPES[dtype]).tobytes()
-    return rounded
+        elements[...] = np.rint(array / scales)
+        np.frombuffer(room, "<f4", offset=count)[...] = scales.ravel()
+    else:
+        elements[...] = array
 
 
 def unpack(data: Buffer, dtype: int, shape: Sequence[int], field: str = "tensor") -> FloatArray:
@@ -122,13 +132,13 @@ def _to_bfloat16(array: FloatArray) -> npt.NDArray[np.uint16]:
     return (np.where(np.isnan(array), quiet, rounded) >> 16).astype("<u2")
 
 
-def tensor_message(data: bytes, dtype: int, shape: Sequence[int]) -> tensor_pb2.Tensor:
+def tensor_message(data: Buffer, dtype: int, shape: Sequence[int]) -> tensor_pb2.Tensor:
     """Wrap packed bytes as a Tensor, moving I8 scales into their own field."""
     count = math.prod(shape) * _ELEMENT_TYPES[dtype].itemsize
     return tensor_pb2.Tensor(
         dtype=tensor_pb2.DataType.ValueType(dtype),
         shape=shape,
-        data=data[:count],
+        data=bytes(data[:count]),
         scales=np.frombuffer(data, "<f4", offset=count).tolist(),
     )
 

@@ -76,7 +76,7 @@ class OneProcess:
 
         async def transfer(check: CheckHeader) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
             check(source.header)
-            return source.header, bytearray(source.encoded.memory)
+            return source.header, bytearray(source.encoded.memory.data)
 
         opened = await self.decoder.open(Wish(self._language), "", "upload", transfer)
         options = GenerationOptions(max_new_tokens=count or None, min_new_tokens=count)

@@ -666,6 +666,36 @@ class FetchMemoryRequest(_message.Message):
 Global___FetchMemoryRequest: _TypeAlias = FetchMemoryRequest  # noqa: Y015
 
 @_typing.final
+class SharedMemoryOffer(_message.Message):
+    """Where processes of the encoder's own host and user may ask for memories and map them, instead of
+    fetching them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    SOCKET_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Identity of the host's boot and of the encoder's network namespace; who has another one cannot
+    reach the socket.
+    """
+    socket: _builtins.str
+    """Name of a Unix socket in the abstract namespace."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        socket: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "socket", b"socket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedMemoryOffer: _TypeAlias = SharedMemoryOffer  # noqa: Y015
+
+@_typing.final
 class FetchedHeader(_message.Message):
     """A fetched memory's header, with the lease that the fetch has granted."""
 
@@ -673,6 +703,7 @@ class FetchedHeader(_message.Message):
 
     HEADER_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> _tensor_pb2.MemoryHeader:
         """Everything but the numbers."""
@@ -681,15 +712,20 @@ class FetchedHeader(_message.Message):
     def lease(self) -> _tensor_pb2.Lease:
         """The caller's own lease."""
 
+    @_builtins.property
+    def shared(self) -> Global___SharedMemoryOffer:
+        """How to come by this encoder's memories on its own host; absent if they are not shared."""
+
     def __init__(
         self,
         *,
         header: _tensor_pb2.MemoryHeader | None = ...,
         lease: _tensor_pb2.Lease | None = ...,
+        shared: Global___SharedMemoryOffer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "lease", b"lease", "shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "lease", b"lease", "shared", b"shared"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

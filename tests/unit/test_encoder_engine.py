@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from encoder_service.engine import EncoderEngine, Limits
 from encoder_service.metrics import EncoderMetrics
+from encoder_service.segments import Segments
 from splitformer.errors import ResourceExhaustedError, UnavailableError
 from splitformer.v1 import tensor_pb2
 from tests.support.waiting import comes_true
@@ -48,7 +49,11 @@ class Bench:
     def __init__(self, padded: bool = False, limits: Limits = LIMITS) -> None:
         self.diary = Diary(padded)
         self.engine = EncoderEngine(
-            self.diary, tensor_pb2.DATA_TYPE_F32, limits, EncoderMetrics(CollectorRegistry())
+            self.diary,
+            tensor_pb2.DATA_TYPE_F32,
+            limits,
+            EncoderMetrics(CollectorRegistry()),
+            Segments(False),
         )
         self._inbox = self.engine._inbox
 
@@ -80,7 +85,7 @@ async def test_what_arrives_meanwhile_shares_batches_within_the_token_budget(ben
     await bench.hold_up()
     tasks = [bench.submit(number, length=3) for number in range(5)]
     assert await bench.go_on(tasks) == [[0, 1], [2, 3], [4]]
-    memories = [np.frombuffer((await task).memory, np.float32)[0] for task in tasks]
+    memories = [np.frombuffer((await task).memory.data, np.float32)[0] for task in tasks]
     assert memories == list(range(5))
 
 

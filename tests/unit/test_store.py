@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from encoder_service.segments import Segment
 from encoder_service.store import MemoryStore
 from splitformer.errors import NotFoundError, ResourceExhaustedError
 from splitformer.v1 import tensor_pb2
@@ -32,19 +33,19 @@ def store(clock: Clock, ends: list[str]) -> MemoryStore:
 
 
 def test_a_memory_is_kept_under_its_first_lease(store: MemoryStore) -> None:
-    memory_id, lease = store.put(HEADER, b"12345", 2.5)
+    memory_id, lease = store.put(HEADER, Segment(b"12345"), 2.5)
     assert len(memory_id) == len(lease.lease_id) == 32
     assert lease.remaining_ms == 2500
     kept = store.get(memory_id)
-    assert (kept.header, kept.data) == (HEADER, b"12345")
+    assert (kept.header, kept.segment.data) == (HEADER, b"12345")
     assert (len(store), store.leases, store.used_bytes) == (1, 1, 5)
 
 
 def test_a_memory_goes_with_its_last_lease(store: MemoryStore, ends: list[str]) -> None:
-    memory_id, first = store.put(HEADER, b"12345", 10)
+    memory_id, first = store.put(HEADER, Segment(b"12345"), 10)
     second = store.grant(memory_id, 10)
     assert store.release(memory_id, first.lease_id) == 1
-    assert store.get(memory_id).data == b"12345"
+    assert store.get(memory_id).segment.data == b"12345"
     assert store.release(memory_id, second.lease_id) == 0
     with pytest.raises(NotFoundError, match="memory_id"):
         store.get(memory_id)
@@ -53,7 +54,7 @@ def test_a_memory_goes_with_its_last_lease(store: MemoryStore, ends: list[str]) 
 
 
 def test_a_lease_expires_to_the_moment(store: MemoryStore, clock: Clock, ends: list[str]) -> None:
-    memory_id, lease = store.put(HEADER, b"1", 10)
+    memory_id, lease = store.put(HEADER, Segment(b"1"), 10)
     clock.now += 9.99
     store.get(memory_id)
     clock.now += 0.01
@@ -64,7 +65,7 @@ def test_a_lease_expires_to_the_moment(store: MemoryStore, clock: Clock, ends: l
 
 
 def test_an_expired_lease_of_a_living_memory_is_gone(store: MemoryStore, clock: Clock) -> None:
-    memory_id, first = store.put(HEADER, b"1", 1)
+    memory_id, first = store.put(HEADER, Segment(b"1"), 1)
     store.grant(memory_id, 10)
     clock.now += 1
     for call in (store.release, lambda m, i: store.renew(m, i, 5)):
@@ -75,7 +76,7 @@ def test_an_expired_lease_of_a_living_memory_is_gone(store: MemoryStore, clock: 
 
 
 def test_a_renewed_lease_counts_from_now_and_once(store: MemoryStore, clock: Clock) -> None:
-    memory_id, lease = store.put(HEADER, b"1", 10)
+    memory_id, lease = store.put(HEADER, Segment(b"1"), 10)
     clock.now += 9
     renewed = store.renew(memory_id, lease.lease_id, 10)
     assert (renewed.lease_id, renewed.remaining_ms) == (lease.lease_id, 10_000)
@@ -85,32 +86,32 @@ def test_a_renewed_lease_counts_from_now_and_once(store: MemoryStore, clock: Clo
 
 
 def test_leases_of_other_memories_do_not_fit(store: MemoryStore) -> None:
-    first, lease = store.put(HEADER, b"1", 10)
-    second, _ = store.put(HEADER, b"1", 10)
+    first, lease = store.put(HEADER, Segment(b"1"), 10)
+    second, _ = store.put(HEADER, Segment(b"1"), 10)
     with pytest.raises(NotFoundError) as caught:
         store.release(second, lease.lease_id)
     assert caught.value.reason == "LEASE_NOT_FOUND"
-    assert store.get(first).data == b"1"
+    assert store.get(first).segment.data == b"1"
 
 
 def test_the_budget_is_exact_and_says_when_room_comes(store: MemoryStore, clock: Clock) -> None:
-    store.put(HEADER, bytes(60), 10)
-    store.put(HEADER, bytes(40), 3)
+    store.put(HEADER, Segment(bytes(60)), 10)
+    store.put(HEADER, Segment(bytes(40)), 3)
     clock.now += 1
     with pytest.raises(ResourceExhaustedError) as caught:
-        store.put(HEADER, b"1", 10)
+        store.put(HEADER, Segment(b"1"), 10)
     assert caught.value.retry_after == pytest.approx(2)
     with pytest.raises(ResourceExhaustedError) as caught:
-        store.put(HEADER, bytes(101), 10)
+        store.put(HEADER, Segment(bytes(101)), 10)
     assert caught.value.retry_after is None, "it never fits"
     clock.now += 2
-    store.put(HEADER, bytes(40), 10)
+    store.put(HEADER, Segment(bytes(40)), 10)
     assert store.used_bytes == 100
 
 
 def test_sweeping_lets_go_what_nobody_holds(store: MemoryStore, clock: Clock) -> None:
     for seconds in (1, 2, 3):
-        store.put(HEADER, b"12", seconds)
+        store.put(HEADER, Segment(b"12"), seconds)
     clock.now += 2
     store.sweep()
     assert (len(store), store.leases, store.used_bytes) == (1, 1, 2)
@@ -158,7 +159,7 @@ def test_whatever_is_done_the_counts_are_right(actions: list[tuple[str, int, int
         held = [(m, lease) for m, (_, leases) in model.memories.items() for lease in leases]
         memory_id, lease_id = held[choice % len(held)] if held else ("", "")
         if action == "put" and model.used + amount <= 100:
-            memory_id, lease = store.put(HEADER, bytes(amount), choice + 1)
+            memory_id, lease = store.put(HEADER, Segment(bytes(amount)), choice + 1)
             model.memories[memory_id] = amount, {lease.lease_id: clock.now + choice + 1}
         elif action == "grant" and held:
             lease = store.grant(memory_id, amount)

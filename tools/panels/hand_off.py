@@ -35,8 +35,22 @@ HAND_OFF = Dashboard(
                             rate("splitformer_decoder_memory_received_bytes_total"),
                             "received by decoders",
                         ),
+                        Query(
+                            rate("splitformer_encoder_memory_shared_bytes_total"),
+                            "mapped on the same host",
+                        ),
                     ),
                     "Bps",
+                ),
+                Panel(
+                    "Memories by path",
+                    rates("splitformer_decoder_memory_transfers_total", "path"),
+                    "reqps",
+                ),
+                Panel(
+                    "Same host, yet fetched",
+                    rates("splitformer_decoder_shared_memory_fallbacks_total", "why"),
+                    "reqps",
                 ),
                 Panel(
                     "Hand-offs that failed",
