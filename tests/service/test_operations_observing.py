@@ -252,8 +252,10 @@ def test_logs_hold_request_ids_and_never_the_text(
 
 
 def test_one_request_id_leads_from_the_opener_through_the_hand_off(
-    caller: Caller, caplog: pytest.LogCaptureFixture
+    servers: ServerThread, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
+    decoder = servers.start_decoder(services.model, services.encoder, shared_memory=False)
+    caller = Caller(services.encoder, decoder)
     caplog.set_level(logging.INFO, logger="splitformer")
     reference = caller.reference()
     header = dec.SessionHeader(reference=reference, target_language="de")
@@ -267,6 +269,7 @@ def test_one_request_id_leads_from_the_opener_through_the_hand_off(
     eventually(lambda: methods() == {"OpenSession", "FetchMemory", "ReleaseMemory"})
     caller.close_session(opened.session_id)
     caller.release(reference)
+    caller.close()
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:

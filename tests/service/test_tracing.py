@@ -78,7 +78,8 @@ def lineage(span: ReadableSpan, spans: InMemorySpanExporter) -> list[tuple[str, 
 def addresses(servers: ServerThread, services: Services) -> tuple[str, str]:
     """Services of the test's own, so that no other test's RPCs come in between."""
     encoder = servers.start_encoder(services.model, inline_bytes=0)
-    return encoder.address, servers.start_decoder(services.model, encoder).address
+    decoder = servers.start_decoder(services.model, encoder, shared_memory=False)
+    return encoder.address, decoder.address
 
 
 def test_one_trace_from_the_client_through_the_encoder_and_the_decoder(
