@@ -31,7 +31,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 ENCODER, DECODER = "splitformer.v1.EncoderService", "splitformer.v1.DecoderService"
 LATER = {
-    ENCODER: {"EncodeAudio", "Embed"},
+    ENCODER: {"EncodeAudio"},
     DECODER: {"Interact", "Score"},
 }
 
