@@ -54,7 +54,7 @@ class TransformerConfig:
     """Architecture of an encoder-decoder (Vaswani et al. 2017) and its usual variations.
 
     Attributes:
-        source_vocabulary_size: Rows of the encoder's embedding table.
+        source_vocabulary_size: Rows of the encoder's embedding table; 0 where sources are audio.
         target_vocabulary_size: Rows of the decoder's embedding table and width of the logits (V).
         d_model: Width of every vector that flows between blocks (D).
         heads: Attention heads (H); must divide `d_model` unless `d_head` is given.
@@ -62,6 +62,8 @@ class TransformerConfig:
         decoder_layers: Blocks of the decoder.
         d_feed_forward: Inner width of the feed-forward networks (F).
         max_positions: Longest source and longest decoder input, in tokens.
+        source_positions: Longest source where it differs, in rows of the memory.
+        mel_bins: Sources are audio, as so many log-mel features per frame; 0: they are tokens.
         decoder_heads: Heads of the decoder where they differ from `heads`.
         decoder_feed_forward: F of the decoder where it differs from `d_feed_forward`.
         d_head: Head size (K); None: D / H.
@@ -96,6 +98,8 @@ class TransformerConfig:
     decoder_layers: int
     d_feed_forward: int
     max_positions: int
+    source_positions: int | None = None
+    mel_bins: int = 0
     decoder_heads: int | None = None
     decoder_feed_forward: int | None = None
     d_head: int | None = None
@@ -135,6 +139,11 @@ class TransformerConfig:
                 "relative_buckets: must be a multiple of 4 and at most relative_distance"
                 f" ({self.relative_distance}), got {self.relative_buckets}"
             )
+        if (self.source_vocabulary_size == 0) != (self.mel_bins > 0):
+            raise ConfigurationError(
+                "source_vocabulary_size: must be 0 if sources are audio, and positive if not, got"
+                f" {self.source_vocabulary_size}"
+            )
         if self.scale_output and self.norm != "pre":
             raise ConfigurationError('scale_output: needs norm "pre", got "post"')
         if self.share_embeddings and self.source_vocabulary_size != self.target_vocabulary_size:
@@ -157,9 +166,14 @@ class TransformerConfig:
         elif name == "norm_epsilon":
             if not (isinstance(value, float) and 0 < value < 1):
                 raise ConfigurationError(f"{name}: must lie between 0 and 1, got {value!r}")
-        elif isinstance(value, bool) or not isinstance(value, int) or value < int(default != 0):
-            rule = "must be a positive integer" + (" or 0" if default == 0 else "")
+        elif isinstance(value, bool) or not isinstance(value, int) or value < _least(name, default):
+            rule = "must be a positive integer" + ("" if _least(name, default) else " or 0")
             raise ConfigurationError(f"{name}: {rule}, got {value!r}")
+
+    @property
+    def longest_source(self) -> int:
+        """Most rows that a memory has."""
+        return self.source_positions or self.max_positions
 
     @property
     def encoder(self) -> Stack:
@@ -202,3 +216,8 @@ class TransformerConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values; `from_dict` is the inverse."""
         return dataclasses.asdict(self)
+
+
+def _least(name: str, default: object) -> int:
+    """Smallest value of a whole number."""
+    return 0 if default == 0 or name == "source_vocabulary_size" else 1

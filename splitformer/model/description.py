@@ -10,6 +10,7 @@ from typing import Any
 from splitformer.errors import ConfigurationError
 from splitformer.model.config import TransformerConfig
 from splitformer.model.languages import Frame, Languages
+from splitformer.model.speech import Speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Description:
         languages: How it is told its languages.
         never_generated: Ids that no target may contain.
         end_at_limit: The last token that there is room for is the end token, whatever is likeliest.
+        speech: What there is to say of a model whose sources are audio; None: they are text.
 
     Raises:
         ConfigurationError: An id is not in its vocabulary.
@@ -36,6 +38,7 @@ class Description:
     languages: Languages
     never_generated: tuple[int, ...] = ()
     end_at_limit: bool = False
+    speech: Speech | None = None
 
     def __post_init__(self) -> None:
         size = self.architecture.target_vocabulary_size

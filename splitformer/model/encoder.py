@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from splitformer.model.attention import MultiHeadAttention
 from splitformer.model.config import TransformerConfig
+from splitformer.model.hearing import Hearing
 from splitformer.model.layers import Embedding, FeedForward, Residual, final_norm, initialise
 from splitformer.model.relative import RelativeBias, biased
 
@@ -30,7 +31,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers over embedded tokens (Vaswani et al. 2017, section 3.1).
+    """A stack of encoder layers over embedded tokens (Vaswani et al. 2017, section 3.1), or audio.
 
     What flows between the layers is one matrix per source, (S, D); the last one is the memory.
     """
@@ -38,8 +39,12 @@ class Encoder(nn.Module):
     def __init__(self, config: TransformerConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        tokens = nn.Embedding(config.source_vocabulary_size, config.d_model)
-        self.embedding = Embedding(config, tokens, dropout)
+        self.embedding: Embedding | Hearing
+        if config.mel_bins:
+            self.embedding = Hearing(config)
+        else:
+            tokens = nn.Embedding(config.source_vocabulary_size, config.d_model)
+            self.embedding = Embedding(config, tokens, dropout)
         self.layers = nn.ModuleList(
             EncoderLayer(config, dropout) for _ in range(config.encoder_layers)
         )
@@ -52,22 +57,35 @@ class Encoder(nn.Module):
         """Encode a padded batch.
 
         Args:
-            source: Token ids, (B, S), int64; what lies beyond a row's length is ignored.
-            lengths: Tokens in each row, (B,), int64, each at least 1.
+            source: Token ids, (B, S), int64, or features of audio, (B, 2 S, bins); what lies beyond
+                a row's length is ignored.
+            lengths: Rows of each memory, (B,), int64, each at least 1.
 
         Returns:
             (B, S, D); rows beyond a source's length hold no meaning.
         """
-        positions = torch.arange(source.shape[1], device=source.device)  # (S,)
-        x = self.embedding(source, positions)  # (B, S, D)
-        mask = padding_mask(lengths, source.shape[1])
+        x = self._embed(source)  # (B, S, D)
+        mask = padding_mask(lengths, x.shape[1])
         if self.position_bias is not None:
-            bias = self.position_bias(source.shape[1], source.shape[1])  # (H, S, S)
+            bias = self.position_bias(x.shape[1], x.shape[1])  # (H, S, S)
             mask = biased(mask, bias)  # (B, H, S, S)
         for layer in self.layers:
             x = layer(x, mask)
         memory: Tensor = self.norm(x)
         return memory
+
+    @property
+    def tokens(self) -> nn.Embedding | None:
+        """The embedding table; None where sources are audio."""
+        return self.embedding.tokens if isinstance(self.embedding, Embedding) else None
+
+    def _embed(self, source: Tensor) -> Tensor:
+        if isinstance(self.embedding, Hearing):
+            rows: Tensor = self.embedding(source)
+        else:
+            positions = torch.arange(source.shape[1], device=source.device)  # (S,)
+            rows = self.embedding(source, positions)
+        return rows
 
 
 def padding_mask(lengths: Tensor, width: int) -> Tensor:

@@ -7,6 +7,7 @@ native library cannot be used.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,9 +16,28 @@ from numpy.typing import NDArray
 
 from splitformer.model.config import TransformerConfig
 from splitformer.model.encoder import Encoder
+from splitformer.model.hearing import STRIDE
 
 Memory = NDArray[np.float32]
 """The encoder's output for one source, (S, D)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """A piece of audio; its length is that of its memory, as the length of tokens is.
+
+    Attributes:
+        values: (2 S, bins).
+    """
+
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.values) // STRIDE
+
+
+Source = Sequence[int] | Features
+"""What an encoder takes in: token ids, at least one, or audio; a model takes one kind only."""
 
 
 class SourceEncoder(Protocol):
@@ -46,8 +66,8 @@ class SourceEncoder(Protocol):
     @property
     def padded(self) -> bool: ...  # noqa: D102
 
-    def encode(self, sources: Sequence[Sequence[int]]) -> list[Memory]:
-        """Encode sources together: token ids, at least one each, to memories in their order."""
+    def encode(self, sources: Sequence[Source]) -> list[Memory]:
+        """Encode sources together, to memories in their order."""
 
     def close(self) -> None:
         """Let go of threads and memory."""
@@ -63,21 +83,29 @@ class TorchEncoder:
     kernel = "torch"
     precision = "fp32"
     batch_invariant = False
-    padded = True
 
     def __init__(self, encoder: Encoder) -> None:
         self.config = encoder.config
+        self.padded = not encoder.config.mel_bins
         self._encoder = encoder
 
     @torch.inference_mode()
-    def encode(self, sources: Sequence[Sequence[int]]) -> list[Memory]:
-        """Encode sources together, each filled up to the longest of them."""
+    def encode(self, sources: Sequence[Source]) -> list[Memory]:
+        """Encode texts together, each filled up to the longest of them; audio one by one."""
+        if self.config.mel_bins:
+            return [self._hear(source) for source in sources if isinstance(source, Features)]
         lengths = [len(source) for source in sources]
         padded = np.zeros((len(sources), max(lengths)), np.int64)
         for row, source in enumerate(sources):
+            assert not isinstance(source, Features)
             padded[row, : lengths[row]] = source
         output = self._encoder(torch.from_numpy(padded), torch.tensor(lengths))  # (B, S, D)
         return [row[:length] for row, length in zip(output.numpy(), lengths, strict=True)]
+
+    def _hear(self, source: Features) -> Memory:
+        features = torch.from_numpy(source.values)[None]  # (1, 2 S, bins)
+        output: Memory = self._encoder(features, torch.tensor([len(source)]))[0].numpy()
+        return output
 
     def close(self) -> None:
         """Nothing is held beyond the weights."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from splitformer.model.encoder import Encoder
-from splitformer.model.encoding import Memory
+from splitformer.model.encoding import Features, Memory, Source
 from splitformer.model.native_decoder import KERNEL
 from splitformer.model.plan import describe_encoder
 from splitformer.native import InstructionSet, Plan, Precision
@@ -52,15 +52,18 @@ class NativeEncoder:
         """Stop the threads and free the packed weights."""
         self.plan.close()
 
-    def encode(self, sources: Sequence[Sequence[int]]) -> list[Memory]:
-        """Encode sources together: token ids, at least one each, to memories in their order.
+    def encode(self, sources: Sequence[Source]) -> list[Memory]:
+        """Encode sources together, to memories in their order.
 
         Raises:
-            ValueError: A token, or the number of tokens, is out of range.
+            ValueError: A token, or the length of a source, is out of range.
         """
+        if self.config.mel_bins:
+            return [self.plan.hear(s.values) for s in sources if isinstance(s, Features)]
         counts = array("q", map(len, sources))
         tokens = array("i")
         for source in sources:
+            assert not isinstance(source, Features)
             tokens.extend(source)
         rows = self.plan.encode(counts, tokens)
         return [rows[first:end] for first, end in pairwise(accumulate(counts, initial=0))]

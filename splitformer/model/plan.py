@@ -15,10 +15,12 @@ from splitformer.model.attention import MultiHeadAttention
 from splitformer.model.config import TransformerConfig
 from splitformer.model.decoder import Decoder, DecoderLayer
 from splitformer.model.encoder import Encoder, EncoderLayer
+from splitformer.model.hearing import Hearing
 from splitformer.model.layers import Embedding, FeedForward, Residual
 from splitformer.model.relative import RelativeBias
 from splitformer.native import (
     Attend,
+    Convolution,
     Description,
     FloatArray,
     Linear,
@@ -47,12 +49,13 @@ def describe_encoder(encoder: Encoder) -> Description:
         heads=config.encoder.heads,
         head_size=config.encoder.head_size,
         layers=config.encoder_layers,
-        tokens=_array(embedding.tokens.weight),
+        tokens=None if encoder.tokens is None else _array(encoder.tokens.weight),
         positions=_optional(embedding.positions),
-        max_positions=config.max_positions,
+        max_positions=config.longest_source,
         embedding_scale=embedding.scale,
         projection=(),
         operations=tuple(stack),
+        convolutions=_convolutions(embedding) if isinstance(embedding, Hearing) else (),
     )
 
 
@@ -86,7 +89,7 @@ def describe_decoder(decoder: Decoder) -> Description:
 
 
 def _stack(
-    embedding: Embedding,
+    embedding: Embedding | Hearing,
     residuals: list[Residual],
     sublayers: list[list[Operation]],
     final_norm: nn.Module,
@@ -109,6 +112,18 @@ def _stack(
     for i, sublayer in enumerate(sublayers):
         yield from sublayer
         yield Rows("residual", stored[i], prepared[i], target if i + 1 == len(own) else "operand")
+
+
+def _convolutions(hearing: Hearing) -> tuple[Convolution, ...]:
+    """Both convolutions as maps of three frames side by side."""
+    return tuple(
+        Convolution(
+            # (width, channels, 3) -> (width, 3 * channels), channels innermost as in the frames
+            Weights(_array(layer.weight.transpose(1, 2).flatten(1)), _optional(layer.bias)),
+            layer.stride[0],
+        )
+        for layer in (hearing.first, hearing.second)
+    )
 
 
 def _encoder_sublayers(

@@ -28,7 +28,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config, dropout=dropout)
-        shared = self.encoder.embedding.tokens if config.share_embeddings else None
+        shared = self.encoder.tokens if config.share_embeddings else None
         self.decoder = Decoder(config, tokens=shared, dropout=dropout)
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> Tensor:

@@ -113,6 +113,19 @@ Operation = Rows | Linear | Attend | Vocabulary
 
 
 @dataclass(frozen=True, eq=False)
+class Convolution:
+    """A map of three neighbouring frames, side by side, and GELU.
+
+    Attributes:
+        weights: (width, 3 * channels).
+        stride: Frames from one row to the next.
+    """
+
+    weights: Weights
+    stride: int
+
+
+@dataclass(frozen=True, eq=False)
 class Description:
     """Everything a plan is made of.
 
@@ -120,24 +133,32 @@ class Description:
         heads: H.
         head_size: K.
         layers: L.
-        tokens: Embedding table, (V, D).
+        tokens: Embedding table, (V, D); none where convolutions take its place.
         positions: Position vectors, (positions, D), or none.
         max_positions: Most positions a sequence may have.
         embedding_scale: Factor on the rows of `tokens`.
         projection: Maps of the memory for all layers, key and value in turn, 2 L of them; none in
             an encoder.
         operations: Begin with an embedding and end with the vocabulary, or with the memory.
+        convolutions: From frames of features to the rows that an encoder begins with.
     """
 
     heads: int
     head_size: int
     layers: int
-    tokens: FloatArray
+    tokens: FloatArray | None
     positions: FloatArray | None
     max_positions: int
     embedding_scale: float
     projection: tuple[Weights, ...]
     operations: tuple[Operation, ...]
+    convolutions: tuple[Convolution, ...] = ()
+
+    @property
+    def d_model(self) -> int:
+        """Width of the rows between operations (D)."""
+        table = self.convolutions[-1].weights.weight.T if self.tokens is None else self.tokens
+        return int(table.shape[1])
 
 
 @dataclass(frozen=True, eq=False, slots=True)

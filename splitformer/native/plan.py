@@ -44,6 +44,7 @@ from splitformer.native.operations import (
 )
 
 _PROFILE = ("rows", "linear", "own_attention", "cross_attention", "vocabulary", "waiting")
+_FRAMES = 3  # that a convolution sees at once: kFrames of src/hear.cc
 _CHUNK = 256  # kChunk of src/vocabulary.h
 NO_QUESTIONS = Questions()
 
@@ -80,7 +81,8 @@ class Plan:
         self.instruction_set = instruction_set() if isa is None else isa
         if not InstructionSet.NONE < self.instruction_set <= self._library.best:
             raise ValueError(f"isa: this machine has no {self.instruction_set.name}")
-        self.vocabulary_size, d_model = description.tokens.shape
+        tokens, d_model = description.tokens, description.d_model
+        self.vocabulary_size = 0 if tokens is None else tokens.shape[0]
         pinned = (ctypes.c_int32 * len(cores))(*cores)
         self._handle = self._library.plan_create(
             *(PRECISIONS[precision], CACHES[cache], self.instruction_set),
@@ -90,7 +92,7 @@ class Plan:
         )
         if self._handle is None:
             raise ValueError(self._library.error().decode())
-        self._tables = (_floats(description.tokens), description.positions)
+        self._tables = (None if tokens is None else _floats(tokens), description.positions)
         self._d_model, self._heads = d_model, description.heads
         try:
             self._build(description, d_model)
@@ -172,7 +174,30 @@ class Plan:
         """
         memory = np.empty((len(tokens), self._d_model), np.float32)
         code = self._library.plan_encode(
-            self._open(), len(counts), _at(counts), _at(tokens), address(memory)
+            self._open(), len(counts), _at(counts), _at(tokens), None, address(memory)
+        )
+        self._library.check(code)
+        return memory
+
+    def hear(self, features: FloatArray) -> FloatArray:
+        """Run an encoder of audio over one source.
+
+        Args:
+            features: (frames, channels), contiguous.
+
+        Returns:
+            Its memory, (rows, D), each row of as many frames as the convolutions' strides say.
+
+        Raises:
+            ValueError: A size is out of range.
+        """
+        _require(features, (features.shape[0], self._channels), "features")
+        rows, rest = divmod(features.shape[0], self._frames_per_row)
+        if rest:
+            raise ValueError(f"features: must be a multiple of {self._frames_per_row} frames")
+        memory, counts = np.empty((rows, self._d_model), np.float32), array("q", [rows])
+        code = self._library.plan_encode(
+            self._open(), 1, _at(counts), None, address(features), address(memory)
         )
         self._library.check(code)
         return memory
@@ -211,6 +236,15 @@ class Plan:
             _require(positions, (description.max_positions, d_model), "positions")
         scale = description.embedding_scale
         call.check(call.plan_embedding(handle, address(tokens), address(positions), scale))
+        self._frames_per_row, self._channels = 1, 0
+        for convolution in reversed(description.convolutions):
+            self._channels = convolution.weights.weight.shape[1] // _FRAMES
+            self._frames_per_row *= convolution.stride
+        for convolution in description.convolutions:
+            inputs = convolution.weights.weight.shape[1]
+            parts, _kept = _weights((convolution.weights,), inputs)
+            code = call.plan_convolution(handle, parts, inputs // _FRAMES, convolution.stride)
+            call.check(code)
         if description.projection:
             parts, _kept = _weights(description.projection, d_model)
             call.check(call.plan_projection(handle, parts, len(parts)))

@@ -40,9 +40,12 @@ def open_checkpoint(folder: str) -> Checkpoint:
 
 def _open(folder: Path) -> Checkpoint:
     try:
-        return Checkpoint(folder)
+        checkpoint = Checkpoint(folder)
     except ConfigurationError as error:
         raise ConfigurationError(f"model: {str(folder)!r} is no usable model: {error}") from error
+    if checkpoint.description.speech is not None:
+        raise ConfigurationError(f"model: {str(folder)!r} takes audio, which is not offered yet")
+    return checkpoint
 
 
 def memory_dtype(name: str) -> tensor_pb2.DataType.ValueType:

@@ -10,11 +10,13 @@ from splitformer.errors import ConfigurationError
 from splitformer.model.families.family import Family
 from splitformer.model.families.marian import MarianFamily
 from splitformer.model.families.splitformer import SplitformerFamily
+from splitformer.model.families.whisper import WhisperFamily
 from splitformer.model.files import Files
 
 FAMILIES: dict[str, Family] = {
     "splitformer": SplitformerFamily(),
     "marian": MarianFamily(),
+    "whisper": WhisperFamily(),
 }
 """By the `model_type` of config.json."""
 

@@ -137,6 +137,12 @@ int32_t splitformer_plan_vocabulary(void* plan, const splitformer_weights* weigh
   return Guarded([&] { Of(plan)->AddVocabulary(WeightsOf(weights, 1)[0]); });
 }
 
+int32_t splitformer_plan_convolution(void* plan, const splitformer_weights* weights,
+                                     int32_t channels, int32_t stride) {
+  return Guarded(
+      [&] { Of(plan)->AddConvolution(WeightsOf(weights, 1)[0], channels, stride); });
+}
+
 int32_t splitformer_plan_projection(void* plan, const splitformer_weights* parts, int32_t count) {
   return Guarded([&] { Of(plan)->SetProjection(WeightsOf(parts, count)); });
 }
@@ -150,8 +156,8 @@ int32_t splitformer_plan_step(void* plan, const void* request) {
 }
 
 int32_t splitformer_plan_encode(void* plan, int32_t count, const int64_t* counts,
-                                const int32_t* tokens, float* memory) {
-  return Guarded([&] { Of(plan)->Encode({count, counts, tokens}, memory); });
+                                const int32_t* tokens, const float* features, float* memory) {
+  return Guarded([&] { Of(plan)->Encode({count, counts, tokens, features}, memory); });
 }
 
 int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows, void* out) {

@@ -43,6 +43,8 @@ SPLITFORMER_API int32_t splitformer_plan_linear(void* plan, const splitformer_we
 SPLITFORMER_API int32_t splitformer_plan_attend(void* plan, int32_t layer, int32_t over,
                                                 float scale, const float* bias, int32_t distances);
 SPLITFORMER_API int32_t splitformer_plan_vocabulary(void* plan, const splitformer_weights* weights);
+SPLITFORMER_API int32_t splitformer_plan_convolution(void* plan, const splitformer_weights* weights,
+                                                     int32_t channels, int32_t stride);
 SPLITFORMER_API int32_t splitformer_plan_projection(void* plan, const splitformer_weights* parts,
                                                     int32_t count);
 SPLITFORMER_API int32_t splitformer_plan_finish(void* plan);
@@ -52,7 +54,8 @@ SPLITFORMER_API int32_t splitformer_plan_step(void* plan, const void* request);
 
 // The encoder; the arguments are those of `Sources`.
 SPLITFORMER_API int32_t splitformer_plan_encode(void* plan, int32_t count, const int64_t* counts,
-                                                const int32_t* tokens, float* memory);
+                                                const int32_t* tokens, const float* features,
+                                                float* memory);
 
 SPLITFORMER_API int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows,
                                                  void* out);

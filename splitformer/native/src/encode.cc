@@ -15,6 +15,7 @@ constexpr int64_t kBlockRows = 96;
 void Plan::Encode(const Sources& sources, float* memory) {
   const std::lock_guard<std::mutex> lock(busy_);
   Check(sources);
+  if (sources.features != nullptr) return EncodeAudio(sources, memory);
   std::vector<Sequence> block;
   Request request{};
   request.tokens = sources.tokens;
@@ -31,6 +32,22 @@ void Plan::Encode(const Sources& sources, float* memory) {
     Run(request);
     request.tokens += rows;
     request.memory += rows * shape_.d_model;
+  }
+}
+
+void Plan::EncodeAudio(const Sources& sources, float* memory) {
+  const float* features = sources.features;
+  for (int s = 0; s < sources.count; ++s) {
+    const int64_t rows = sources.counts[s], frames = rows * FramesPerRow();
+    const Sequence sequence = {nullptr, 0, 0, rows, nullptr, 0, 0};
+    Request request{};
+    request.sequences = 1;
+    request.sequence = &sequence;
+    request.memory = memory;
+    heard_ = Hear(features, frames);
+    Run(request);
+    features += frames * convolutions_[0].channels;
+    memory += rows * shape_.d_model;
   }
 }
 

@@ -102,7 +102,8 @@ void Plan::Finish() {
   const RowsOp* first = std::get_if<RowsOp>(&ops_.front());
   Require(first != nullptr && first->source == Source::kEmbedding,
           "plan: must begin with an embedding");
-  Require(tokens_ != nullptr, "plan: has no embedding table");
+  Require((tokens_ == nullptr) == !convolutions_.empty(),
+          "plan: needs an embedding table or convolutions");
   const RowsOp* end = std::get_if<RowsOp>(&ops_.back());
   encoder_ = end != nullptr && end->target == Target::kMemory;
   Require(encoder_ || std::holds_alternative<VocabularyOp>(ops_.back()),
@@ -121,6 +122,12 @@ void Plan::Finish() {
     Require(attend == nullptr || (attend->over == Over::kSource) == encoder_,
             "plan: encoders, and they, attend over a source");
   }
+  int width = convolutions_.empty() ? shape_.d_model : convolutions_[0].channels;
+  for (const Convolution& each : convolutions_) {
+    Require(encoder_ && each.channels == width, "plan: convolutions must follow one another");
+    width = each.width;
+  }
+  Require(width == shape_.d_model, "plan: the last convolution must be d_model wide" + Got(width));
   const int widest_row = std::max(shape_.d_model, shape_.inner());
   row_stride_ = RoundUp(size_t(widest_row), kRowAlignment) + kPanel;
   output_stride_ = RoundUp(size_t(widest_output_), kRowAlignment) + kPanel;
@@ -171,13 +178,15 @@ void Plan::Check(const Request& request) const {
 
 void Plan::Check(const Sources& sources) const {
   Require(finished_ && encoder_, "plan: encodes nothing");
+  Require((sources.features == nullptr) == convolutions_.empty(),
+          "source: must be features if there are convolutions, else tokens");
   int64_t rows = 0;
   for (int s = 0; s < sources.count; ++s) {
     const int64_t count = sources.counts[s];
     Require(count >= 1 && count <= shape_.max_positions, "source: 1 to max_positions (" +
                                                              std::to_string(shape_.max_positions) +
-                                                             ") tokens" + Got(count));
-    CheckTokens(sources.tokens + rows, count);
+                                                             ") rows" + Got(count));
+    if (sources.features == nullptr) CheckTokens(sources.tokens + rows, count);
     rows += count;
   }
 }
@@ -202,7 +211,8 @@ void Plan::Prepare(const Request& request) {
     for (int64_t i = 0; i < q.count; ++i) {
       const int row = static_cast<int>(row_.size());
       const bool asked = i >= q.count - q.outputs;
-      row_.push_back({request.tokens[row], static_cast<int32_t>(q.start + i)});
+      const int32_t token = heard_ == nullptr ? request.tokens[row] : 0;
+      row_.push_back({token, static_cast<int32_t>(q.start + i)});
       if (request.attention_from != nullptr) {
         const bool shows = asked && request.attention_from[output_row_.size()] >= 0;
         shown_.push_back(shows ? shown : -1);

@@ -83,6 +83,14 @@ constexpr int kMaxSegments = 3;
 // Floats from one row of a chunk of logits to the next.
 constexpr size_t kLogitsStride = kChunk + kPanel;
 
+// A convolution over three frames and GELU, before an encoder's operations; always in floats.
+struct Convolution {
+  Matrix matrix;  // of three frames side by side
+  int channels;   // of a frame
+  int stride;     // frames from one row to the next
+  int width;
+};
+
 using Op = std::variant<RowsOp, LinearOp, AttendOp, VocabularyOp>;
 
 // One sequence's part in a step; the binding lays these out.
@@ -119,11 +127,13 @@ struct Request {
   float* memory;                  // of an encoder: (sum of counts, d_model); never the binding's
 };
 
-// Sources that an encoder takes in: `counts[i]` tokens each, one source behind the other.
+// Sources that an encoder takes in, one behind the other: `counts[i]` tokens each, or where the plan
+// has convolutions, frames of features for as many rows of the memory.
 struct Sources {
   int count;
   const int64_t* counts;
   const int32_t* tokens;
+  const float* features;
 };
 
 struct Shape {
@@ -164,6 +174,7 @@ class Plan {
   void AddLinear(const std::vector<Weights>& parts, int inputs, Activation activation, bool gated,
                  int segments);
   void AddVocabulary(const Weights& weights);
+  void AddConvolution(const Weights& weights, int channels, int stride);
   void Finish();
 
   // Runs a step. Throws std::invalid_argument before anything is written if a token, a position or
@@ -209,6 +220,12 @@ class Plan {
   void RunStep(const Request& request, Member& member);
   void Execute(const RowsOp& op, const Request& request, Member& member);
   const float* Begin(const RowsOp& op, int row, const Member& member) const;
+  void EncodeAudio(const Sources& sources, float* memory);
+  int64_t FramesPerRow() const;
+  const float* Hear(const float* features, int64_t frames);
+  const float* Framed(const float* features, int64_t frames);
+  void Convolve(const Convolution& convolution, const float* in, int rows, float* out,
+                int member) const;
   void Execute(const LinearOp& op, Member& member);
   void Execute(const AttendOp& op, const Request& request, Member& member);
   void Execute(const VocabularyOp& op, const Request& request, Member& member);
@@ -264,6 +281,7 @@ class Plan {
   std::mutex busy_;
   std::vector<Op> ops_;
   std::unique_ptr<LinearOp> projection_;
+  std::vector<Convolution> convolutions_;
   const float* tokens_ = nullptr;
   const float* positions_ = nullptr;
   float embedding_scale_ = 1.0f;
@@ -288,6 +306,8 @@ class Plan {
   std::vector<int> first_row_;   // per sequence
   std::vector<int> output_row_;  // per output
   std::vector<Head> heads_;      // (threads, 2): at hand and next
+  const float* heard_ = nullptr;  // rows of a source that is audio
+  Buffer framed_, between_[2];
   Buffer residual_, mixed_, output_[2], operand_, scale_, scratch_;
   std::vector<ExponentialSum> sums_;  // (outputs, chunks)
   std::vector<Likeliest> likeliest_;  // (threads, outputs)
