@@ -34,7 +34,7 @@ class Diary:
         self.opened = threading.Event()
         self.opened.set()
 
-    def encode(self, sources: Sequence[Sequence[int]]) -> list[Any]:
+    def encode(self, sources: Sequence[Any]) -> list[Any]:
         self.batches.append([list(source) for source in sources])
         self.opened.wait()
         return [np.full((len(source), 2), source[0], np.float32) for source in sources]
