@@ -1,0 +1,73 @@
+"""Attention and log-probabilities of given ids are Hugging Face's, by torch and natively."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import MarianConfig, MarianMTModel
+
+from splitformer.model.stepping import Asked
+from tests.parity.test_marian import PAD, make_folder
+from tests.support.pairs import POSITIONS, Pair, close, padded, varied
+
+ROWS = 9
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("marian") / "opus-mt"
+    sizes = make_folder(folder)
+    config = MarianConfig(
+        **sizes,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=POSITIONS,
+        pad_token_id=PAD,
+        decoder_start_token_id=PAD,
+        eos_token_id=0,
+        forced_eos_token_id=0,
+        attn_implementation="eager",
+    )
+    return Pair.of(varied(MarianMTModel(config)), folder)
+
+
+@torch.inference_mode()
+def test_attention_is_the_last_layers_mean_of_heads(pair: Pair) -> None:
+    source, lengths, mask = padded(100)
+    target = torch.randint(0, 100, (3, ROWS))
+    theirs = pair.theirs(
+        input_ids=source, attention_mask=mask, decoder_input_ids=target, output_attentions=True
+    ).cross_attentions[-1]  # (B, H, T, S)
+    memory, counts = pair.ours.encode(source, lengths), lengths.tolist()
+    for decoder in pair.decoders():
+        states = [decoder.begin(memory[i, :n]) for i, n in enumerate(counts)]
+        first = decoder.advance(target[:, :1].tolist(), states, asked=Asked(attention={0, 2}))
+        assert first.attention.keys() == {0, 2}
+        close(first.attention[2], theirs[2, :, 0, : counts[2]].mean(0))
+        every = Asked(attention=set(range(23)))
+        rest = decoder.advance(target[:, 1:].tolist(), states, (), every, [8, 7, 8]).attention
+        for i, end in enumerate((8, 15, 23)):
+            for j in range(7):
+                close(rest[end - 1 - j], theirs[i, :, -1 - j, : counts[i]].mean(0))
+        decoder.close()
+
+
+@torch.inference_mode()
+def test_log_probabilities_of_given_ids(pair: Pair) -> None:
+    source, lengths, mask = padded(100)
+    target, labels = torch.randint(0, 100, (2, 3, ROWS))
+    logits = pair.theirs(input_ids=source, attention_mask=mask, decoder_input_ids=target).logits
+    expected = logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]  # (B, T)
+    memory, given = pair.ours.encode(source, lengths), labels.flatten().tolist()
+    for decoder in pair.decoders():
+        states = [decoder.begin(memory[i, :n]) for i, n in enumerate(lengths.tolist())]
+        asked = Asked(given=dict(enumerate(given)))
+        answer = decoder.advance(target.tolist(), states, (), asked, [ROWS] * 3)
+        actual = [answer.log_probability(i, answer.given[i]) for i in range(3 * ROWS)]
+        close(torch.tensor(actual).unflatten(0, (3, ROWS)), expected)
+        decoder.close()
