@@ -143,23 +143,35 @@ class Generating:
         yield dataclasses.replace(ended, first_token_seconds=first)
 
     async def step(
-        self, session_id: str, index: int, options: GenerationOptions
+        self,
+        session_id: str,
+        index: int,
+        options: GenerationOptions,
+        forced_token: int | None = None,
     ) -> IndexedToken | Ended:
         """Return the token at `index`: computed if it is the next one, else from the record.
+
+        Args:
+            session_id: Which session.
+            index: Of the token wanted.
+            options: How to choose.
+            forced_token: What to take instead of choosing.
 
         Raises:
             NotFoundError: SESSION_NOT_FOUND.
             AbortedError: SESSION_BUSY.
-            FailedPreconditionError: STEP_INDEX_AHEAD.
+            FailedPreconditionError: STEP_INDEX_AHEAD, or TOKEN_ALREADY_TAKEN.
         """
-        options.check(self._vocabulary.size)
+        options.check(self._vocabulary.size, forced_token)
         called = time.perf_counter()
         record = self._sessions.record(session_id)
         if record is not None and (remembered := _remembered(record, index, options)):
+            _check_forced(forced_token, index, record.produced, record.ended)
             return remembered
         session = self._sessions.get(session_id)
         await self._sessions.claim(session)
         produced = session.target.produced
+        _check_forced(forced_token, index, produced, session.target.end)
         if index < len(produced):
             return _cut(produced[: index + 1], options)[index]
         if index > len(produced):
@@ -167,7 +179,8 @@ class Generating:
                 f"index: must be at most {len(produced)}, the next token's, got {index}",
                 reason="STEP_INDEX_AHEAD",
             )
-        async with self._running(session, options, index, index + 1) as (generation, _):
+        forced = () if forced_token is None else (forced_token,)
+        async with self._running(session, options, index, index + 1, forced) as (generation, _):
             if tokens := await _computed(generation, 1):
                 self._count_read(generation, 1)
                 return tokens[0]
@@ -175,7 +188,12 @@ class Generating:
 
     @asynccontextmanager
     async def _running(
-        self, session: Session, options: GenerationOptions, start: int, limit: int
+        self,
+        session: Session,
+        options: GenerationOptions,
+        start: int,
+        limit: int,
+        forced: Sequence[int] = (),
     ) -> AsyncIterator[tuple[Generation, list[IndexedToken]]]:
         """Run a generation; whatever happens, it leaves the engine and the session is freed.
 
@@ -183,7 +201,7 @@ class Generating:
         """
         if options.sampled:
             options = dataclasses.replace(options, seed=_seed(options, session.seed))
-        decoding = decoding_for(session.target, options, limit, self._vocabulary, start)
+        decoding = decoding_for(session.target, options, limit, self._vocabulary, start, forced)
         known = [IndexedToken(*each) for each in decoding.certain()]
         generation = Generation(decoding, self._window)
         session.generation = generation
@@ -264,6 +282,19 @@ def _checked_start(start_index: int | None, produced: int) -> int:
             reason="START_INDEX_AHEAD",
         )
     return start_index
+
+
+def _check_forced(
+    forced_token: int | None, index: int, produced: Sequence[Produced], end: Produced | None
+) -> None:
+    """FailedPreconditionError if another token than the forced one is at `index` already."""
+    taken = produced[index] if index < len(produced) else end
+    if forced_token is not None and taken is not None and taken.id != forced_token:
+        raise FailedPreconditionError(
+            f"forced_token: must be {taken.id}, which was taken at index {index} already,"
+            f" got {forced_token}",
+            reason="TOKEN_ALREADY_TAKEN",
+        )
 
 
 def _batches(tokens: Sequence[IndexedToken], most: int) -> list[list[IndexedToken]]:

@@ -7,14 +7,14 @@ from typing import Any, Literal, TypeVar
 from decoder_service.generating import Ended, IndexedToken
 from decoder_service.opening import Branch, Wish
 from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
-from splitformer.generation import EndReason, GenerationOptions
+from splitformer.generation import Details, EndReason, GenerationOptions
 from splitformer.v1 import decoder_service_pb2 as pb
 
 _OFFERED = frozenset(
     (
         *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
         *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
-        *("draft", "mode"),
+        *("alternatives", "attention", "alignments", "draft", "mode"),
     )
 )
 Part = TypeVar("Part", pb.GenerateResponse, pb.DecodeResponse)
@@ -54,6 +54,9 @@ def options_of(message: pb.GenerationOptions) -> GenerationOptions:
         no_repeat_ngram_size=message.no_repeat_ngram_size,
         stop=tuple(message.stop),
         suppressed_tokens=tuple(message.suppressed_tokens),
+        alternatives=message.alternatives,
+        attention=message.attention,
+        alignments=message.alignments,
     )
 
 
@@ -104,14 +107,7 @@ def step_index(request: pb.StepRequest) -> int:
 
     Raises:
         InvalidArgumentError: BAD_STEP_INDEX.
-        UnimplementedError: OPTION_NOT_OFFERED, for a forced token.
     """
-    if request.HasField("forced_token"):
-        raise UnimplementedError(
-            f"forced_token: {_NOT_OFFERED}, got {request.forced_token}",
-            reason="OPTION_NOT_OFFERED",
-            violations=(Violation("forced_token", f"{_NOT_OFFERED}, got {request.forced_token}"),),
-        )
     if not request.HasField("index") or request.index < 0:
         value = request.index if request.HasField("index") else None
         raise InvalidArgumentError.of(
@@ -144,6 +140,17 @@ def _write(indexed: IndexedToken, message: pb.Token) -> None:
     message.id = token.id
     message.text = token.text
     message.log_probability = token.log_probability
+    if token.details is not None:
+        _write_details(token.details, message)
+
+
+def _write_details(details: Details, message: pb.Token) -> None:
+    message.attention.extend(details.attention)
+    message.aligned_source.extend(details.aligned)
+    for other in details.alternatives:
+        message.alternatives.add(
+            id=other.id, text=other.text, log_probability=other.log_probability
+        )
 
 
 def end_message(ended: Ended) -> pb.End:

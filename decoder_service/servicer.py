@@ -76,7 +76,8 @@ class DecoderServicer(DecoderServiceServicer):
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         """Return one token, or the end."""
         index, options = messages.step_index(request), messages.options_of(request.options)
-        part = await self._service.generating.step(request.session_id, index, options)
+        forced = request.forced_token if request.HasField("forced_token") else None
+        part = await self._service.generating.step(request.session_id, index, options, forced)
         if isinstance(part, Ended):
             return pb.StepResponse(end=messages.end_message(part))
         return pb.StepResponse(token=messages.token_message(part))

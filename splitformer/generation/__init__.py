@@ -5,11 +5,13 @@ from splitformer.generation.loop import Failures, run, step
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.stops import Stops
-from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.generation.target import Alternative, Details, EndReason, Produced, Target
 from splitformer.generation.ways import decoding_for
 
 __all__ = [
+    "Alternative",
     "Decoding",
+    "Details",
     "EndReason",
     "Failures",
     "GenerationOptions",

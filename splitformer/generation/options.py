@@ -9,6 +9,8 @@ from typing import Any
 
 from splitformer.errors import InvalidArgumentError, Violation, shown
 
+MOST_ALTERNATIVES = 100
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
@@ -27,6 +29,9 @@ class GenerationOptions:
         no_repeat_ngram_size: No n-gram of this size occurs twice in the decoder's input; 0: off.
         stop: End when the produced text contains one of these; the text is cut before it.
         suppressed_tokens: Ids that are never chosen.
+        alternatives: How many of the likeliest other tokens to tell with each token.
+        attention: Tell each token's attention over the source.
+        alignments: Tell which source positions each token aligns with.
 
     Raises:
         InvalidArgumentError: BAD_OPTION; names every `options.<field>` that breaks its rule.
@@ -43,6 +48,9 @@ class GenerationOptions:
     no_repeat_ngram_size: int = 0
     stop: tuple[str, ...] = ()
     suppressed_tokens: tuple[int, ...] = ()
+    alternatives: int = 0
+    attention: bool = False
+    alignments: bool = False
 
     def __post_init__(self) -> None:
         broken = [
@@ -55,13 +63,21 @@ class GenerationOptions:
             broken.append(violation("options.min_new_tokens", rule, self.min_new_tokens))
         refuse(broken)
 
-    def check(self, vocabulary_size: int) -> None:
-        """Raise InvalidArgumentError BAD_OPTION if an id is not in the vocabulary."""
+    def check(self, vocabulary_size: int, forced_token: int | None = None) -> None:
+        """Raise InvalidArgumentError BAD_OPTION if an id is not in the vocabulary.
+
+        Args:
+            vocabulary_size: V.
+            forced_token: One more id, of the field of that name.
+        """
+        ids = {f"options.suppressed_tokens[{i}]": t for i, t in enumerate(self.suppressed_tokens)}
+        if forced_token is not None:
+            ids["forced_token"] = forced_token
         rule = f"must be at least 0 and below {vocabulary_size}"
         refuse(
             [
-                violation(f"options.suppressed_tokens[{i}]", rule, token)
-                for i, token in enumerate(self.suppressed_tokens)
+                violation(field, rule, token)
+                for field, token in ids.items()
                 if not 0 <= token < vocabulary_size
             ]
         )
@@ -72,6 +88,11 @@ class GenerationOptions:
         if self.temperature is not None:
             return self.temperature > 0
         return any(value is not None for value in (self.top_k, self.top_p, self.min_p))
+
+    @property
+    def inspected(self) -> bool:
+        """True if more than the tokens themselves is to be told."""
+        return bool(self.alternatives or self.attention or self.alignments)
 
     @property
     def plain(self) -> bool:
@@ -99,6 +120,11 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ),
     ("no_repeat_ngram_size", "must be at least 0", lambda v: v >= 0),
     ("stop", "must hold no empty string", lambda v: "" not in v),
+    (
+        "alternatives",
+        f"must be 0 to {MOST_ALTERNATIVES}",
+        lambda v: 0 <= v <= MOST_ALTERNATIVES,
+    ),
 )
 
 

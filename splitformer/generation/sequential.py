@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from splitformer.generation.decoding import News, Request, Vocabulary
 from splitformer.generation.filters import completing, penalise, suppress
+from splitformer.generation.inspection import Inspection
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.selectors import select
 from splitformer.generation.stops import Stops
@@ -23,6 +26,7 @@ class Sequential:
         limit: Length of the target at which to stop.
         vocabulary: The model's.
         start: First token that its reader wants; None: the one after the last produced.
+        forced: Tokens to take next instead of choosing.
     """
 
     width = 1
@@ -34,12 +38,15 @@ class Sequential:
         limit: int,
         vocabulary: Vocabulary,
         start: int | None = None,
+        forced: Sequence[int] = (),
     ) -> None:
         self.target = target
         self.limit = limit
         self._options = options
         self._vocabulary = vocabulary
         self._plain = options.plain
+        self._forced = tuple(forced)
+        self._inspection = Inspection(options, vocabulary) if options.inspected else None
         self._told = len(target.produced) if start is None else start
         self._stops = Stops(options.stop) if options.stop else None
         if self._stops is not None:
@@ -62,21 +69,26 @@ class Sequential:
         output = request.add(self.target.pending, self.target.state)
         if self._end_denied:
             request.denied[output] = self._vocabulary.eos_id
-        if self._end_due:
-            request.given[output] = self._vocabulary.eos_id
+        if self._due is not None:
+            request.given[output] = self._due
         elif not self._plain:
             request.logits.add(output)
+        if self._inspection is not None:
+            self._inspection.ask(request, output)
 
     def take(self, answer: Advanced, first: int) -> None:
-        """Choose the next token."""
-        token, log_probability = answer.ids[first], answer.log_probabilities[first]
-        if self._end_due:
-            token = self._vocabulary.eos_id
-            log_probability = answer.given[first] - answer.log_sums[first]
-        elif not self._plain:
+        """Take the next token: the one that is due, the likeliest or a drawn one."""
+        if self._due is not None:
+            token, log_probability = self._due, answer.log_probability(first, answer.given[first])
+            self._forced = self._forced[1:]
+        elif self._plain:
+            token, log_probability = answer.ids[first], answer.log_probabilities[first]
+        else:
             token = self._choose(answer.logits[first])
-            log_probability = float(answer.logits[first][token]) - answer.log_sums[first]
-        self.target.take(token, log_probability, self._vocabulary.eos_id)
+            log_probability = answer.log_probability(first, float(answer.logits[first][token]))
+        inspection, target = self._inspection, self.target
+        details = None if inspection is None else inspection.tell(answer, first, token, target)
+        target.take(token, log_probability, self._vocabulary.eos_id, details)
         if self._stops is not None:
             self._stops.follow(self.target.produced)
         self.finished = self._over
@@ -110,8 +122,12 @@ class Sequential:
         return self._stops is not None and self._stops.at is not None
 
     @property
-    def _end_due(self) -> bool:
-        return self._vocabulary.end_at_limit and self.target.nearly_full
+    def _due(self) -> int | None:
+        """The token that comes whatever is likeliest, if there is one."""
+        if self._forced:
+            return self._forced[0]
+        ends = self._vocabulary.end_at_limit and self.target.nearly_full
+        return self._vocabulary.eos_id if ends else None
 
     @property
     def _end_denied(self) -> bool:

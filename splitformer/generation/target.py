@@ -9,6 +9,7 @@ input.
 from __future__ import annotations
 
 import enum
+from array import array
 from dataclasses import dataclass, field
 
 from splitformer.model.decoder import DecoderState
@@ -25,6 +26,36 @@ class EndReason(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that was not taken.
+
+    Attributes:
+        id: Token id.
+        text: Text that would have become certain with it.
+        log_probability: Natural logarithm of its probability under the model.
+    """
+
+    id: int
+    text: str
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is known of a token beside itself, as far as it was asked for.
+
+    Attributes:
+        alternatives: The likeliest other tokens, likeliest first.
+        attention: Over the memory when it was chosen (S), float32; or empty.
+        aligned: Source positions that it aligns with.
+    """
+
+    alternatives: tuple[Alternative, ...] = ()
+    attention: array[float] = field(default_factory=lambda: array("f"))
+    aligned: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Produced:
     """A token of the target.
 
@@ -32,11 +63,13 @@ class Produced:
         id: Token id.
         text: Text that became certain with it.
         log_probability: Natural logarithm of its probability under the model, before filters.
+        details: More about it; None unless somebody asked.
     """
 
     id: int
     text: str
     log_probability: float
+    details: Details | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -81,13 +114,15 @@ class Target:
         """True if the next token is the last there is room for."""
         return len(self.start) + len(self.produced) == self.max_positions
 
-    def take(self, token: int, log_probability: float, eos_id: int) -> None:
+    def take(
+        self, token: int, log_probability: float, eos_id: int, details: Details | None = None
+    ) -> None:
         """Go on by one token, or end with it if it is the end token."""
         if token == eos_id:
-            self.end = Produced(token, self.detokenizer.finish(), log_probability)
+            self.end = Produced(token, self.detokenizer.finish(), log_probability, details)
         else:
             text = self.detokenizer.add(token)
-            self.produced.append(Produced(token, text, log_probability))
+            self.produced.append(Produced(token, text, log_probability, details))
 
     @property
     def text(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from splitformer.generation.decoding import Decoding, Vocabulary
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.sequential import Sequential
@@ -14,6 +16,7 @@ def decoding_for(
     limit: int,
     vocabulary: Vocabulary,
     start: int | None = None,
+    forced: Sequence[int] = (),
 ) -> Decoding:
     """Return the decoding that goes on with a target as the options say.
 
@@ -23,5 +26,6 @@ def decoding_for(
         limit: Length of the target at which to stop.
         vocabulary: The model's.
         start: First token that its reader wants; None: the one after the last produced.
+        forced: Tokens to take next instead of choosing.
     """
-    return Sequential(target, options, limit, vocabulary, start)
+    return Sequential(target, options, limit, vocabulary, start, forced)

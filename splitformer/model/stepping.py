@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,6 +83,13 @@ class Advanced:
     candidates: dict[int, Candidates] = field(default_factory=dict)
     given: dict[int, float] = field(default_factory=dict)
     attention: dict[int, Tensor] = field(default_factory=dict)
+
+    def log_probability(self, output: int, logit: float) -> float:
+        """Of any id with this logit; of the likeliest one the same bits as its own.
+
+        The difference of two float32 is rounded to float32 rightly whatever it was computed in.
+        """
+        return float(np.float32(logit - self.log_sums[output]))
 
 
 class StepDecoder(Protocol):

@@ -89,6 +89,14 @@ class Detokenizer:
             return self._begin(self._decoder.decode(surface))
         return self._begin(self._decoder.decode(b"", final=True) + surface)
 
+    def peek(self, token: int) -> str:
+        """Return what `add` would return; nothing changes."""
+        state, strips = self._decoder.getstate(), self._strips
+        text = self.add(token)
+        self._decoder.setstate(state)
+        self._strips = strips
+        return text
+
     def finish(self) -> str:
         """Return what was held back; an incomplete character becomes U+FFFD."""
         return self._begin(self._decoder.decode(b"", final=True))

@@ -393,7 +393,7 @@ class GenerationOptions(_message.Message):
     length_penalty: _builtins.float
     """Exponent of the length in a hypothesis' score."""
     alternatives: _builtins.int
-    """Likeliest other tokens to report with each token."""
+    """Likeliest other tokens to report with each token, 100 at most."""
     attention: _builtins.bool
     """Report each token's attention over the source."""
     alignments: _builtins.bool
@@ -593,15 +593,17 @@ class Token(_message.Message):
     """Natural logarithm of its probability under the model, before filters."""
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
-        """Likeliest other tokens."""
+        """Likeliest other tokens, likeliest first, before filters."""
 
     @_builtins.property
     def attention(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Attention over the source, mean of heads, one value per source position."""
+        """Attention over the source when it was chosen, one value per source position: the last layer's,
+        mean of heads.
+        """
 
     @_builtins.property
     def aligned_source(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Source positions it aligns with."""
+        """Source positions it aligns with: those that get most of the attention."""
 
     def __init__(
         self,
@@ -634,9 +636,9 @@ class Alternative(_message.Message):
     id: _builtins.int
     """Token id."""
     text: _builtins.str
-    """Its text."""
+    """The text that would have become certain with it."""
     log_probability: _builtins.float
-    """Natural logarithm of its probability."""
+    """Natural logarithm of its probability under the model, before filters."""
     def __init__(
         self,
         *,
@@ -877,7 +879,7 @@ class StepRequest(_message.Message):
     record; a later one is FAILED_PRECONDITION. Required.
     """
     forced_token: _builtins.int
-    """Take this token instead of choosing one; not set: choose."""
+    """Take this token instead of choosing one, whatever the options rule out; not set: choose."""
     @_builtins.property
     def options(self) -> Global___GenerationOptions:
         """How to choose; must be the same for all steps of a session to be reproducible."""

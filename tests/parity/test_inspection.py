@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import MarianConfig, MarianMTModel
 
 from splitformer.model.stepping import Asked
-from tests.parity.test_marian import PAD, make_folder
-from tests.support.pairs import POSITIONS, Pair, close, padded, varied
+from tests.parity.test_marian import make_pair
+from tests.support.pairs import Pair, close, padded
 
 ROWS = 9
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("marian") / "opus-mt"
-    sizes = make_folder(folder)
-    config = MarianConfig(
-        **sizes,
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_position_embeddings=POSITIONS,
-        pad_token_id=PAD,
-        decoder_start_token_id=PAD,
-        eos_token_id=0,
-        forced_eos_token_id=0,
-        attn_implementation="eager",
-    )
-    return Pair.of(varied(MarianMTModel(config)), folder)
+    pair = make_pair(tmp_path_factory.mktemp("marian") / "opus-mt")
+    pair.theirs.set_attn_implementation("eager")
+    return pair
 
 
 @torch.inference_mode()

@@ -27,15 +27,13 @@ LATER_OPTIONS: dict[str, Any] = {
     "num_return_sequences": 1,
     "length_penalty": 0.0,
     "glossary": [dec.GlossaryEntry(source="a", target="b")],
-    "alternatives": 0,
-    "attention": True,
-    "alignments": True,
     "draft": dec.DRAFT_MODE_COPY,
     "mode": dec.DECODING_MODE_PARALLEL,
 }
 OFFERED_OPTIONS = {
     *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
     *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
+    *("alternatives", "attention", "alignments"),
 }
 
 BAD_OPTIONS: list[tuple[str, Any]] = [
@@ -54,6 +52,8 @@ BAD_OPTIONS: list[tuple[str, Any]] = [
     ("repetition_penalty", 0.0),
     ("repetition_penalty", float("inf")),
     ("no_repeat_ngram_size", -1),
+    ("alternatives", -1),
+    ("alternatives", 101),
 ]
 
 
@@ -190,11 +190,6 @@ def test_bad_indices_are_refused(caller: Caller, session: str) -> None:
         caller.step(session, 1)
     with refused(INVALID, "BAD_OPTION", "max_tokens_per_message", -1):
         caller.generate(session, per_message=-1)
-
-
-def test_a_forced_token_is_unimplemented(caller: Caller, session: str) -> None:
-    with refused(UNIMPLEMENTED, "OPTION_NOT_OFFERED", "forced_token", 5):
-        caller.decoder.Step(dec.StepRequest(session_id=session, index=0, forced_token=5))
 
 
 def test_an_expired_session_is_not_found_and_frees_its_bytes(

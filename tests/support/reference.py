@@ -43,6 +43,7 @@ class Reference:
             detokenizer.add(token)
         positions = description.architecture.max_positions
         target = Target(start, self.decoder.begin(self.memory(text)), detokenizer, positions)
+        target.source = tuple(self.checkpoint.encode_source(text))
         chosen = GenerationOptions(**options)  # type: ignore[arg-type]
         most = chosen.max_new_tokens or positions
         vocabulary = Vocabulary(description.eos_id, description.never_generated)

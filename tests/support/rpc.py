@@ -211,9 +211,14 @@ class Caller:
         """Run a generation to its end."""
         return collected(self.start(session, start_index, **fields))
 
-    def step(self, session: str, index: int | None, **options: Any) -> dec.StepResponse:
+    def step(
+        self, session: str, index: int | None, forced_token: int | None = None, **options: Any
+    ) -> dec.StepResponse:
         request = dec.StepRequest(
-            session_id=session, index=index, options=dec.GenerationOptions(**options)
+            session_id=session,
+            index=index,
+            options=dec.GenerationOptions(**options),
+            forced_token=forced_token,
         )
         return self.decoder.Step(request, timeout=_CALL_SECONDS)
 

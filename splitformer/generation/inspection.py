@@ -1,0 +1,72 @@
+"""What a caller may want to know of a token beside itself: what else was likely, what it looked at.
+
+Everything is the model's, before filters: filters change which token is taken, not what is told.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from splitformer.generation.decoding import Request, Vocabulary
+from splitformer.generation.options import GenerationOptions
+from splitformer.generation.target import Alternative, Details, Target
+from splitformer.model.stepping import Advanced
+
+SHARED = 0.5
+"""A source position aligns if it gets at least this share of what the best one gets."""
+
+
+class Inspection:
+    """Asks for what the options want to be told, and tells it.
+
+    Args:
+        options: What is wanted.
+        vocabulary: The model's.
+    """
+
+    def __init__(self, options: GenerationOptions, vocabulary: Vocabulary) -> None:
+        self._alternatives = options.alternatives
+        self._candidates = min(options.alternatives + 1, vocabulary.size or 1 << 31)
+        self._attention, self._alignments = options.attention, options.alignments
+
+    def ask(self, request: Request, output: int) -> None:
+        """Ask for what there is to tell of an output's token."""
+        if self._alternatives:
+            request.candidates[output] = self._candidates
+        if self._attention or self._alignments:
+            request.attention.add(output)
+
+    def tell(self, answer: Advanced, output: int, token: int, target: Target) -> Details:
+        """Tell of a token that was taken, before the target goes on by it."""
+        weights = answer.attention[output].tolist() if output in answer.attention else []
+        return Details(
+            self._others(answer, output, token, target) if self._alternatives else (),
+            array("f", weights if self._attention else ()),
+            aligned(weights, target) if self._alignments else (),
+        )
+
+    def _others(
+        self, answer: Advanced, output: int, token: int, target: Target
+    ) -> tuple[Alternative, ...]:
+        likeliest = answer.candidates[output]
+        return tuple(
+            Alternative(
+                other, target.detokenizer.peek(other), answer.log_probability(output, logit)
+            )
+            for other, logit in zip(likeliest.ids, likeliest.logits, strict=True)
+            if other != token
+        )[: self._alternatives]
+
+
+def aligned(weights: Sequence[float], target: Target) -> tuple[int, ...]:
+    """Return the source positions that a token aligns with, in order.
+
+    These are the one that gets the most attention and those that get at least half as much. Tokens
+    that no text belongs to, such as the end token, do not count, unless nothing is known of the
+    source or it has no others.
+    """
+    texts = [i for i, piece in enumerate(target.source) if piece.begin < piece.end]
+    places = texts or range(len(weights))
+    most = max(weights[i] for i in places)
+    return tuple(i for i in places if weights[i] >= SHARED * most)
