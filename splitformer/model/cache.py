@@ -7,11 +7,19 @@ changed, shared by every fork. `SelfCache` holds what the sequence itself has sa
 from __future__ import annotations
 
 from array import array
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from splitformer.native import PAGE_POSITIONS
+
+
+class Pool(Protocol):
+    """Where pages come from."""
+
+    def page(self) -> Tensor:
+        """Hand out a page; it goes back once nobody holds it any more."""
 
 
 class CrossCache:
@@ -32,6 +40,10 @@ class CrossCache:
         self._data = data
         self.address = data.data_ptr()
         self.length = data.shape[3]
+
+    def layer(self, i: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, (H, S, K) each."""
+        return self._data[i, 0], self._data[i, 1]
 
     @property
     def keys(self) -> Tensor:
@@ -65,6 +77,7 @@ class SelfCache:
         heads: H.
         head_size: K.
         like: Gives the pages their type and device.
+        pool: Hands out the pages; None: each is a piece of memory of its own.
 
     Attributes:
         addresses: Where the pages are, each (L, 2, H, PAGE_POSITIONS, K), contiguous: index 0 of
@@ -72,11 +85,14 @@ class SelfCache:
         length: Positions held.
     """
 
-    __slots__ = ("_like", "_pages", "_shape", "_shared", "addresses", "length")
+    __slots__ = ("_like", "_pages", "_pool", "_shape", "_shared", "addresses", "length")
 
-    def __init__(self, layers: int, heads: int, head_size: int, like: Tensor) -> None:
+    def __init__(
+        self, layers: int, heads: int, head_size: int, like: Tensor, pool: Pool | None = None
+    ) -> None:
         self._shape = (layers, 2, heads, PAGE_POSITIONS, head_size)
         self._like = like
+        self._pool = pool
         self._pages: list[Tensor] = []
         self._shared = 0  # leading pages that a fork may be reading
         self.addresses = array("q")
@@ -126,8 +142,11 @@ class SelfCache:
             rows = slice(begin - self.length, stop - self.length)
             page = self._pages[i][layer, :, :, begin - first : stop - first]  # (2, H, rows, K)
             page[0], page[1] = keys[:, rows], values[:, rows]
-        both = torch.cat([page[layer] for page in self._pages], dim=2)[:, :, :end]  # (2, H, end, K)
-        return both[0], both[1]
+        return self._up_to(end, layer)
+
+    def layer(self, i: int) -> tuple[Tensor, Tensor]:
+        """Copies of a layer's keys and values, (H, length, K) each."""
+        return self._up_to(self.length, i)
 
     def commit(self, count: int) -> None:
         """Count `count` more positions as held, once every layer has appended them."""
@@ -144,7 +163,7 @@ class SelfCache:
     def afresh(self) -> SelfCache:
         """Return an empty cache of the same shape."""
         layers, _, heads, _, head_size = self._shape
-        return SelfCache(layers, heads, head_size, self._like)
+        return SelfCache(layers, heads, head_size, self._like, self._pool)
 
     def fork(self) -> SelfCache:
         """Return a cache that goes its own way; only the page that is not full is copied."""
@@ -154,21 +173,28 @@ class SelfCache:
         self._shared = max(self._shared, twin._shared)
         for i in range(-(-self.length // PAGE_POSITIONS)):
             page = self._pages[i]
-            twin._add(page if i < twin._shared else page.clone())
+            twin._add(page if i < twin._shared else twin._page().copy_(page))
         return twin
 
     def reserve(self, positions: int) -> None:
         """Make sure that the positions from `length` to `positions` can be written."""
         for i in range(self.length // PAGE_POSITIONS, self._shared):
-            self._pages[i] = self._pages[i].clone()
+            self._pages[i] = self._page().copy_(self._pages[i])
             self.addresses[i] = self._pages[i].data_ptr()
         self._shared = min(self._shared, self.length // PAGE_POSITIONS)
         while self.capacity < positions:
-            self._add(self._like.new_empty(self._shape))
+            self._add(self._page())
+
+    def _page(self) -> Tensor:
+        return self._like.new_empty(self._shape) if self._pool is None else self._pool.page()
 
     def _add(self, page: Tensor) -> None:
         self._pages.append(page)
         self.addresses.append(page.data_ptr())
+
+    def _up_to(self, end: int, layer: int) -> tuple[Tensor, Tensor]:
+        both = torch.cat([page[layer] for page in self._pages], dim=2)[:, :, :end]  # (2, H, end, K)
+        return both[0], both[1]
 
     def _gathered(self, which: int) -> Tensor:
         pages = [page[:, which] for page in self._pages]  # each (L, H, PAGE_POSITIONS, K)

@@ -125,14 +125,13 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         counts, attention = [rows.count for rows in new], self.cross_attention
         queries = attention.project_query(x).split(counts, dim=1)  # each (H, n, K)
-        if weights is not None:
-            for rows, q in zip(new, queries, strict=True):
-                heads = attention.weights(q[:, -rows.outputs :], rows.state.cross.keys[i])
-                weights.extend(heads.mean(0))  # (H, n, S) -> n of (S,)
-        mixed = [
-            attention.attend(q, rows.state.cross.keys[i], rows.state.cross.values[i])
-            for rows, q in zip(new, queries, strict=True)
-        ]
+        mixed = []
+        for rows, q in zip(new, queries, strict=True):
+            keys, values = rows.state.cross.layer(i)  # (H, S, K) each
+            mixed.append(attention.attend(q, keys, values))
+            if weights is not None:
+                heads = attention.weights(q[:, -rows.outputs :], keys)  # (H, n, S)
+                weights.extend(heads.mean(0))  # n of (S,)
         return attention.merge(torch.cat(mixed, dim=1))
 
 
@@ -188,9 +187,12 @@ class Decoder(nn.Module):
 
     def begin(self, memory: Tensor) -> DecoderState:
         """Project a memory (S, D) into every layer's cross keys and values, once."""
-        pairs = [layer.cross_attention.project_key_value(memory) for layer in self._blocks()]
-        data = torch.stack([torch.stack(pair) for pair in pairs])  # (L, 2, H, S, K)
+        data = torch.stack([torch.stack(pair) for pair in self.project(memory)])  # (L, 2, H, S, K)
         return DecoderState(CrossCache(data), self.empty_cache())
+
+    def project(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of a memory (S, D) in each layer, (H, S, K)."""
+        return [layer.cross_attention.project_key_value(memory) for layer in self._blocks()]
 
     def empty_cache(self) -> SelfCache:
         """A cache with no positions, on our device and in our precision."""

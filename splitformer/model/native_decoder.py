@@ -57,6 +57,7 @@ class NativeDecoder:
 
     batch_invariant = True
     kernel = KERNEL
+    source_page = 1
 
     def __init__(
         self,

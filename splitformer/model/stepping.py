@@ -98,9 +98,10 @@ class StepDecoder(Protocol):
     Attributes:
         config: The architecture.
         kernel: Name of its arithmetic, changed whenever any result's bits do.
-        precision: "fp32" or "int8".
+        precision: "fp32", "int8", and on GPUs "bf16" or "fp16".
         batch_invariant: True if results are the same bits whatever else is in a step.
         element_bytes: Of an element of keys and values.
+        source_page: Rows of a memory take room in multiples of this.
     """
 
     @property
@@ -117,6 +118,9 @@ class StepDecoder(Protocol):
 
     @property
     def element_bytes(self) -> int: ...  # noqa: D102
+
+    @property
+    def source_page(self) -> int: ...  # noqa: D102
 
     def begin(self, memory: Tensor) -> DecoderState:
         """Project a memory (S, D) into every layer's cross keys and values, once."""
@@ -157,6 +161,7 @@ class TorchDecoder:
     precision = "fp32"
     batch_invariant = False
     element_bytes = 4
+    source_page = 1
 
     def __init__(self, decoder: Decoder) -> None:
         self.config = decoder.config
@@ -180,22 +185,33 @@ class TorchDecoder:
         """Compute the rows of new tokens and choose the next token of each sequence."""
         shown: list[Tensor] | None = [] if asked.attention else None
         logits = self._decoder.step(tokens, states, outputs, shown)  # (outputs, V)
-        possible = _allowed(logits, never, asked.denied)
-        ids = possible.argmax(-1)  # (outputs,)
-        sums = logits.logsumexp(-1) if log_probabilities else logits.new_empty(0)
-        chosen = logits.gather(-1, ids[:, None])[:, 0] if log_probabilities else sums
-        return Advanced(
-            ids.tolist(),
-            (chosen - sums).tolist(),
-            {i: logits[i] for i in asked.logits},
-            sums.tolist(),
-            {i: likeliest(possible[i], k) for i, k in asked.candidates.items()},
-            {i: float(logits[i, token]) for i, token in asked.given.items()},
-            {i: shown[i] for i in asked.attention} if shown else {},
-        )
+        return answers(logits, never, asked, log_probabilities, shown)
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+def answers(
+    logits: Tensor,
+    never: tuple[int, ...],
+    asked: Asked,
+    log_probabilities: bool,
+    attention: Sequence[Tensor] | None,
+) -> Advanced:
+    """Answer what is asked about the logits (outputs, V) of a step, and rows of attention (S,)."""
+    possible = _allowed(logits, never, asked.denied)
+    ids = possible.argmax(-1)  # (outputs,)
+    sums = logits.logsumexp(-1) if log_probabilities else logits.new_empty(0)
+    chosen = logits.gather(-1, ids[:, None])[:, 0] if log_probabilities else sums
+    return Advanced(
+        ids.tolist(),
+        (chosen - sums).tolist(),
+        {i: logits[i].cpu() for i in asked.logits},
+        sums.tolist(),
+        {i: likeliest(possible[i], k) for i, k in asked.candidates.items()},
+        {i: float(logits[i, token]) for i, token in asked.given.items()},
+        {i: attention[i].float().cpu() for i in asked.attention} if attention else {},
+    )
 
 
 def likeliest(logits: Tensor, count: int) -> Candidates:
