@@ -10,6 +10,7 @@ import numpy as np
 from splitformer.errors import FailedPreconditionError, InvalidArgumentError, shown
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.stepping import StepDecoder
 from splitformer.model.tokenizer import SourcePiece
 from splitformer.serving import languages, models
 from splitformer.v1 import tensor_pb2
@@ -50,15 +51,15 @@ class OpeningRules:
     Args:
         checkpoint: The model.
         dtype_name: Wire type of its memories.
-        element_bytes: Of an element of keys and values.
+        decoder: Says how it holds keys and values.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype_name: str, element_bytes: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype_name: str, decoder: StepDecoder) -> None:
         self._checkpoint = checkpoint
         self._description = checkpoint.description
         self._config = checkpoint.description.architecture
         self._dtype = models.memory_dtype(dtype_name)
-        self._element_bytes = element_bytes
+        self._element_bytes, self._page = decoder.element_bytes, decoder.source_page
 
     def start_tokens(self, wish: Wish) -> tuple[int, ...]:
         """Return the decoder's first input: language token, then prefix.
@@ -148,9 +149,8 @@ class OpeningRules:
     def memory_bytes(self, source_positions: int) -> int:
         """Return what a memory's keys and values count against the budget."""
         stack = self._config.decoder
-        return CrossCache.bytes_for(
-            source_positions, stack.layers, stack.width, self._element_bytes
-        )
+        held = -(-source_positions // self._page) * self._page
+        return CrossCache.bytes_for(held, stack.layers, stack.width, self._element_bytes)
 
     def own_bytes(self, positions: int) -> int:
         """Return what a session's own keys and values count, once all positions are used."""

@@ -306,15 +306,13 @@ class DecoderService:
         )
         weights = self._checkpoint.load_decoder()
         self._decoder = kernels.step_decoder(
-            weights, self.settings.precision, self.settings.kernels, self.settings.threads
+            weights, self.settings.arithmetic, self.settings.memory_bytes
         )
         self.numerics = models.numerics(
             self._decoder.precision, self.settings.memory_dtype, self._decoder.kernel
         )
         self._info = self._described(weights)
-        self.rules = OpeningRules(
-            self._checkpoint, self.settings.memory_dtype, self._decoder.element_bytes
-        )
+        self.rules = OpeningRules(self._checkpoint, self.settings.memory_dtype, self._decoder)
         self._warm_up()
 
     def _described(self, weights: Decoder) -> model_pb2.ModelInfo:
@@ -323,7 +321,7 @@ class DecoderService:
             self._checkpoint, weights, self.settings.memory_dtype, self.numerics
         )
         info.layers, info.vocabulary_size = config.decoder_layers, config.target_vocabulary_size
-        info.precision = self._decoder.precision
+        info.precision, info.device = self._decoder.precision, self.settings.device
         info.batch_invariant = self._decoder.batch_invariant
         return info
 

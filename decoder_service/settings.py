@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from decoder_service.allow_list import AllowList
 from splitformer.errors import ConfigurationError
-from splitformer.serving.kernels import check_choices
+from splitformer.serving.kernels import Arithmetic
 from splitformer.serving.models import memory_dtype
 from splitformer.serving.settings import Settings, port_setting, setting
 from splitformer.tls import TlsFiles
@@ -41,7 +41,10 @@ class DecoderSettings(Settings):
     memory_bytes: int = setting(
         2**30, "Budget for memories, keys and values, in bytes.", at_least=1, size=True
     )
-    precision: str = setting("int8", "Arithmetic of the decoder: int8 or fp32.")
+    device: str = setting("cpu", "Where the decoder runs: cpu, cuda, or cuda:N.")
+    precision: str = setting(
+        "auto", "Arithmetic: int8 or fp32 on cpu, bf16, fp16 or fp32 on cuda; auto: the first."
+    )
     kernels: str = setting(
         "auto", "What computes the steps: native, torch, or auto (native where it can be used)."
     )
@@ -61,7 +64,7 @@ class DecoderSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         memory_dtype(self.memory_dtype)
-        check_choices(self.precision, self.kernels)
+        _ = self.arithmetic
         AllowList(self.encoders)
         self.filled_in("endpoint", self.endpoint)
         if self.encoder_ca and not self.encoder_tls:
@@ -75,3 +78,8 @@ class DecoderSettings(Settings):
         if not self.encoder_tls:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.encoder_ca, "encoder_ca")
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What the model runs on."""
+        return Arithmetic(self.precision, self.kernels, self.threads, self.device)

@@ -249,9 +249,7 @@ class EncoderService:
         self._checkpoint = models.open_checkpoint(self.settings.model)
         torch.set_num_threads(self.settings.threads)
         weights = self._checkpoint.load_encoder()
-        self._encoder = kernels.source_encoder(
-            weights, self.settings.precision, self.settings.kernels, self.settings.threads
-        )
+        self._encoder = kernels.source_encoder(weights, self.settings.arithmetic)
         arithmetic = models.numerics(
             self._encoder.precision, self.settings.memory_dtype, self._encoder.kernel
         )
@@ -264,7 +262,7 @@ class EncoderService:
             self._checkpoint, weights, self.settings.memory_dtype, self._fingerprint.numerics
         )
         info.layers, info.vocabulary_size = config.encoder_layers, config.source_vocabulary_size
-        info.precision = self._encoder.precision
+        info.precision, info.device = self._encoder.precision, self.settings.device
         info.batch_invariant = self._encoder.batch_invariant
         return info
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splitformer.errors import ConfigurationError
-from splitformer.serving.kernels import check_choices
+from splitformer.serving.kernels import Arithmetic
 from splitformer.serving.models import memory_dtype
 from splitformer.serving.settings import Settings, port_setting, setting
 
@@ -28,7 +28,10 @@ class EncoderSettings(Settings):
     memory_bytes: int = setting(
         2**30, "Budget for memories kept under leases, in bytes.", at_least=1, size=True
     )
-    precision: str = setting("int8", "Arithmetic of the encoder: int8 or fp32.")
+    device: str = setting("cpu", "Where the encoder runs: cpu, cuda, or cuda:N.")
+    precision: str = setting(
+        "auto", "Arithmetic: int8 or fp32 on cpu, bf16, fp16 or fp32 on cuda; auto: the first."
+    )
     kernels: str = setting(
         "auto", "What computes memories: native, torch, or auto (native where it can be used)."
     )
@@ -58,7 +61,7 @@ class EncoderSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         memory_dtype(self.memory_dtype)
-        check_choices(self.precision, self.kernels)
+        _ = self.arithmetic
         self.filled_in("advertise", self.advertise)
         if self.lease_seconds > self.max_lease_seconds:
             raise ConfigurationError(
@@ -71,3 +74,8 @@ class EncoderSettings(Settings):
                     f"{name}: must be at most half of max_message_bytes ({self.max_message_bytes}),"
                     f" got {getattr(self, name)}"
                 )
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What the model runs on."""
+        return Arithmetic(self.precision, self.kernels, self.threads, self.device)

@@ -13,10 +13,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from splitformer.model.config import TransformerConfig
 from splitformer.model.encoder import Encoder
 from splitformer.model.hearing import STRIDE
+from splitformer.model.stepping import PRECISION_NAMES
 
 Memory = NDArray[np.float32]
 """The encoder's output for one source, (S, D)."""
@@ -77,15 +79,16 @@ class TorchEncoder:
     """A torch encoder as a `SourceEncoder`; see there.
 
     Args:
-        encoder: In evaluation mode.
+        encoder: In evaluation mode, on its device and in its precision.
     """
 
     kernel = "torch"
-    precision = "fp32"
     batch_invariant = False
 
     def __init__(self, encoder: Encoder) -> None:
         self.config = encoder.config
+        self._like = next(encoder.parameters())
+        self.precision = PRECISION_NAMES[self._like.dtype]
         self.padded = not encoder.config.mel_bins
         self._encoder = encoder
 
@@ -99,13 +102,19 @@ class TorchEncoder:
         for row, source in enumerate(sources):
             assert not isinstance(source, Features)
             padded[row, : lengths[row]] = source
-        output = self._encoder(torch.from_numpy(padded), torch.tensor(lengths))  # (B, S, D)
-        return [row[:length] for row, length in zip(output.numpy(), lengths, strict=True)]
+        output = self._run(torch.from_numpy(padded), lengths)  # (B, S, D)
+        return [row[:length] for row, length in zip(output, lengths, strict=True)]
 
     def _hear(self, source: Features) -> Memory:
         features = torch.from_numpy(source.values)[None]  # (1, 2 S, bins)
-        output: Memory = self._encoder(features, torch.tensor([len(source)]))[0].numpy()
-        return output
+        memory: Memory = self._run(features.to(self._like.dtype), [len(source)])[0]
+        return memory
+
+    def _run(self, source: Tensor, lengths: list[int]) -> NDArray[np.float32]:
+        device = self._like.device
+        output = self._encoder(source.to(device), torch.tensor(lengths, device=device))
+        memories: NDArray[np.float32] = output.float().cpu().numpy()
+        return memories
 
     def close(self) -> None:
         """Nothing is held beyond the weights."""

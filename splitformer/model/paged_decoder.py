@@ -17,7 +17,7 @@ from torch import Tensor
 from splitformer.model.decoder import Decoder, DecoderState
 from splitformer.model.paged_step import PagedStep, Rows
 from splitformer.model.pool import PagedCross, PagePool
-from splitformer.model.stepping import NOTHING, Advanced, Asked, answers
+from splitformer.model.stepping import NOTHING, PRECISION_NAMES, Advanced, Asked, answers
 from splitformer.native import PAGE_POSITIONS
 
 MOST_ROWS = 256
@@ -47,7 +47,7 @@ class PagedDecoder:
         like = decoder.embedding.tokens.weight.detach()
         stack = self.config.decoder
         self.element_bytes = like.element_size()
-        self.precision = _NAMES[like.dtype]
+        self.precision = PRECISION_NAMES[like.dtype]
         self.device = like.device
         page_bytes = stack.layers * 2 * stack.width * PAGE_POSITIONS * self.element_bytes
         count = pool_bytes // page_bytes
@@ -145,9 +145,6 @@ class PagedDecoder:
             return logits
 
         return replay
-
-
-_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def _pages(state: DecoderState) -> int:

@@ -50,11 +50,11 @@ class PagePool:
         """Hand out a page of zeros; it comes back by itself once nobody holds it any more.
 
         Raises:
-            ResourceExhaustedError: NO_PAGES.
+            ResourceExhaustedError: OVER_BUDGET.
         """
         if not self._free:
             raise ResourceExhaustedError(
-                f"keys and values: all {len(self.data) - 1} pages are in use", reason="NO_PAGES"
+                f"keys and values: all {len(self.data) - 1} pages are in use", retry_after=1.0
             )
         number = self._free.pop()
         page = self.data[number]

@@ -18,6 +18,7 @@ from splitformer.model.config import TransformerConfig
 from splitformer.model.decoder import Decoder, DecoderState
 
 RULED_OUT = float("-inf")
+PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(slots=True)

@@ -1,9 +1,13 @@
-"""Which arithmetic a model's half runs on: the native library, or torch where it cannot be used."""
+"""What a model's half runs on: the native library, torch where it cannot be used, or a GPU."""
 
 from __future__ import annotations
 
 import logging
-from typing import cast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 
 from splitformer import native
 from splitformer.errors import ConfigurationError
@@ -12,44 +16,110 @@ from splitformer.model.encoder import Encoder
 from splitformer.model.encoding import SourceEncoder, TorchEncoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
+from splitformer.model.paged_decoder import PagedDecoder
 from splitformer.model.stepping import StepDecoder, TorchDecoder
 from splitformer.native import Precision
 from splitformer.serving.logs import log
 
-PRECISIONS = ("int8", "fp32")
 KERNELS = ("auto", "native", "torch")
+_ON_CPU = ("int8", "fp32")
+_ON_CUDA = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_DEVICE = re.compile(r"cpu|cuda(?::\d+)?")
 
 _logger = logging.getLogger("splitformer.kernels")
 
 
-def check_choices(precision: str, kernels: str) -> None:
-    """ConfigurationError unless both settings are among the known ones."""
-    for name, value, known in (
-        ("precision", precision, PRECISIONS),
-        ("kernels", kernels, KERNELS),
-    ):
-        if value not in known:
-            raise ConfigurationError(f"{name}: must be one of {', '.join(known)}, got {value!r}")
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """What a model's half runs on.
+
+    Attributes:
+        precision: "int8" or "fp32" on a CPU; "bf16", "fp16" or "fp32" on a GPU; "auto" is the
+            first of them.
+        kernels: "native", "torch", or "auto": native where it can be used.
+        threads: Threads of a step on a CPU.
+        device: "cpu", "cuda", or "cuda:" and the number of a GPU.
+
+    Raises:
+        ConfigurationError: One of them is unknown or goes with none of the others.
+    """
+
+    precision: str = "auto"
+    kernels: str = "auto"
+    threads: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigurationError(
+                f"device: must be cpu, cuda, or cuda: and a number, got {self.device!r}"
+            )
+        known = ("auto", *(_ON_CUDA if self.on_gpu else _ON_CPU))
+        _check("precision", self.precision, known, self.device)
+        _check("kernels", self.kernels, ("auto", "torch") if self.on_gpu else KERNELS, self.device)
+
+    @property
+    def on_gpu(self) -> bool:
+        """True if a GPU computes."""
+        return self.device != "cpu"
+
+    @property
+    def native_precision(self) -> Precision:
+        """The precision for the native library."""
+        return "fp32" if self.precision == "fp32" else "int8"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision for a GPU."""
+        return _ON_CUDA.get(self.precision, torch.bfloat16)
 
 
-def step_decoder(decoder: Decoder, precision: str, kernels: str, threads: int) -> StepDecoder:
+def step_decoder(decoder: Decoder, arithmetic: Arithmetic, pool_bytes: int = 0) -> StepDecoder:
     """Return a decoder that takes steps, on the kernels and in the precision asked for.
 
     With "auto", torch in fp32 serves where the native library cannot be used, and the log says so.
 
+    Args:
+        decoder: The weights; on a GPU they are moved there.
+        arithmetic: What to run it on.
+        pool_bytes: On a GPU, bytes for keys and values.
+
     Raises:
-        ConfigurationError: "native" was asked for and cannot be used.
+        ConfigurationError: The native library or the GPU cannot be used.
     """
-    if _use_native(kernels):
-        return NativeDecoder(decoder, cast(Precision, precision), threads)
+    if arithmetic.on_gpu:
+        return PagedDecoder(decoder.to(_gpu(arithmetic), arithmetic.dtype), pool_bytes)
+    if _use_native(arithmetic.kernels):
+        return NativeDecoder(decoder, arithmetic.native_precision, arithmetic.threads)
     return TorchDecoder(decoder)
 
 
-def source_encoder(encoder: Encoder, precision: str, kernels: str, threads: int) -> SourceEncoder:
+def source_encoder(encoder: Encoder, arithmetic: Arithmetic) -> SourceEncoder:
     """Return an encoder of sources; as `step_decoder`."""
-    if _use_native(kernels):
-        return NativeEncoder(encoder, cast(Precision, precision), threads)
+    if arithmetic.on_gpu:
+        return TorchEncoder(encoder.to(_gpu(arithmetic), arithmetic.dtype))
+    if _use_native(arithmetic.kernels):
+        return NativeEncoder(encoder, arithmetic.native_precision, arithmetic.threads)
     return TorchEncoder(encoder)
+
+
+def _check(name: str, value: str, known: Sequence[str], device: str) -> None:
+    if value not in known:
+        where = "" if device == "cpu" else f" on {device}"
+        raise ConfigurationError(f"{name}: must be one of {', '.join(known)}{where}, got {value!r}")
+
+
+def _gpu(arithmetic: Arithmetic) -> torch.device:
+    device = torch.device(arithmetic.device)
+    if not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"device: this machine, or its torch {torch.__version__}, has no GPU to use,"
+            f" got {arithmetic.device!r}"
+        )
+    if (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise ConfigurationError(f"device: must be at most cuda:{last}, got {arithmetic.device!r}")
+    return device
 
 
 def _use_native(kernels: str) -> bool:

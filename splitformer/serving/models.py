@@ -95,8 +95,6 @@ def model_info(
         language_on_decoder=description.languages.on_decoder,
         parameters=sum(parameter.numel() for parameter in half.parameters()),
         weight_bytes=sum(parameter.nbytes for parameter in half.parameters()),
-        precision="fp32",
-        device="cpu",
         memory_dtype=memory_dtype(dtype_name),
         server_version=splitformer.__version__,
     )

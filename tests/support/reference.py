@@ -9,7 +9,7 @@ import torch
 from splitformer import wire
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.serving.kernels import source_encoder, step_decoder
+from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
 from splitformer.v1 import tensor_pb2
 
 
@@ -20,8 +20,9 @@ class Reference:
         torch.set_num_threads(1)
         self.checkpoint = Checkpoint(folder)
         self.model = self.checkpoint.load()
-        self.encoder = source_encoder(self.model.encoder, precision, kernels, 1)
-        self.decoder = step_decoder(self.model.decoder, precision, kernels, 1)
+        arithmetic = Arithmetic(precision, kernels)
+        self.encoder = source_encoder(self.model.encoder, arithmetic)
+        self.decoder = step_decoder(self.model.decoder, arithmetic)
 
     @torch.inference_mode()
     def memory(self, text: str) -> torch.Tensor:

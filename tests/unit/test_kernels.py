@@ -15,7 +15,7 @@ from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.decoder import Decoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.stepping import Asked, StepDecoder, TorchDecoder
-from splitformer.serving.kernels import check_choices, step_decoder
+from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
 
 NATIVE = pytest.mark.skipif(not native.available(), reason=f"no library: {native.reason()}")
 EOS = 1
@@ -28,7 +28,7 @@ def decoder(tiny_model: Path) -> Decoder:
 
 @NATIVE
 def test_auto_takes_the_native_library_where_it_can(decoder: Decoder) -> None:
-    chosen = step_decoder(decoder, "int8", "auto", 1)
+    chosen = step_decoder(decoder, Arithmetic())
     assert isinstance(chosen, NativeDecoder)
     assert (chosen.precision, chosen.batch_invariant) == ("int8", True)
     chosen.close()
@@ -40,7 +40,7 @@ def test_torch_serves_otherwise_and_the_log_says_why(
     monkeypatch.setattr(native, "available", lambda: False)
     monkeypatch.setattr(native, "reason", lambda: "no compiler")
     with caplog.at_level(logging.WARNING):
-        chosen = step_decoder(decoder, "int8", "auto", 1)
+        chosen = step_decoder(decoder, Arithmetic())
     assert isinstance(chosen, TorchDecoder)
     assert (chosen.precision, chosen.batch_invariant) == ("fp32", False)
     (record,) = caplog.records
@@ -51,15 +51,42 @@ def test_native_or_nothing(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(native, "available", lambda: False)
     monkeypatch.setattr(native, "reason", lambda: "no compiler")
     with pytest.raises(ConfigurationError, match=r"kernels: the native library .* no compiler"):
-        step_decoder(decoder, "int8", "native", 1)
+        step_decoder(decoder, Arithmetic(kernels="native"))
 
 
 @pytest.mark.parametrize(
-    ("precision", "kernels", "named"), [("int4", "auto", "precision"), ("int8", "cuda", "kernels")]
+    ("choices", "message"),
+    [
+        ({"precision": "int4"}, "precision: must be one of auto, int8, fp32, got 'int4'"),
+        ({"kernels": "cuda"}, "kernels: must be one of auto, native, torch, got 'cuda'"),
+        ({"device": "tpu"}, "device: must be cpu, cuda, or cuda: and a number, got 'tpu'"),
+        (
+            {"device": "cuda:1", "precision": "int8"},
+            "precision: must be one of auto, bf16, fp16, fp32 on cuda:1, got 'int8'",
+        ),
+        (
+            {"device": "cuda", "kernels": "native"},
+            "kernels: must be one of auto, torch on cuda, got 'native'",
+        ),
+    ],
 )
-def test_unknown_choices_are_refused(precision: str, kernels: str, named: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{named}: must be one of"):
-        check_choices(precision, kernels)
+def test_choices_that_are_unknown_or_do_not_go_together(
+    choices: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        Arithmetic(**choices)  # type: ignore[arg-type]
+    assert str(refusal.value) == message
+
+
+def test_a_gpu_that_is_not_there_is_said(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for start in (step_decoder, source_encoder):
+        with pytest.raises(ConfigurationError, match=r"device: this machine.*has no GPU"):
+            start(decoder, Arithmetic(device="cuda"))  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigurationError, match="device: must be at most cuda:1, got 'cuda:2'"):
+        step_decoder(decoder, Arithmetic(device="cuda:2"))
 
 
 @NATIVE
