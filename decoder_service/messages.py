@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from decoder_service.generating import Ended, IndexedToken
 from decoder_service.opening import Branch, Wish
 from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
-from splitformer.generation import Details, EndReason, GenerationOptions
+from splitformer.generation import Details, EndReason, GenerationOptions, Produced
 from splitformer.v1 import decoder_service_pb2 as pb
 
 _OFFERED = frozenset(
@@ -114,6 +115,20 @@ def step_index(request: pb.StepRequest) -> int:
             "index", "must be given and at least 0", value, reason="BAD_STEP_INDEX"
         )
     return request.index
+
+
+def given_target(request: pb.ScoreRequest) -> str | tuple[int, ...]:
+    """Read what is to be scored."""
+    form = request.target.WhichOneof("form")
+    return request.target.text if form == "text" else tuple(request.target.tokens.ids)
+
+
+def score_message(scored: Sequence[Produced]) -> pb.ScoreResponse:
+    """Write the tokens of a target that was scored."""
+    return pb.ScoreResponse(
+        tokens=[token_message(IndexedToken(*each)) for each in enumerate(scored)],
+        log_probability=sum(token.log_probability for token in scored),
+    )
 
 
 def part_message(part: list[IndexedToken] | Ended, message: Part) -> Part:

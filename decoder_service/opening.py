@@ -11,7 +11,7 @@ from splitformer.errors import FailedPreconditionError, InvalidArgumentError, sh
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.stepping import StepDecoder
-from splitformer.model.tokenizer import SourcePiece
+from splitformer.model.tokenizer import Detokenizer, SourcePiece
 from splitformer.serving import languages, models
 from splitformer.v1 import tensor_pb2
 from splitformer.wire import FloatArray, checked_shape
@@ -71,9 +71,31 @@ class OpeningRules:
         languages.check_target(known, wish.language)
         start = known.starts[wish.language if known.on_decoder else ""]
         limit = self.positions(wish)
-        prefix = self._prefix_ids(wish.prefix or (), limit, len(start))
-        self._check_ids(prefix)
+        prefix = self._ids(wish.prefix or (), limit, len(start), "target_prefix")
         return (*start, *prefix)
+
+    def scored_tokens(
+        self, target: str | Sequence[int], include_end: bool, start: int
+    ) -> tuple[int, ...]:
+        """Return the tokens of a target that is to be scored behind `start` tokens.
+
+        Raises:
+            InvalidArgumentError: EMPTY_TARGET, TOKEN_OUT_OF_RANGE or TARGET_TOO_LONG.
+        """
+        room = self._config.max_positions + (not include_end)  # the last one is no input
+        tokens = self._ids(target, room, start, "target")
+        if not tokens and not include_end:
+            raise InvalidArgumentError.of(
+                "target", "must hold a token, or include_end", target, reason="EMPTY_TARGET"
+            )
+        return (*tokens, self._description.eos_id) if include_end else tuple(tokens)
+
+    def detokenizer(self, start: Sequence[int], *produced: int) -> Detokenizer:
+        """Return a detokenizer that has seen what comes before, so that spaces come out right."""
+        detokenizer = self._checkpoint.tokenizer.detokenizer()
+        for token in (*start[1:], *produced):
+            detokenizer.add(token)
+        return detokenizer
 
     def positions(self, wish: Wish) -> int:
         """Return the longest decoder input; InvalidArgumentError TARGET_TOO_LONG if too long."""
@@ -177,26 +199,27 @@ class OpeningRules:
                 rule = "must begin at 0 or later and not end before it begins"
                 raise _bad_source(f"[{i}]", rule, [token.begin, token.end])
 
-    def _prefix_ids(self, prefix: str | Sequence[int], limit: int, start: int) -> Sequence[int]:
-        """Tokenise a prefix unless it is hopelessly long; `limit` counts the start tokens too."""
-        if isinstance(prefix, str) and len(prefix) <= limit * models.CHARACTERS_PER_TOKEN:
-            prefix = self._checkpoint.tokenizer.encode_target(prefix)
-        if isinstance(prefix, str) or start + len(prefix) > limit:
+    def _ids(self, text: str | Sequence[int], limit: int, start: int, field: str) -> Sequence[int]:
+        """Tokenise a target unless it is hopelessly long; `limit` counts the start tokens too."""
+        if isinstance(text, str) and len(text) <= limit * models.CHARACTERS_PER_TOKEN:
+            text = self._checkpoint.tokenizer.encode_target(text)
+        if isinstance(text, str) or start + len(text) > limit:
             raise InvalidArgumentError.of(
-                "target_prefix",
+                field,
                 f"must leave room in {limit} positions",
-                len(prefix),
+                len(text),
                 reason="TARGET_TOO_LONG",
-                metadata={"limit": str(limit), "length": str(start + len(prefix))},
+                metadata={"limit": str(limit), "length": str(start + len(text))},
             )
-        return prefix
+        self._check_ids(text, field)
+        return text
 
-    def _check_ids(self, ids: Sequence[int]) -> None:
+    def _check_ids(self, ids: Sequence[int], field: str) -> None:
         size = self._config.target_vocabulary_size
         for position, token in enumerate(ids):
             if not 0 <= token < size:
                 raise InvalidArgumentError.of(
-                    f"target_prefix.tokens.ids[{position}]",
+                    f"{field}.tokens.ids[{position}]",
                     f"must be at least 0 and below {size}",
                     token,
                     reason="TOKEN_OUT_OF_RANGE",

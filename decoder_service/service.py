@@ -17,6 +17,7 @@ from decoder_service.generating import Ended, Generating, IndexedToken
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.opening import Branch, OpeningRules, Wish, pieces_of
+from decoder_service.scoring import Scorer
 from decoder_service.sessions import Opened, Session, Sessions
 from decoder_service.settings import DecoderSettings
 from decoder_service.sharing import SharedMemories
@@ -24,7 +25,6 @@ from splitformer import tracing, wire
 from splitformer.errors import UnavailableError
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.model.decoder import Decoder
-from splitformer.model.tokenizer import Detokenizer
 from splitformer.serving import kernels, models
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
@@ -91,6 +91,7 @@ class DecoderService:
         self.generating = Generating(
             self.engine, self.sessions, self.metrics, self.settings.window_tokens, self._vocabulary
         )
+        self.scorer = Scorer(self.engine, self.sessions, self.budget, self.rules)
         self._sweeper = asyncio.create_task(self._sweep())
 
     def drain(self) -> None:
@@ -240,7 +241,7 @@ class DecoderService:
             memory = wire.unpack(data, header.dtype, header.shape, "memory")
             self.rules.check_values(memory)
             state = await self.engine.begin(memory)
-            target = Target(start, state, self._detokenizer(start), positions)
+            target = Target(start, state, self.rules.detokenizer(start), positions)
             target.source = pieces_of(header)
             memory_bytes = self.rules.memory_bytes(header.shape[0])
             share = Share(self.budget, memory_bytes)
@@ -262,7 +263,7 @@ class DecoderService:
             else:
                 start = self.rules.start_tokens(Wish(language))
                 state = parent.target.state.afresh()
-                target = Target(start, state, self._detokenizer(start), positions)
+                target = Target(start, state, self.rules.detokenizer(start), positions)
             target.source = parent.target.source
             session = self.sessions.add(
                 target, language, parent.source_positions, own, parent.memory
@@ -276,17 +277,10 @@ class DecoderService:
         whole = kept == len(target.produced)
         state = await self.engine.fork(target.state)
         state.truncate(min(state.length, len(target.start) + kept - 1))
-        detokenizer = self._detokenizer(target.start, *(token.id for token in produced))
+        detokenizer = self.rules.detokenizer(target.start, *(token.id for token in produced))
         branch = Target(target.start, state, detokenizer, target.max_positions, produced)
         branch.end, branch.source = end if whole else None, target.source
         return branch
-
-    def _detokenizer(self, start: tuple[int, ...], *produced: int) -> Detokenizer:
-        """A detokenizer that has seen what comes before, so that spaces come out right."""
-        detokenizer = self._checkpoint.tokenizer.detokenizer()
-        for token in (*start[1:], *produced):
-            detokenizer.add(token)
-        return detokenizer
 
     def _check_not_draining(self) -> None:
         if self.draining:

@@ -82,6 +82,12 @@ class DecoderServicer(DecoderServiceServicer):
             return pb.StepResponse(end=messages.end_message(part))
         return pb.StepResponse(token=messages.token_message(part))
 
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
+        """Say how probable a given target is."""
+        given = messages.given_target(request)
+        scored = await self._service.scorer.score(request.session_id, given, request.include_end)
+        return messages.score_message(scored)
+
     async def ForkSession(
         self, request: pb.ForkSessionRequest, context: Context
     ) -> pb.ForkSessionResponse:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -15,7 +16,7 @@ from splitformer import tracing
 from splitformer.wire import FloatArray
 from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Delivery, Encoder, Pooling, source_of
-from splitformer_client.fan import Services
+from splitformer_client.fan import Fan, Services
 from splitformer_client.memory import Memory
 from splitformer_client.options import GenerationOptions
 from splitformer_client.scope import Scope
@@ -31,9 +32,9 @@ from splitformer_client.settings import (
     names,
     tls_of,
 )
-from splitformer_client.tasks import Aftermath
+from splitformer_client.tasks import Aftermath, together
 from splitformer_client.translation import Event, Job, LongText, Translating
-from splitformer_client.values import ModelInfo, Token, Translation
+from splitformer_client.values import ModelInfo, Score, Token, Translation
 
 __all__ = ["AsyncClient", "AsyncGeneration", "AsyncSession", "connect"]
 
@@ -188,6 +189,36 @@ class AsyncClient:
             async for _, event in events:
                 if isinstance(event, Token):
                     yield event
+
+    async def score(
+        self,
+        text: str,
+        targets: Sequence[str | Sequence[int]],
+        to: str,
+        *,
+        source_language: str = "",
+        include_end: bool = True,
+        timeout: float | None = None,
+    ) -> list[Score]:
+        """Say how probable given translations of a text are: one encoding, a parallel pass each.
+
+        Args:
+            text: The source.
+            targets: Translations, as texts or as token ids.
+            to: Their language.
+            source_language: Language of the text; empty: the model's own.
+            include_end: Score the end token too, as is right for whole translations.
+            timeout: Seconds.
+        """
+        if isinstance(targets, str):
+            raise TypeError(f"targets: must be several, not a plain string, got {targets!r}")
+        with self._operation("score", timeout) as scope:
+            fan = Fan(self._services, scope)
+            async with fan.spread(text, source_language, (to,)) as sessions:
+                session = await asyncio.shield(sessions[to])
+                return await together(
+                    session.score_within(scope, target, include_end) for target in targets
+                )
 
     async def encode(
         self,

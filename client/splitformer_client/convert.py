@@ -10,6 +10,7 @@ from splitformer_client.values import (
     End,
     EndReason,
     ModelInfo,
+    Score,
     SessionInfo,
     Timings,
     Token,
@@ -54,6 +55,11 @@ def end_of(message: pb.End) -> End:
             timings.total_seconds,
         ),
     )
+
+
+def score_of(message: pb.ScoreResponse) -> Score:
+    """Read the log-probabilities of a target."""
+    return Score(tuple(map(token_of, message.tokens)), message.log_probability)
 
 
 def model_info_of(message: model_pb2.ModelInfo) -> ModelInfo:

@@ -10,12 +10,12 @@ from grpc import ChannelCredentials
 
 from splitformer import wire
 from splitformer.errors import PermissionDeniedError
-from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2, tensor_pb2
+from splitformer.v1 import decoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer_client.convert import model_info_of
 from splitformer_client.link import Link
 from splitformer_client.memory import Memory
-from splitformer_client.options import GenerationOptions, options_message
+from splitformer_client.options import GenerationOptions, options_message, prefix_message
 from splitformer_client.retry import while_unavailable
 from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncGeneration, AsyncSession, MakeScope
@@ -50,7 +50,7 @@ class Opening:
             target_language=self.language,
             upload=memory.header if memory.is_local else None,
             reference=None if memory.is_local else memory.reference,
-            target_prefix=_prefix_message(self.target_prefix),
+            target_prefix=prefix_message(self.target_prefix),
             max_positions=self.max_positions,
         )
 
@@ -154,11 +154,3 @@ class Decoder:
 
     def _link(self, address: str) -> Link:
         return Link("decoder", address, decoder_options(), self._credentials)
-
-
-def _prefix_message(prefix: str | Sequence[int] | None) -> pb.TargetPrefix | None:
-    if prefix is None:
-        return None
-    if isinstance(prefix, str):
-        return pb.TargetPrefix(text=prefix)
-    return pb.TargetPrefix(tokens=encoder_service_pb2.TokenIds(ids=prefix))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from splitformer.errors import InvalidArgumentError
-from splitformer.v1 import decoder_service_pb2 as pb
+from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -63,6 +63,15 @@ def options_message(options: GenerationOptions) -> pb.GenerationOptions:
         if value is not None:
             _set(message, name, value)
     return message
+
+
+def prefix_message(prefix: str | Sequence[int] | None) -> pb.TargetPrefix | None:
+    """Write a target, or the beginning of one, as the protocol's message."""
+    if prefix is None:
+        return None
+    if isinstance(prefix, str):
+        return pb.TargetPrefix(text=prefix)
+    return pb.TargetPrefix(tokens=encoder_service_pb2.TokenIds(ids=prefix))
 
 
 def _set(message: pb.GenerationOptions, name: str, value: object) -> None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 from splitformer.errors import DataLossError, FailedPreconditionError, SplitformerError
 from splitformer.v1 import decoder_service_pb2 as pb
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
-from splitformer_client.convert import end_of, session_info_of, token_of
+from splitformer_client.convert import end_of, score_of, session_info_of, token_of
 from splitformer_client.link import Incoming, Link
-from splitformer_client.options import GenerationOptions, options_message
+from splitformer_client.options import GenerationOptions, options_message, prefix_message
 from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
-from splitformer_client.values import End, SessionInfo, Token
+from splitformer_client.values import End, Score, SessionInfo, Token
 
 MakeScope = Callable[[float | None], Scope]
 """Starts an operation that may take the given seconds, None for the client's default."""
@@ -117,6 +117,32 @@ class AsyncSession:
         method = DecoderServiceStub(self._link.channel).Step
         answer = await self._link.call(method, request, self._make_scope(timeout), self._metadata)
         return token_of(answer.token) if answer.HasField("token") else end_of(answer.end)
+
+    async def score(
+        self,
+        target: str | Sequence[int],
+        *,
+        include_end: bool = True,
+        timeout: float | None = None,
+    ) -> Score:
+        """Say how probable a given target is, in one parallel pass; the session's own stays.
+
+        Args:
+            target: Text, or token ids.
+            include_end: Score the end token behind it too.
+            timeout: Seconds it may take.
+        """
+        return await self.score_within(self._make_scope(timeout), target, include_end)
+
+    async def score_within(
+        self, scope: Scope, target: str | Sequence[int], include_end: bool
+    ) -> Score:
+        """Score a target as part of an operation that has begun."""
+        request = pb.ScoreRequest(
+            session_id=self.id, target=prefix_message(target), include_end=include_end
+        )
+        method = DecoderServiceStub(self._link.channel).Score
+        return score_of(await self._link.call(method, request, scope, self._metadata))
 
     async def fork(
         self,

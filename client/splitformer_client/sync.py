@@ -17,7 +17,7 @@ from splitformer_client.session import AsyncGeneration
 from splitformer_client.settings import Tls
 from splitformer_client.sync_session import Generation, Session
 from splitformer_client.translation import Event, LongText
-from splitformer_client.values import ModelInfo, Token, Translation
+from splitformer_client.values import ModelInfo, Score, Token, Translation
 
 __all__ = ["Client", "Generation", "Session", "Stream", "connect"]
 
@@ -121,6 +121,28 @@ class Client:
             **options,
         )
         return Stream(self._portal, tokens)
+
+    def score(
+        self,
+        text: str,
+        targets: Sequence[str | Sequence[int]],
+        to: str,
+        *,
+        source_language: str = "",
+        include_end: bool = True,
+        timeout: float | None = None,
+    ) -> list[Score]:
+        """Say how probable given translations of a text are, in the order of `targets`."""
+        return self._portal.run(
+            self._client.score(
+                text,
+                targets,
+                to,
+                source_language=source_language,
+                include_end=include_end,
+                timeout=timeout,
+            )
+        )
 
     def encode(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 from splitformer_client.options import GenerationOptions
 from splitformer_client.portal import Portal, Stream
 from splitformer_client.session import AsyncGeneration, AsyncSession
-from splitformer_client.values import End, SessionInfo, Token
+from splitformer_client.values import End, Score, SessionInfo, Token
 
 
 class Generation(Stream[Token]):
@@ -80,6 +81,18 @@ class Session:
         """Produce the token at `index`, or return it again; `End` if the target ends before it."""
         return self._portal.run(
             self._session.step(index, forced_token=forced_token, timeout=timeout, **options)
+        )
+
+    def score(
+        self,
+        target: str | Sequence[int],
+        *,
+        include_end: bool = True,
+        timeout: float | None = None,
+    ) -> Score:
+        """Say how probable a given target is; the session's own stays as it is."""
+        return self._portal.run(
+            self._session.score(target, include_end=include_end, timeout=timeout)
         )
 
     def fork(

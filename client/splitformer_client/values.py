@@ -122,6 +122,20 @@ class Translation:
 
 
 @dataclass(frozen=True, slots=True)
+class Score:
+    """How probable a given target is.
+
+    Attributes:
+        tokens: Its tokens, each with its log-probability after those before it; the end token is
+            the last one if it was asked for.
+        log_probability: Natural logarithm of the probability of the whole: their sum.
+    """
+
+    tokens: tuple[Token, ...]
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model as one of the services runs it.
 

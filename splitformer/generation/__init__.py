@@ -3,6 +3,7 @@
 from splitformer.generation.decoding import Decoding, News, Request, Vocabulary
 from splitformer.generation.loop import Failures, run, step
 from splitformer.generation.options import GenerationOptions
+from splitformer.generation.scoring import Scoring
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import Alternative, Details, EndReason, Produced, Target
@@ -18,6 +19,7 @@ __all__ = [
     "News",
     "Produced",
     "Request",
+    "Scoring",
     "Sequential",
     "Stops",
     "Target",

@@ -1202,9 +1202,9 @@ class ScoreRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     INCLUDE_END_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """The session whose memory and language count; its own target is left as it is."""
+    """The session whose memory and language count; its own target, prefix included, is left as it is."""
     include_end: _builtins.bool
-    """Include the end token."""
+    """Score the end token behind it too."""
     @_builtins.property
     def target(self) -> Global___TargetPrefix:
         """The target."""

@@ -1,12 +1,13 @@
-"""Attention and log-probabilities of given ids are Hugging Face's, by torch and natively."""
+"""Attention, log-probabilities of given ids and scores are Hugging Face's, torch and native."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from splitformer.generation import Scoring, Target, run
 from splitformer.model.stepping import Asked
-from tests.parity.test_marian import make_pair
+from tests.parity.test_marian import PAD, make_pair
 from tests.support.pairs import Pair, close, padded
 
 ROWS = 9
@@ -53,4 +54,23 @@ def test_log_probabilities_of_given_ids(pair: Pair) -> None:
         answer = decoder.advance(target.tolist(), states, (), asked, [ROWS] * 3)
         actual = [answer.log_probability(i, answer.given[i]) for i in range(3 * ROWS)]
         close(torch.tensor(actual).unflatten(0, (3, ROWS)), expected)
+        decoder.close()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 39])
+def test_scores_are_teacher_forced(pair: Pair, count: int) -> None:
+    source, lengths, _ = padded(100)
+    labels = torch.randint(3, 100, (count,))
+    start = pair.checkpoint.description.languages.starts[""]
+    inputs = torch.cat([torch.tensor(start), labels[:-1]])[None]
+    logits = pair.theirs(input_ids=source[:1], decoder_input_ids=inputs).logits
+    expected = logits.log_softmax(-1)[0, range(count), labels]
+    memory = pair.ours.encode(source[:1], lengths[:1])[0]
+    for decoder in pair.decoders():
+        detokenizer = pair.checkpoint.tokenizer.detokenizer()
+        target = Target(start, decoder.begin(memory), detokenizer, len(start) + count - 1)
+        run(decoder, Scoring(target, labels.tolist()), never=(PAD,))
+        assert [token.id for token in target.produced] == labels.tolist()
+        close(torch.tensor([token.log_probability for token in target.produced]), expected)
         decoder.close()

@@ -259,6 +259,25 @@ def test_a_terminal_gets_a_progress_bar_for_files(
 # --- info and health ------------------------------------------------------------------------------
 
 
+def test_score(environment: dict[str, str]) -> None:
+    done = run(environment, "score", "--to", "de", TEXT, "Datei", "Menü")
+    assert done.returncode == 0, done.stderr
+    scores, targets = zip(*(line.split("\t") for line in done.stdout.splitlines()), strict=True)
+    assert targets == ("Datei", "Menü")
+    assert all(float(score) < 0 for score in scores)
+    done = run(environment, "score", "--to", "de", "--json", TEXT, "Datei")
+    answer = json.loads(done.stdout)
+    assert answer["target"] == "Datei"
+    assert answer["log_probability"] == pytest.approx(float(scores[0]), abs=1e-3)
+    assert answer["log_probability"] == pytest.approx(
+        sum(token["log_probability"] for token in answer["tokens"]), abs=1e-4
+    )
+    assert (
+        "error: target: must leave room"
+        in run(environment, "score", "--to", "de", TEXT, "x" * 500).stderr
+    )
+
+
 def test_info(environment: dict[str, str]) -> None:
     table = run(environment, "info")
     assert table.returncode == 0

@@ -229,3 +229,35 @@ async def test_failures_of_a_one_shot_are_the_servers(client: AsyncClient) -> No
     with pytest.raises(errors.InvalidArgumentError, match="target_language") as caught:
         _ = [token async for token in client.decode(memory, language="tlh")]
     assert caught.value.reason == "UNKNOWN_LANGUAGE"
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+async def test_scores_of_translations(client: AsyncClient, services: Services) -> None:
+    (translation,) = await client.translate(TEXT, "de", temperature=1.0, seed=7)
+    assert translation.end.reason == "eos"
+    ids = [token.id for token in translation.tokens]
+    own, other, part = (await client.score(TEXT, [ids, [*ids, 300]], "de")) + (
+        await client.score(TEXT, [ids], "de", include_end=False)
+    )
+    assert own.log_probability == pytest.approx(translation.log_probability, abs=1e-4)
+    assert own.tokens[:-1] == translation.tokens == part.tokens
+    assert own.tokens[-1].log_probability == translation.end.log_probability
+    assert other.log_probability != own.log_probability
+    with pytest.raises(errors.InvalidArgumentError, match="target: must hold a token"):
+        await client.score(TEXT, [""], "de", include_end=False)
+    with pytest.raises(TypeError, match="targets: must be several"):
+        await client.score(TEXT, "Datei", "de")
+    await comes_true(lambda: nothing_is_held(services))
+
+
+async def test_a_session_scores(client: AsyncClient, services: Services) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    async with await client.open_session(memory, language="de") as session:
+        tokens = [token async for token in session.generate(max_new_tokens=5)]
+        scored = await session.score([token.id for token in tokens], include_end=False)
+        assert list(scored.tokens) == tokens
+        text = await session.score("Datei")
+        assert "".join(token.text for token in text.tokens) == "Datei"
+    await comes_true(lambda: nothing_is_held(services))

@@ -116,6 +116,15 @@ def test_decoding_in_one_call(client: Client, services: Services) -> None:
     eventually(lambda: nothing_is_held(services))
 
 
+def test_scores(client: Client) -> None:
+    ids = [token.id for token in client.stream(TEXT, "de", max_new_tokens=4)]
+    (first, second) = client.score(TEXT, [ids, "Datei"], "de")
+    assert len(first.tokens) == 5
+    assert second.log_probability < 0
+    with client.open_session(client.encode(TEXT), language="de") as session:
+        assert session.score(ids) == first
+
+
 def test_infos(client: Client) -> None:
     assert client.encoder_info().fingerprint == client.decoder_info().fingerprint
 
