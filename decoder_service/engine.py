@@ -20,13 +20,13 @@ import torch
 
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import InternalError, NotFoundError, SplitformerError, UnavailableError
-from splitformer.generation import Decoding, EndReason, Failures, News, step
+from splitformer.generation import Decoding, EndReason, Failures, Hypotheses, News, step
 from splitformer.model.decoder import DecoderState
 from splitformer.model.stepping import StepDecoder
 from splitformer.wire import FloatArray
 
 Event = News | SplitformerError
-"""What a generation's reader gets: a token and its index, the end, or a failure."""
+"""What a generation's reader gets: a token and its index, candidates, the end, or a failure."""
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -48,6 +48,7 @@ class Generation:
         self.first_step = 0.0
         self.last_step = 0.0
         self.end: EndReason | None = None
+        self.hypotheses: Hypotheses | None = None
         self.leaving = False
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._window = window

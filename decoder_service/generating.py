@@ -25,6 +25,7 @@ from splitformer.errors import (
 from splitformer.generation import (
     EndReason,
     GenerationOptions,
+    Hypotheses,
     Produced,
     Stops,
     Vocabulary,
@@ -69,6 +70,10 @@ class Ended:
     total_seconds: float = 0.0
 
 
+Yielded = list[IndexedToken] | Hypotheses | Ended
+"""What a call yields: tokens, then the candidates of a beam search, then the end."""
+
+
 class Generating:
     """Runs calls on sessions.
 
@@ -101,7 +106,7 @@ class Generating:
         start_index: int | None = None,
         tokens_per_message: int = 1,
         close_on_end: bool = False,
-    ) -> AsyncGenerator[list[IndexedToken] | Ended, None]:
+    ) -> AsyncGenerator[Yielded, None]:
         """Stream a session's tokens from `start_index` on, produced ones first, then the end.
 
         Args:
@@ -115,6 +120,7 @@ class Generating:
             NotFoundError: SESSION_NOT_FOUND.
             AbortedError: SESSION_BUSY.
             FailedPreconditionError: START_INDEX_AHEAD.
+            ResourceExhaustedError: OVER_BUDGET, there is no room for the beams.
         """
         options.check(self._vocabulary.size)
         called = time.perf_counter()
@@ -137,6 +143,8 @@ class Generating:
                     self._metrics.first_token_seconds.observe(first)
                 yield tokens
                 self._count_read(generation, len(tokens))
+            if generation.hypotheses is not None:
+                yield generation.hypotheses
             ended = self._ended(session, generation, start, called)
             if close_on_end:
                 self._sessions.close(session, "ended")
@@ -161,8 +169,10 @@ class Generating:
             NotFoundError: SESSION_NOT_FOUND.
             AbortedError: SESSION_BUSY.
             FailedPreconditionError: STEP_INDEX_AHEAD, or TOKEN_ALREADY_TAKEN.
+            InvalidArgumentError: BAD_OPTION, a beam search has no single next token.
         """
         options.check(self._vocabulary.size, forced_token)
+        options.check_stepwise()
         called = time.perf_counter()
         record = self._sessions.record(session_id)
         if record is not None and (remembered := _remembered(record, index, options)):
@@ -202,6 +212,8 @@ class Generating:
         if options.sampled:
             options = dataclasses.replace(options, seed=_seed(options, session.seed))
         decoding = decoding_for(session.target, options, limit, self._vocabulary, start, forced)
+        held = decoding.held_bytes
+        self._sessions.budget.reserve(held, "options.num_beams")
         known = [IndexedToken(*each) for each in decoding.certain()]
         generation = Generation(decoding, self._window)
         session.generation = generation
@@ -219,7 +231,7 @@ class Generating:
             self._metrics.ends.labels(how).inc()
             if not generation.left.done():
                 self._engine.leave(generation)
-            generation.left.add_done_callback(lambda _: self._free(session, generation))
+            generation.left.add_done_callback(lambda _: self._free(session, generation, held))
 
     def _count_read(self, generation: Generation, count: int) -> None:
         self._metrics.tokens.inc(count)
@@ -248,7 +260,8 @@ class Generating:
             total_seconds=now - called,
         )
 
-    def _free(self, session: Session, generation: Generation) -> None:
+    def _free(self, session: Session, generation: Generation, held: int) -> None:
+        self._sessions.budget.release(held)
         if session.generation is generation:
             session.generation = None
             self._sessions.touch(session)
@@ -264,6 +277,10 @@ async def _computed(generation: Generation, most: int) -> list[IndexedToken]:
         if isinstance(event, EndReason):
             generation.end = event
             break
+        if isinstance(event, Hypotheses):
+            generation.hypotheses = event
+            event = await generation.next()
+            continue
         tokens.append(IndexedToken(*event))
         event = generation.next_nowait() if len(tokens) < most else None
     return tokens
@@ -328,10 +345,8 @@ def _remembered(
     return None
 
 
-def _replay(
-    record: Record, options: GenerationOptions, start: int, most: int
-) -> list[list[IndexedToken] | Ended]:
-    """Repeat what a session that was let go has streamed, end included."""
+def _replay(record: Record, options: GenerationOptions, start: int, most: int) -> list[Yielded]:
+    """Repeat what a session that was let go has streamed, candidates and end included."""
     total = len(record.produced)
     start = _checked_start(start, total)
     stop = min(total, start + (options.max_new_tokens or total))
@@ -342,4 +357,6 @@ def _replay(
         seed=_seed(options, record.seed),
         closing=record.ended,
     )
-    return [*_batches(_cut(record.produced, options)[start:stop], most), ended]
+    search = record.search if options.beams > 1 and stop == total else None
+    found = [search.found(options)] if search else []
+    return [*_batches(_cut(record.produced, options)[start:stop], most), *found, ended]

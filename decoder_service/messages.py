@@ -5,22 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
-from decoder_service.generating import Ended, IndexedToken
+from decoder_service.generating import Ended, IndexedToken, Yielded
 from decoder_service.opening import Branch, Wish
 from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
-from splitformer.generation import Details, EndReason, GenerationOptions, Produced
+from splitformer.generation import (
+    Details,
+    EndReason,
+    GenerationOptions,
+    Hypotheses,
+    Hypothesis,
+    Produced,
+)
 from splitformer.v1 import decoder_service_pb2 as pb
 
 _OFFERED = frozenset(
     (
         *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
         *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
+        *("num_beams", "num_return_sequences", "length_penalty"),
         *("alternatives", "attention", "alignments", "draft", "mode"),
     )
 )
 Part = TypeVar("Part", pb.GenerateResponse, pb.DecodeResponse)
 OptionalField = Literal[
-    "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "repetition_penalty"
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "seed",
+    "repetition_penalty",
+    "num_beams",
+    "num_return_sequences",
+    "length_penalty",
 ]
 _NOT_OFFERED = "is not offered by this version"
 _HARMLESS_DRAFTS = (pb.DRAFT_MODE_UNSPECIFIED, pb.DRAFT_MODE_OFF)
@@ -58,6 +75,9 @@ def options_of(message: pb.GenerationOptions) -> GenerationOptions:
         alternatives=message.alternatives,
         attention=message.attention,
         alignments=message.alignments,
+        num_beams=_optional(message, "num_beams"),
+        num_return_sequences=_optional(message, "num_return_sequences"),
+        length_penalty=_optional(message, "length_penalty"),
     )
 
 
@@ -131,10 +151,13 @@ def score_message(scored: Sequence[Produced]) -> pb.ScoreResponse:
     )
 
 
-def part_message(part: list[IndexedToken] | Ended, message: Part) -> Part:
+def part_message(part: Yielded, message: Part) -> Part:
     """Write what a generation yields into an empty message, and return that."""
     if isinstance(part, Ended):
         message.end.CopyFrom(end_message(part))
+        return message
+    if isinstance(part, Hypotheses):
+        message.hypotheses.hypotheses.extend(map(_hypothesis_message, part))
         return message
     for indexed in part:
         _write(indexed, message.tokens.tokens.add())
@@ -145,6 +168,15 @@ def token_message(indexed: IndexedToken) -> pb.Token:
     """Write one token."""
     message = pb.Token()
     _write(indexed, message)
+    return message
+
+
+def _hypothesis_message(hypothesis: Hypothesis) -> pb.Hypothesis:
+    message = pb.Hypothesis(
+        text=hypothesis.text, score=hypothesis.score, reason=_REASONS[hypothesis.reason]
+    )
+    for index, token in enumerate(hypothesis.tokens, hypothesis.first):
+        _write(IndexedToken(index, token), message.tokens.add())
     return message
 
 

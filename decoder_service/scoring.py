@@ -69,6 +69,7 @@ class Scorer:
             while not isinstance(event := await generation.next(), EndReason):
                 if isinstance(event, SplitformerError):
                     raise event
+                assert isinstance(event, tuple)  # it searches for nothing
                 scored.append(event[1])
             return scored
         finally:

@@ -13,7 +13,7 @@ from decoder_service.allow_list import AllowList
 from decoder_service.budget import Budget, Reservation, Share
 from decoder_service.channels import EncoderChannels
 from decoder_service.engine import DecoderEngine
-from decoder_service.generating import Ended, Generating, IndexedToken
+from decoder_service.generating import Generating, Yielded
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.opening import Branch, OpeningRules, Wish, pieces_of
@@ -146,7 +146,7 @@ class DecoderService:
         transfer: Transfer,
         options: GenerationOptions,
         tokens_per_message: int,
-    ) -> AsyncIterator[AsyncIterator[list[IndexedToken] | Ended]]:
+    ) -> AsyncIterator[AsyncIterator[Yielded]]:
         """Open a session, give what its generation yields, and let the session go on leaving.
 
         Raises:

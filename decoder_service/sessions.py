@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from decoder_service.budget import Budget, Share
 from decoder_service.engine import Generation
 from splitformer.errors import AbortedError, NotFoundError, shown
-from splitformer.generation import EndReason, Produced, Target
+from splitformer.generation import EndReason, Produced, Search, Target
 
 
 @dataclass(eq=False, slots=True)
@@ -74,6 +74,7 @@ class Record:
         seed: Key of the generator for calls that named none.
         language: Target language.
         source_positions: Rows of the memory.
+        search: The beam search that found its tokens, if one did.
         forget_at: Until when, on the registry's clock.
     """
 
@@ -83,6 +84,7 @@ class Record:
     seed: int
     language: str
     source_positions: int
+    search: Search | None
     forget_at: float
 
 
@@ -191,6 +193,7 @@ class Sessions:
             session.seed,
             session.language,
             session.source_positions,
+            session.target.finished_search,
             self._clock() + self._record_seconds,
         )
         return session.own_bytes + session.memory.let_go()

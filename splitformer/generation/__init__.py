@@ -1,6 +1,7 @@
 """The sequential loop: what to compute next and which token to take; knows nothing of gRPC."""
 
 from splitformer.generation.decoding import Decoding, News, Request, Vocabulary
+from splitformer.generation.hypotheses import Hypotheses, Hypothesis, Search
 from splitformer.generation.loop import Failures, run, step
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.scoring import Scoring
@@ -16,10 +17,13 @@ __all__ = [
     "EndReason",
     "Failures",
     "GenerationOptions",
+    "Hypotheses",
+    "Hypothesis",
     "News",
     "Produced",
     "Request",
     "Scoring",
+    "Search",
     "Sequential",
     "Stops",
     "Target",

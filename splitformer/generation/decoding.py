@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from splitformer.generation.hypotheses import Hypotheses
 from splitformer.generation.target import EndReason, Produced, Target
 from splitformer.model.decoder import DecoderState
 from splitformer.model.stepping import Advanced, Asked
 
-News = tuple[int, Produced] | EndReason
-"""A token that has become certain, with its index, or the end."""
+News = tuple[int, Produced] | Hypotheses | EndReason
+"""A token that has become certain, with its index; what was found beside it; or the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Decoding(Protocol):
         limit: Length of the target at which it stops.
         seed: Key of the generator; 0 where nothing is drawn.
         width: Most sequences that it puts into a step.
+        held_bytes: Most bytes of keys and values that it holds beside the target's own.
     """
 
     @property
@@ -85,6 +87,9 @@ class Decoding(Protocol):
 
     @property
     def width(self) -> int: ...  # noqa: D102
+
+    @property
+    def held_bytes(self) -> int: ...  # noqa: D102
 
     @property
     def finished(self) -> bool:

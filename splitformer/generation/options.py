@@ -32,6 +32,10 @@ class GenerationOptions:
         alternatives: How many of the likeliest other tokens to tell with each token.
         attention: Tell each token's attention over the source.
         alignments: Tell which source positions each token aligns with.
+        num_beams: Hypotheses that beam search follows side by side; 1 is no beam search.
+        num_return_sequences: Hypotheses to return, best first.
+        length_penalty: A hypothesis' score is the sum of its log-probabilities divided by its
+            length to this power; above 0 long ones gain. None: 1.
 
     Raises:
         InvalidArgumentError: BAD_OPTION; names every `options.<field>` that breaks its rule.
@@ -51,6 +55,9 @@ class GenerationOptions:
     alternatives: int = 0
     attention: bool = False
     alignments: bool = False
+    num_beams: int | None = None
+    num_return_sequences: int | None = None
+    length_penalty: float | None = None
 
     def __post_init__(self) -> None:
         broken = [
@@ -61,7 +68,7 @@ class GenerationOptions:
         if self.max_new_tokens is not None and 1 <= self.max_new_tokens < self.min_new_tokens:
             rule = f"must be at most max_new_tokens ({self.max_new_tokens})"
             broken.append(violation("options.min_new_tokens", rule, self.min_new_tokens))
-        refuse(broken)
+        refuse([*broken, *self._contradictions()])
 
     def check(self, vocabulary_size: int, forced_token: int | None = None) -> None:
         """Raise InvalidArgumentError BAD_OPTION if an id is not in the vocabulary.
@@ -82,6 +89,21 @@ class GenerationOptions:
             ]
         )
 
+    def check_stepwise(self) -> None:
+        """Raise InvalidArgumentError BAD_OPTION if there is no single next token."""
+        rule = "must be 1 or unset where tokens are asked for one by one"
+        refuse([violation("options.num_beams", rule, self.beams)] if self.beams > 1 else [])
+
+    @property
+    def beams(self) -> int:
+        """How many hypotheses are followed side by side."""
+        return max(self.num_beams or 1, 1)
+
+    @property
+    def penalty(self) -> float:
+        """The length penalty."""
+        return 1.0 if self.length_penalty is None else self.length_penalty
+
     @property
     def sampled(self) -> bool:
         """True if tokens are drawn, False if the likeliest is taken."""
@@ -99,6 +121,25 @@ class GenerationOptions:
         """True if the likeliest of the allowed tokens is taken as the model has it."""
         reshaped = self.repetition_penalty not in (None, 1.0) or self.no_repeat_ngram_size
         return not (self.sampled or reshaped or self.suppressed_tokens)
+
+    def _contradictions(self) -> list[Violation]:
+        """Name options that make no sense beside the others."""
+        broken = []
+        if self.beams > 1:
+            rule = f"must not be set with num_beams above 1 ({self.beams})"
+            drawn = ("temperature", "top_k", "top_p", "min_p") if self.sampled else ()
+            told = [n for n in ("alternatives", "attention", "alignments") if getattr(self, n)]
+            given = [(name, getattr(self, name)) for name in (*drawn, *told)]
+            broken += [violation(f"options.{n}", rule, v) for n, v in given if v is not None]
+        if (self.num_return_sequences or 1) > self.beams:
+            rule = f"must be at most num_beams ({self.beams})"
+            broken.append(
+                violation("options.num_return_sequences", rule, self.num_return_sequences)
+            )
+        if self.length_penalty is not None and self.beams == 1:
+            rule = "must be set with num_beams above 1 only"
+            broken.append(violation("options.length_penalty", rule, self.length_penalty))
+        return broken
 
 
 _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
@@ -119,6 +160,9 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         lambda v: math.isfinite(v) and v > 0,
     ),
     ("no_repeat_ngram_size", "must be at least 0", lambda v: v >= 0),
+    ("num_beams", "must be at least 1", lambda v: v >= 1),
+    ("num_return_sequences", "must be at least 1", lambda v: v >= 1),
+    ("length_penalty", "must be at least -10 and at most 10", lambda v: -10 <= v <= 10),
     ("stop", "must hold no empty string", lambda v: "" not in v),
     (
         "alternatives",

@@ -25,6 +25,7 @@ class Scoring:
     """
 
     seed = 0
+    held_bytes = 0
 
     def __init__(self, target: Target, tokens: Sequence[int]) -> None:
         assert not target.produced

@@ -30,6 +30,7 @@ class Sequential:
     """
 
     width = 1
+    held_bytes = 0
 
     def __init__(
         self,

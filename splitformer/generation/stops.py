@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from splitformer.generation.target import Produced
+from splitformer.model.tokenizer import Detokenizer
 
 
 class Stops:
@@ -61,3 +62,27 @@ class Stops:
         most = min(len(string) - 1, len(self._text))
         sizes = range(most, 0, -1)
         return next((size for size in sizes if self._text.endswith(string[:size])), 0)
+
+
+class Said:
+    """The text of a hypothesis that may be continued in several ways.
+
+    Args:
+        detokenizer: Has been through its tokens.
+        text: Of its tokens.
+        before: How much of the text was there before the last token.
+    """
+
+    def __init__(self, detokenizer: Detokenizer, text: str, before: int = 0) -> None:
+        self._detokenizer = detokenizer
+        self._text = text
+        self._before = before
+
+    def add(self, token: int) -> Said:
+        """Return the text with one more token."""
+        detokenizer = self._detokenizer.fork()
+        return Said(detokenizer, self._text + detokenizer.add(token), len(self._text))
+
+    def stopped(self, strings: Sequence[str]) -> bool:
+        """True if the last token has completed a stop string."""
+        return any(s in self._text[max(0, self._before - len(s) + 1) :] for s in strings)

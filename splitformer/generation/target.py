@@ -11,9 +11,13 @@ from __future__ import annotations
 import enum
 from array import array
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from splitformer.model.decoder import DecoderState
 from splitformer.model.tokenizer import Detokenizer, SourcePiece
+
+if TYPE_CHECKING:
+    from splitformer.generation.hypotheses import Search
 
 
 class EndReason(enum.Enum):
@@ -86,6 +90,7 @@ class Target:
         end: The produced end token, once there is one.
         source: The source as the encoder saw it, one piece per row of the memory; empty if that is
             not known.
+        search: The beam search that found its last tokens, or was looking for more.
     """
 
     start: tuple[int, ...]
@@ -95,6 +100,7 @@ class Target:
     produced: list[Produced] = field(default_factory=list)
     end: Produced | None = None
     source: tuple[SourcePiece, ...] = ()
+    search: Search | None = None
 
     @property
     def pending(self) -> list[int]:
@@ -113,6 +119,12 @@ class Target:
     def nearly_full(self) -> bool:
         """True if the next token is the last there is room for."""
         return len(self.start) + len(self.produced) == self.max_positions
+
+    @property
+    def finished_search(self) -> Search | None:
+        """The beam search that found its last tokens and is over."""
+        search = self.search
+        return search if search and search.over and search.made(self.produced) else None
 
     def take(
         self, token: int, log_probability: float, eos_id: int, details: Details | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from splitformer.generation.beam import Beam
 from splitformer.generation.decoding import Decoding, Vocabulary
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.sequential import Sequential
@@ -28,4 +29,6 @@ def decoding_for(
         start: First token that its reader wants; None: the one after the last produced.
         forced: Tokens to take next instead of choosing.
     """
+    if options.beams > 1:
+        return Beam(target, options, limit, vocabulary, start)
     return Sequential(target, options, limit, vocabulary, start, forced)

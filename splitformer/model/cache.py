@@ -6,6 +6,7 @@ changed, shared by every fork. `SelfCache` holds what the sequence itself has sa
 
 from __future__ import annotations
 
+import math
 from array import array
 from typing import Protocol
 
@@ -148,6 +149,11 @@ class SelfCache:
         """Copies of a layer's keys and values, (H, length, K) each."""
         return self._up_to(self.length, i)
 
+    def bytes_up_to(self, positions: int) -> int:
+        """Bytes that this cache occupies once it holds `positions` positions."""
+        page = math.prod(self._shape) * self._like.element_size()
+        return -(-positions // PAGE_POSITIONS) * page
+
     def commit(self, count: int) -> None:
         """Count `count` more positions as held, once every layer has appended them."""
         self.length += count
@@ -171,10 +177,21 @@ class SelfCache:
         twin.length = self.length
         twin._shared = self.length // PAGE_POSITIONS
         self._shared = max(self._shared, twin._shared)
-        for i in range(-(-self.length // PAGE_POSITIONS)):
-            page = self._pages[i]
-            twin._add(page if i < twin._shared else twin._page().copy_(page))
+        for page in self._pages[: twin._shared]:
+            twin._add(page)
+        twin._copy(self, twin.length - twin.length % PAGE_POSITIONS)
         return twin
+
+    def adopt(self, other: SelfCache, same: int) -> None:
+        """Become a copy of another cache, which has the first `same` positions in common with us.
+
+        Only the other positions are copied, so that it costs little to go over from one hypothesis
+        to another that was the same until a few tokens ago.
+        """
+        assert other is not self
+        self.truncate(same)
+        self._copy(other, same)
+        self.length = other.length
 
     def reserve(self, positions: int) -> None:
         """Make sure that the positions from `length` to `positions` can be written."""
@@ -187,6 +204,15 @@ class SelfCache:
 
     def _page(self) -> Tensor:
         return self._like.new_empty(self._shape) if self._pool is None else self._pool.page()
+
+    def _copy(self, other: SelfCache, begin: int) -> None:
+        """Copy the positions of another cache from `begin` on, behind our own."""
+        self.reserve(other.length)
+        for i in range(begin // PAGE_POSITIONS, -(-other.length // PAGE_POSITIONS)):
+            first = i * PAGE_POSITIONS
+            rows = slice(max(begin - first, 0), min(other.length - first, PAGE_POSITIONS))
+            with torch.inference_mode():  # pages that torch's step added can be written in it only
+                self._pages[i][:, :, :, rows] = other._pages[i][:, :, :, rows]
 
     def _add(self, page: Tensor) -> None:
         self._pages.append(page)

@@ -59,6 +59,11 @@ class DecoderState:
         """Return a state that goes its own way from here, over the same memory."""
         return DecoderState(self.cross, self.own.fork())
 
+    def adopt(self, other: DecoderState, same: int) -> None:
+        """Become a copy of a state over the same memory that has `same` positions in common."""
+        assert self.cross is other.cross
+        self.own.adopt(other.own, same)
+
 
 @dataclass(frozen=True, slots=True)
 class NewRows:

@@ -79,6 +79,12 @@ class Detokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._strips = strip_first
 
+    def fork(self) -> Detokenizer:
+        """Return one that goes its own way from here."""
+        twin = Detokenizer(self._surfaces, self._strips)
+        twin._decoder.setstate(self._decoder.getstate())
+        return twin
+
     def add(self, token: int) -> str:
         """Return the text that became certain with this token; may be empty.
 

@@ -387,11 +387,11 @@ class GenerationOptions(_message.Message):
     no_repeat_ngram_size: _builtins.int
     """No n-gram of this size occurs twice."""
     num_beams: _builtins.int
-    """Beam search with this many hypotheses."""
+    """Beam search that follows this many hypotheses; 1 is no beam search."""
     num_return_sequences: _builtins.int
-    """Hypotheses to return."""
+    """Hypotheses to return, at most `num_beams`; not set: the best one."""
     length_penalty: _builtins.float
-    """Exponent of the length in a hypothesis' score."""
+    """Exponent of the length in a hypothesis' score; not set: 1."""
     alternatives: _builtins.int
     """Likeliest other tokens to report with each token, 100 at most."""
     attention: _builtins.bool
@@ -691,13 +691,18 @@ class Hypothesis(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Its text."""
+    """Their text."""
     score: _builtins.float
-    """Its score: sum of log-probabilities, length-penalised."""
+    """Its score: the sum of its log-probabilities after filters, the end token's included, divided by
+    the number of its tokens, the end token included, to the power of `length_penalty`.
+    """
+    reason: Global___EndReason.ValueType
+    """Why it ended: EOS, LENGTH or STOP."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]:
-        """Its tokens."""
+        """Its tokens from where the search began, the end token not among them."""
 
     def __init__(
         self,
@@ -705,10 +710,11 @@ class Hypothesis(_message.Message):
         tokens: _abc.Iterable[Global___Token] | None = ...,
         text: _builtins.str = ...,
         score: _builtins.float = ...,
+        reason: Global___EndReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "score", b"score", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -835,11 +841,11 @@ class GenerateResponse(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tokens(self) -> Global___Tokens:
-        """New tokens."""
+        """New tokens. In a beam search: those that have become certain."""
 
     @_builtins.property
     def hypotheses(self) -> Global___Hypotheses:
-        """Candidates of a beam search."""
+        """Candidates of a beam search, once, before the end."""
 
     @_builtins.property
     def end(self) -> Global___End:

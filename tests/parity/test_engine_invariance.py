@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from decoder_service.engine import DecoderEngine, Generation
 from decoder_service.metrics import DecoderMetrics
-from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
+from splitformer.generation import GenerationOptions, Target, Vocabulary, decoding_for, run
 from splitformer.model import Transformer
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.native import InstructionSet, Precision
@@ -46,6 +46,8 @@ class Life:
         late: Event-loop turns before it joins.
         runs: For each generation: tokens wanted, read before it is cancelled (or None), kept after.
         forked: Tokens a fork keeps, which then lives on beside it; None: no fork.
+        beams: For beam search, whose generations all want everything, and which is rewound and
+            forked to the beginning only: the tokens that it has found depend on where it began.
     """
 
     memory: tuple[int, int]
@@ -53,6 +55,7 @@ class Life:
     late: int
     runs: tuple[tuple[int, int | None, int], ...]
     forked: int | None
+    beams: int = 1
 
 
 lives = st.builds(
@@ -66,6 +69,7 @@ lives = st.builds(
         max_size=3,
     ).map(tuple),
     forked=st.none() | st.integers(0, TOKENS),
+    beams=st.sampled_from((1, 1, 1, 3)),
 )
 
 
@@ -82,28 +86,38 @@ def memory_of(life: Life) -> torch.Tensor:
 
 
 def options_of(life: Life) -> GenerationOptions:
+    if life.beams > 1:
+        return GenerationOptions(num_beams=life.beams, length_penalty=1.5, min_new_tokens=9)
     if life.seed is None:
         return GenerationOptions(min_new_tokens=TOKENS)
     return GenerationOptions(min_new_tokens=TOKENS, temperature=0.8, top_k=20, seed=life.seed)
 
 
 def new_target(state: Any) -> Target:
-    detokenizer: Any = SimpleNamespace(add=lambda token: "", finish=lambda: "")
-    return Target((START,), state, detokenizer, POSITIONS)
+    return Target((START,), state, silent(), POSITIONS)
+
+
+def silent() -> Any:
+    """A detokenizer for ids without text."""
+    return SimpleNamespace(add=lambda token: "", finish=lambda: "", fork=silent)
 
 
 def cut(target: Target, kept: int) -> None:
     """Rewind a target that no generation is using."""
     kept = min(kept, len(target.produced))
     target.state.truncate(min(target.state.length, len(target.start) + kept - 1))
+    if kept < len(target.produced):
+        target.end = None
     del target.produced[kept:]
 
 
 async def generate(engine: DecoderEngine, target: Target, life: Life, run: Any) -> None:
     """Run one generation to its end, or leave it after some tokens; then rewind."""
     wanted, read, kept = run
+    if life.beams > 1:
+        wanted, kept = TOKENS, TOKENS if kept else 0
     limit = min(TOKENS, len(target.produced) + wanted)
-    decoding = Sequential(target, options_of(life), limit, VOCABULARY)
+    decoding = decoding_for(target, options_of(life), limit, VOCABULARY)
     generation = Generation(decoding, window=3)
     engine.join(generation)
     come = 0
@@ -127,7 +141,7 @@ async def live(engine: DecoderEngine, life: Life) -> list[Target]:
     if life.forked is not None:
         twin = new_target(await engine.fork(targets[0].state))
         twin.produced = list(targets[0].produced)
-        cut(twin, life.forked)
+        cut(twin, life.forked if life.beams == 1 else 0)
         targets.append(twin)
     last = (TOKENS, None, TOKENS)
     await asyncio.gather(*(generate(engine, target, life, last) for target in targets))
@@ -146,9 +160,16 @@ async def live_together(decoder: NativeDecoder, many: list[Life]) -> list[list[T
 def alone(decoder: NativeDecoder, life: Life) -> Target:
     """The same memory, without company and without interruption."""
     target = new_target(decoder.begin(memory_of(life)))
-    decoding = Sequential(target, options_of(life), TOKENS, VOCABULARY)
+    decoding = decoding_for(target, options_of(life), TOKENS, VOCABULARY)
     run(decoder, decoding, VOCABULARY.never)
     return target
+
+
+def found(target: Target) -> list[Any]:
+    """All that a beam search has found, scores included."""
+    search = target.finished_search
+    everything = GenerationOptions(num_beams=4, num_return_sequences=4)
+    return [] if search is None else list(search.found(everything))
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
@@ -172,6 +193,7 @@ def test_no_life_changes_a_bit(precision: Precision, threads: int, isa: Instruct
                 assert [(t.id, t.log_probability) for t in target.produced] == [
                     (t.id, t.log_probability) for t in expected.produced
                 ]
+                assert found(target) == found(expected)
                 assert target.state.length == expected.state.length
                 assert same(own_of(target.state), own_of(expected.state))
 

@@ -23,9 +23,6 @@ UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 VOCABULARY = 376
 
 LATER_OPTIONS: dict[str, Any] = {
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "length_penalty": 0.0,
     "glossary": [dec.GlossaryEntry(source="a", target="b")],
     "draft": dec.DRAFT_MODE_COPY,
     "mode": dec.DECODING_MODE_PARALLEL,
@@ -34,6 +31,7 @@ OFFERED_OPTIONS = {
     *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
     *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
     *("alternatives", "attention", "alignments"),
+    *("num_beams", "num_return_sequences", "length_penalty"),
 }
 
 BAD_OPTIONS: list[tuple[str, Any]] = [
@@ -54,6 +52,11 @@ BAD_OPTIONS: list[tuple[str, Any]] = [
     ("no_repeat_ngram_size", -1),
     ("alternatives", -1),
     ("alternatives", 101),
+    ("num_beams", 0),
+    ("num_beams", -3),
+    ("num_return_sequences", 0),
+    ("num_return_sequences", 2),
+    ("length_penalty", 1.0),
 ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from splitformer import wire
-from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
+from splitformer.generation import GenerationOptions, Target, Vocabulary, decoding_for, run
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
 from splitformer.v1 import tensor_pb2
@@ -47,6 +47,7 @@ class Reference:
         target.source = tuple(self.checkpoint.encode_source(text))
         chosen = GenerationOptions(**options)  # type: ignore[arg-type]
         most = chosen.max_new_tokens or positions
-        vocabulary = Vocabulary(description.eos_id, description.never_generated)
-        run(self.decoder, Sequential(target, chosen, most, vocabulary), vocabulary.never)
+        size = description.architecture.target_vocabulary_size
+        vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
+        run(self.decoder, decoding_for(target, chosen, most, vocabulary), vocabulary.never)
         return target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import ANY
 
@@ -73,6 +73,7 @@ class Generated:
 
     tokens: list[dec.Token]
     end: dec.End
+    hypotheses: list[dec.Hypothesis] = field(default_factory=list)
 
     @property
     def ids(self) -> list[int]:
@@ -86,10 +87,12 @@ class Generated:
 def collected(responses: Iterable[dec.GenerateResponse]) -> Generated:
     """Read a generation to its end."""
     parts = list(responses)
-    assert all(part.WhichOneof("part") == "tokens" for part in parts[:-1])
-    assert parts[-1].WhichOneof("part") == "end"
+    kinds = [part.WhichOneof("part") for part in parts]
+    assert kinds[-1] == "end"
+    hypotheses = parts[-2].hypotheses.hypotheses if "hypotheses" in kinds[-2:] else []
+    assert set(kinds[: -2 if hypotheses else -1]) <= {"tokens"}
     tokens = [token for part in parts for token in part.tokens.tokens]
-    return Generated(tokens, parts[-1].end)
+    return Generated(tokens, parts[-1].end, list(hypotheses))
 
 
 class Caller:

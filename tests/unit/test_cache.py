@@ -95,13 +95,36 @@ def test_truncating_lets_pages_go() -> None:
     assert cache.keys.shape == (LAYERS, HEADS, 0, WIDTH)
 
 
+def same(first: Tensor, second: Tensor) -> int:
+    """How many positions of (L, 2, H, n, K) are the same at the beginning."""
+    most = min(first.shape[3], second.shape[3])
+    unequal = (first[:, :, :, :most] != second[:, :, :, :most]).any(-1).any(0).any(0).any(0)
+    return int(unequal.int().argmax()) if unequal.any() else most
+
+
+def test_adopting_copies_what_is_different_and_shares_nothing() -> None:
+    first = new_cache()
+    write(first, numbers(PAGE + 4))
+    second = first.fork()
+    write(first, numbers(3))
+    write(second, numbers(2))
+    page = second.addresses[1]
+    second.adopt(first, PAGE + 4)
+    assert torch.equal(content(second), content(first))
+    assert second.addresses[1] == page
+    assert second.addresses[0] == first.addresses[0]
+    before = content(first)
+    write(second, numbers(PAGE))
+    assert torch.equal(content(first), before)
+
+
 def test_random_families_of_forks_keep_their_own() -> None:
     chance = random.Random(0)
     family = [(new_cache(), numbers(0))]
     for _ in range(400):
         index = chance.randrange(len(family))
         cache, expected = family[index]
-        match chance.choice(("write", "write", "fork", "rewind", "leave")):
+        match chance.choice(("write", "write", "fork", "rewind", "adopt", "leave")):
             case "write":
                 rows = numbers(chance.randint(1, PAGE + 3))
                 write(cache, rows)
@@ -112,6 +135,10 @@ def test_random_families_of_forks_keep_their_own() -> None:
                 length = chance.randint(0, cache.length)
                 cache.truncate(length)
                 family[index] = (cache, expected[:, :, :, :length])
+            case "adopt" if len(family) > 1:
+                other, its = family[index - 1]
+                cache.adopt(other, chance.randint(0, same(expected, its)))
+                family[index] = (cache, its)
             case "leave" if len(family) > 1:
                 del family[index]
         for each, its in family:

@@ -32,7 +32,7 @@ def sessions(clock: Clock, ends: list[str]) -> Sessions:
 
 def add(sessions: Sessions, size: int = 10) -> Session:
     sessions.budget.reserve(size, "memory")
-    target: Any = SimpleNamespace(produced=[Produced(5, "x", -1.0)], end=None)
+    target: Any = SimpleNamespace(produced=[Produced(5, "x", -1.0)], end=None, finished_search=None)
     memory = Share(sessions.budget, size - 1)
     return sessions.add(target, "de", 3, 1, memory)
 

@@ -1,0 +1,288 @@
+"""Beam search: the likeliest hypotheses side by side, and the part they agree on as it comes.
+
+The search is that of Hugging Face Transformers with `early_stopping=False`. A step looks at the
+2 n likeliest continuations of all n beams together. Of those, the first n that go on become the
+beams; the ones among the first n that end are complete, and the best n complete ones are kept. A
+complete hypothesis scores the sum of its log-probabilities divided by its length to the power of
+the length penalty. The search is over when n are complete and the likeliest beam, if it ended now,
+would not be better than the worst of them; or when nothing can go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from splitformer.generation.decoding import News, Request, Vocabulary
+from splitformer.generation.hypotheses import (
+    Complete,
+    Live,
+    Node,
+    Search,
+    common,
+)
+from splitformer.generation.options import GenerationOptions
+from splitformer.generation.rules import Rules
+from splitformer.generation.stops import Said, Stops
+from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.model.decoder import DecoderState
+from splitformer.model.stepping import Advanced
+
+
+class Continuation(NamedTuple):
+    """A hypothesis and one more token.
+
+    Attributes:
+        total: Sum of log-probabilities after filters.
+        parent: The hypothesis.
+        id: The token.
+        log_probability: The token's own, before filters.
+    """
+
+    total: float
+    parent: Node
+    id: int
+    log_probability: float
+
+
+class Beam:
+    """Beam search, as a `Decoding`; see there.
+
+    The target gets the tokens that are certain: those that every hypothesis that may still win
+    begins with. Its own state stays where the search began. A search that is interrupted stays with
+    the target, and goes on when the same is asked for again.
+
+    Args:
+        target: What to go on with.
+        options: How to choose; `num_beams` is above 1.
+        limit: Length of the target at which to stop.
+        vocabulary: The model's.
+        start: First token that its reader wants; None: the one after the last produced.
+    """
+
+    seed = 0
+
+    def __init__(
+        self,
+        target: Target,
+        options: GenerationOptions,
+        limit: int,
+        vocabulary: Vocabulary,
+        start: int | None = None,
+    ) -> None:
+        self.target = target
+        self.limit = limit
+        self.width = options.beams
+        self._options = options
+        self._vocabulary = vocabulary
+        self._told = len(target.produced) if start is None else start
+        self._stops = Stops(options.stop)
+        self._stops.follow(target.produced)
+        self._search = search_of(target, options, limit)
+        if not self.finished:
+            target.search = self._search
+        self._states: dict[Node, DecoderState] = {}
+        self._rules: list[Rules] = []
+        self._said: dict[Node, Said] = {}
+
+    @property
+    def held_bytes(self) -> int:
+        """Most bytes of keys and values that the beams hold beside their target's."""
+        if self.finished:
+            return 0
+        positions = len(self.target.start) + self._search.most - 1
+        return self.width * self.target.state.own.bytes_up_to(positions)
+
+    @property
+    def finished(self) -> bool:
+        """True if there is nothing left to compute."""
+        target, search = self.target, self._search
+        said = target.end is not None or self._stops.at is not None
+        return search.over or said or len(target.produced) >= search.most
+
+    def ask(self, request: Request) -> None:
+        """Ask for the likeliest next tokens of every beam."""
+        self._rules = []
+        for live in self._search.live:
+            state = self._state(live.node)
+            output = request.add(self._pending(live.node, state), state)
+            rules = self._rules_at(live.node)
+            rules.ask(request, output, 2 * self.width)
+            self._rules.append(rules)
+
+    def take(self, answer: Advanced, first: int) -> None:
+        """Choose the beams of the next step, and hand on what has become certain."""
+        search = self._search
+        found = [
+            Continuation(live.total + min(0.0, value), live.node, token, log_probability)
+            for i, (live, rules) in enumerate(zip(search.live, self._rules, strict=True))
+            for token, value, log_probability in rules.rank(answer, first + i, 2 * self.width)
+        ]
+        found.sort(key=lambda each: -each.total)
+        going_on = self._sift(found[: 2 * self.width])
+        children = [(Node(each.parent, each.id, each.log_probability), each) for each in going_on]
+        self._move(children)
+        search.live = [Live(node, each.total) for node, each in children]
+        search.over = self._nothing_better()
+        self._hand_on()
+
+    def certain(self) -> list[tuple[int, Produced]]:
+        """Return new tokens, except those that may turn out to belong to a stop string."""
+        produced, stops = self.target.produced, self._stops
+        until = len(produced) if self.finished else stops.certain
+        tokens = [(i, produced[i]) for i in range(self._told, min(until, self.limit))]
+        self._told += len(tokens)
+        return [(i, stops.cut(i, token)) for i, token in tokens]
+
+    def news(self) -> list[News]:
+        """Return new tokens; once there is nothing left to compute, the candidates and the end."""
+        events: list[News] = [*self.certain()]
+        if self.finished:
+            if self._search.complete:
+                events.append(self._search.found(self._options))
+            events.append(self._reason)
+        return events
+
+    @property
+    def _reason(self) -> EndReason:
+        if self._search.over:
+            return self._search.complete[0].reason
+        if self._stops.at is not None:
+            return EndReason.STOP
+        return EndReason.LENGTH if self.target.end is None else EndReason.EOS
+
+    def _state(self, node: Node) -> DecoderState:
+        """The keys and values of a beam; made anew if the search was interrupted."""
+        if not node.depth:
+            return self.target.state
+        if node not in self._states:
+            self._states[node] = self.target.state.fork()
+        return self._states[node]
+
+    def _pending(self, node: Node, state: DecoderState) -> Sequence[int]:
+        """Inputs of a beam that have not been through the decoder yet."""
+        if not node.depth:
+            return self.target.pending
+        return [each.id for each in node.after(state.length - self._prompt)]
+
+    @property
+    def _prompt(self) -> int:
+        """Positions before the search began."""
+        return len(self.target.start) + self._search.origin
+
+    def _rules_at(self, node: Node) -> Rules:
+        search, seen = self._search, []
+        if not self._options.plain:
+            before = [token.id for token in search.before]
+            seen = [*self.target.start, *before, *(each.id for each in node.after(0))]
+        produced = search.origin + node.depth
+        last = len(self.target.start) + produced == self.target.max_positions
+        return Rules.at(self._options, self._vocabulary, seen, produced, last)
+
+    def _sift(self, best: list[Continuation]) -> list[Continuation]:
+        """Put aside what is complete; return what goes on."""
+        search, going_on = self._search, []
+        for rank, each in enumerate(best):
+            reason = self._ends(each)
+            if reason is None:
+                going_on.append(each)
+            elif rank < self.width:
+                search.complete.append(self._completed(each, reason))
+        search.complete.sort(key=lambda each: -each.score)
+        del search.complete[self.width :]
+        return going_on[: self.width]
+
+    def _ends(self, each: Continuation) -> EndReason | None:
+        if each.id == self._vocabulary.eos_id:
+            return EndReason.EOS
+        if self._options.stop and self._say(each.parent).add(each.id).stopped(self._options.stop):
+            return EndReason.STOP
+        full = self._search.origin + each.parent.depth + 1 >= self._search.most
+        return EndReason.LENGTH if full else None
+
+    def _completed(self, each: Continuation, reason: EndReason) -> Complete:
+        score = each.total / float((each.parent.depth + 1) ** self._options.penalty)
+        if reason is EndReason.EOS:
+            return Complete(each.parent, score, reason, each.log_probability)
+        return Complete(Node(each.parent, each.id, each.log_probability), score, reason)
+
+    def _say(self, node: Node) -> Said:
+        """The text of a beam."""
+        if node not in self._said:
+            if node.parent is None:
+                before = "".join(token.text for token in self._search.before)
+                said = Said(self._search.detokenizer.fork(), before)
+            else:
+                said = self._say(node.parent).add(node.id)
+            self._said[node] = said
+        return self._said[node]
+
+    def _move(self, children: list[tuple[Node, Continuation]]) -> None:
+        """Give every new beam the state of the one that it continues.
+
+        The first child of a beam takes it over; a further one takes the state of a beam that has no
+        child, and copies what is different.
+        """
+        parents = {each.parent for _, each in children}
+        unused = [node for node in self._states if node not in parents]
+        states: dict[Node, DecoderState] = {}
+        taken: set[Node] = set()
+        for child, each in children:
+            if each.parent.depth and each.parent not in taken:
+                taken.add(each.parent)
+                states[child] = self._states[each.parent]
+            else:
+                states[child] = self._copy(each.parent, unused)
+        self._states = states
+
+    def _copy(self, node: Node, unused: list[Node]) -> DecoderState:
+        original = self._state(node)
+        if not unused:
+            return original.fork()
+        closest = max(unused, key=lambda other: common((node, other)).depth)
+        unused.remove(closest)
+        state = self._states[closest]
+        state.adopt(original, self._prompt + common((node, closest)).depth)
+        return state
+
+    def _nothing_better(self) -> bool:
+        """True if the search is over."""
+        live, complete = self._search.live, self._search.complete
+        if not live:
+            return True
+        hoped = live[0].total / float(live[0].node.depth ** self._options.penalty)
+        return len(complete) == self.width and hoped <= complete[-1].score
+
+    def _hand_on(self) -> None:
+        """Give the target what has become certain."""
+        search, target, eos_id = self._search, self.target, self._vocabulary.eos_id
+        contenders = [live.node for live in search.live if self._may_win(live)]
+        if search.over:
+            contenders = []
+        agreed = common([*contenders, *(each.node for each in search.complete[:1])])
+        for node in agreed.after(search.certain.depth):
+            target.take(node.id, node.log_probability, eos_id)
+        search.certain = agreed
+        if search.over and search.complete[0].reason is EndReason.EOS:
+            target.take(eos_id, search.complete[0].end, eos_id)
+        self._stops.follow(target.produced)
+
+    def _may_win(self, live: Live) -> bool:
+        """True if a hypothesis may become the best: its sum can only fall, its length grow."""
+        search, penalty = self._search, self._options.penalty
+        if not search.complete:
+            return True
+        length = search.most - search.origin if penalty > 0 else live.node.depth + 1
+        return live.total / float(length**penalty) > search.complete[0].score
+
+
+def search_of(target: Target, options: GenerationOptions, limit: int) -> Search:
+    """Return the target's search if that is what is asked for, else a new one."""
+    known = target.search
+    most = min(limit, target.max_positions - len(target.start) + 1)
+    asked = dataclasses.replace(options, max_new_tokens=None, num_return_sequences=None, seed=None)
+    if known and (known.asked, known.most) == (asked, most) and known.made(target.produced):
+        return known
+    root = [Live(Node(None, -1, 0.0), 0.0)]
+    return Search(asked, most, tuple(target.produced), target.detokenizer.fork(), root)
