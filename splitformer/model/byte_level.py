@@ -52,7 +52,7 @@ class ByteLevelTokenizer(Tokenizer):
         surfaces: list[Surface] = [""] * self.target_size
         for token, number in vocabulary.items():
             if number not in silent:
-                surfaces[number] = _bytes_of(token)
+                surfaces[number] = bytes_of(token)
         self._surfaces = surfaces
 
     def pieces(self, text: str) -> list[SourcePiece]:
@@ -147,7 +147,7 @@ _CHARACTERS = _characters()
 _BYTES = {character: byte for byte, character in _CHARACTERS.items()}
 
 
-def _bytes_of(token: str) -> bytes:
+def bytes_of(token: str) -> bytes:
     """Return the bytes that a token stands for; characters that stand for none are themselves."""
     spelled = [
         bytes([_BYTES[character]]) if character in _BYTES else character.encode()

@@ -21,6 +21,7 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.digests: dict[str, str] = {}
+        self._objects: dict[str, dict[str, Any]] = {}
 
     def has(self, name: str) -> bool:
         """True if there is such a file."""
@@ -28,11 +29,15 @@ class Files:
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the object in a JSON file whose meaning, not whose bytes, is the model's."""
-        return self._object(name, self._read(name))
+        if name not in self._objects:
+            self._objects[name] = self._object(name, self._read(name))
+        return self._objects[name]
 
     def vocabulary(self, name: str) -> dict[str, Any]:
         """Return the object in a JSON file that is part of the model's identity."""
-        return self._object(name, self.content(name))
+        if name not in self.digests:
+            self._objects[name] = self._object(name, self.content(name))
+        return self._objects[name]
 
     def content(self, name: str) -> bytes:
         """Return a file that is part of the model's identity."""
