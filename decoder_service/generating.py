@@ -23,6 +23,7 @@ from splitformer.errors import (
     SplitformerError,
 )
 from splitformer.generation import (
+    Drafting,
     EndReason,
     GenerationOptions,
     Hypotheses,
@@ -30,6 +31,7 @@ from splitformer.generation import (
     Stops,
     Vocabulary,
     decoding_for,
+    drafts_of,
 )
 
 
@@ -50,6 +52,8 @@ class Ended:
         tokens: Streamed by this call.
         total_tokens: In the target.
         steps: Computed for this call.
+        drafted: Tokens guessed for this call.
+        accepted: Tokens of those that were right.
         seed: Key of the generator; 0 for greedy.
         closing: The end token, if the reason is EOS.
         queue_seconds: Waiting for the first turn.
@@ -62,6 +66,8 @@ class Ended:
     tokens: int
     total_tokens: int
     steps: int = 0
+    drafted: int = 0
+    accepted: int = 0
     seed: int = 0
     closing: Produced | None = None
     queue_seconds: float = 0.0
@@ -83,6 +89,7 @@ class Generating:
         metrics: Where to count.
         window: Tokens a session may be ahead of its reader.
         vocabulary: The model's.
+        drafting: What guessing several tokens at once has to know of the model.
     """
 
     def __init__(
@@ -92,8 +99,10 @@ class Generating:
         metrics: DecoderMetrics,
         window: int,
         vocabulary: Vocabulary,
+        drafting: Drafting,
     ) -> None:
         self._vocabulary = vocabulary
+        self._drafting = drafting
         self._engine = engine
         self._sessions = sessions
         self._metrics = metrics
@@ -211,7 +220,9 @@ class Generating:
         """
         if options.sampled:
             options = dataclasses.replace(options, seed=_seed(options, session.seed))
-        decoding = decoding_for(session.target, options, limit, self._vocabulary, start, forced)
+        decoding = decoding_for(
+            session.target, options, limit, self._vocabulary, start, forced, self._drafting
+        )
         held = decoding.held_bytes
         self._sessions.budget.reserve(held, "options.num_beams")
         known = [IndexedToken(*each) for each in decoding.certain()]
@@ -248,11 +259,14 @@ class Generating:
         tracing.parts(queue=queued, decode=now - called - queued)
         tracing.note(steps=generation.steps, end=generation.end.value)
         running = generation.last_step - generation.first_step
+        drafted, accepted = drafts_of(generation.decoding)
         return Ended(
             reason=generation.end,
             tokens=max(0, min(len(target.produced), generation.decoding.limit) - start),
             total_tokens=len(target.produced),
             steps=generation.steps,
+            drafted=drafted,
+            accepted=accepted,
             seed=generation.decoding.seed,
             closing=target.end,
             queue_seconds=queued,

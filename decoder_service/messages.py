@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from decoder_service.generating import Ended, IndexedToken, Yielded
 from decoder_service.opening import Branch, Wish
 from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
 from splitformer.generation import (
+    DecodingMode,
     Details,
+    DraftMode,
     EndReason,
     GenerationOptions,
     Hypotheses,
@@ -23,9 +25,10 @@ _OFFERED = frozenset(
         *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
         *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
         *("num_beams", "num_return_sequences", "length_penalty"),
-        *("alternatives", "attention", "alignments", "draft", "mode"),
+        *("alternatives", "attention", "alignments", "draft", "mode", "max_passes"),
     )
 )
+V = TypeVar("V")
 Part = TypeVar("Part", pb.GenerateResponse, pb.DecodeResponse)
 OptionalField = Literal[
     "max_new_tokens",
@@ -38,10 +41,20 @@ OptionalField = Literal[
     "num_beams",
     "num_return_sequences",
     "length_penalty",
+    "max_passes",
 ]
 _NOT_OFFERED = "is not offered by this version"
-_HARMLESS_DRAFTS = (pb.DRAFT_MODE_UNSPECIFIED, pb.DRAFT_MODE_OFF)
-_HARMLESS_MODES = (pb.DECODING_MODE_UNSPECIFIED, pb.DECODING_MODE_LOOP)
+_DRAFTS = {
+    pb.DRAFT_MODE_UNSPECIFIED: None,
+    pb.DRAFT_MODE_OFF: DraftMode.OFF,
+    pb.DRAFT_MODE_COPY: DraftMode.COPY,
+    pb.DRAFT_MODE_JACOBI: DraftMode.JACOBI,
+}
+_MODES = {
+    pb.DECODING_MODE_UNSPECIFIED: DecodingMode.LOOP,
+    pb.DECODING_MODE_LOOP: DecodingMode.LOOP,
+    pb.DECODING_MODE_PARALLEL: DecodingMode.PARALLEL,
+}
 
 _REASONS = {
     EndReason.EOS: pb.END_REASON_EOS,
@@ -59,7 +72,8 @@ def options_of(message: pb.GenerationOptions) -> GenerationOptions:
         InvalidArgumentError: BAD_OPTION.
     """
     for descriptor, value in message.ListFields():
-        _check_offered(descriptor.name, value)
+        if descriptor.name not in _OFFERED:
+            raise _not_offered(f"options.{descriptor.name}", _NOT_OFFERED, value)
     return GenerationOptions(
         max_new_tokens=_optional(message, "max_new_tokens"),
         min_new_tokens=message.min_new_tokens,
@@ -78,6 +92,9 @@ def options_of(message: pb.GenerationOptions) -> GenerationOptions:
         num_beams=_optional(message, "num_beams"),
         num_return_sequences=_optional(message, "num_return_sequences"),
         length_penalty=_optional(message, "length_penalty"),
+        draft=_draft_of(message.draft),
+        mode=_known("options.mode", _MODES, message.mode),
+        max_passes=_optional(message, "max_passes"),
     )
 
 
@@ -85,14 +102,28 @@ def _optional(message: pb.GenerationOptions, name: OptionalField) -> Any:
     return getattr(message, name) if message.HasField(name) else None
 
 
-def _check_offered(name: str, value: object) -> None:
-    harmless = {"draft": _HARMLESS_DRAFTS, "mode": _HARMLESS_MODES}
-    if name not in _OFFERED or (name in harmless and value not in harmless[name]):
-        raise UnimplementedError(
-            f"options.{name}: {_NOT_OFFERED}, got {shown(value)}",
-            reason="OPTION_NOT_OFFERED",
-            violations=(Violation(f"options.{name}", f"{_NOT_OFFERED}, got {shown(value)}"),),
+def _draft_of(value: int) -> DraftMode | None:
+    if value == pb.DRAFT_MODE_HEAD:
+        why = "must be another mode: this model has no draft head"
+        raise _not_offered("options.draft", why, "DRAFT_MODE_HEAD")
+    return _known("options.draft", _DRAFTS, value)
+
+
+def _known(field: str, values: Mapping[Any, V], value: int) -> V:
+    """Read an enum; InvalidArgumentError BAD_OPTION if the protocol has no such value."""
+    if value not in values:
+        raise InvalidArgumentError.of(
+            field, "must be a value of the protocol", value, reason="BAD_OPTION"
         )
+    return values[value]
+
+
+def _not_offered(field: str, why: str, value: object) -> UnimplementedError:
+    return UnimplementedError(
+        f"{field}: {why}, got {shown(value)}",
+        reason="OPTION_NOT_OFFERED",
+        violations=(Violation(field, f"{why}, got {shown(value)}"),),
+    )
 
 
 def wish_of(header: pb.SessionHeader) -> Wish:
@@ -208,6 +239,8 @@ def end_message(ended: Ended) -> pb.End:
         tokens=ended.tokens,
         total_tokens=ended.total_tokens,
         steps=ended.steps,
+        drafted_tokens=ended.drafted,
+        accepted_tokens=ended.accepted,
         seed=ended.seed,
         log_probability=closing.log_probability if closing else 0.0,
         text=closing.text if closing else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from splitformer.generation import DraftMode
 from splitformer.serving.histograms import StepHistogram
 from splitformer.serving.telemetry import (
     FIRST_TOKEN_BUCKETS,
@@ -17,6 +18,7 @@ MEMORY_PATHS = ("upload", "chunks", "shared")
 FALLBACKS = ("gone", "another_user", "unknown_memory", "unusable")
 SESSION_ENDS = ("closed", "ended", "expired", "failed")
 GENERATION_ENDS = ("eos", "length", "stop", "cancelled", "failed")
+DRAFTS = ("copy", "jacobi")
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -37,6 +39,10 @@ class DecoderMetrics:
         self.ends = self._counter("generations", "Generations ended, by how.", "how")
         self.tokens = self._counter("tokens", "Tokens produced.")
         self.steps = self._counter("steps", "Steps of the engine.")
+        self.drafted = self._counter("drafted_tokens", "Tokens guessed, by mode.", "draft")
+        self.accepted = self._counter(
+            "accepted_tokens", "Guessed tokens that the model agreed with, by mode.", "draft"
+        )
         self.received_bytes = self._counter(
             "memory_received_bytes", "Memory bytes received or mapped."
         )
@@ -81,11 +87,18 @@ class DecoderMetrics:
             (self.fallbacks, FALLBACKS),
             (self.closed, SESSION_ENDS),
             (self.ends, GENERATION_ENDS),
+            (self.drafted, DRAFTS),
+            (self.accepted, DRAFTS),
         ):
             for value in values:
                 counter.labels(value)
         for route in TRANSFER_ROUTES:
             self.transfer_seconds.labels(route)
+
+    def count_draft(self, mode: DraftMode, drafted: int, accepted: int) -> None:
+        """Count a draft's tokens; called by the engine, after each step that had one."""
+        self.drafted.labels(mode.value).inc(drafted)
+        self.accepted.labels(mode.value).inc(accepted)
 
     def _gauge(self, name: str, explanation: str) -> Gauge:
         return Gauge(f"splitformer_decoder_{name}", explanation, registry=self._registry)

@@ -23,7 +23,15 @@ from decoder_service.settings import DecoderSettings
 from decoder_service.sharing import SharedMemories
 from splitformer import tracing, wire
 from splitformer.errors import UnavailableError
-from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
+from splitformer.generation import (
+    Drafting,
+    GenerationOptions,
+    Sequential,
+    Target,
+    Vocabulary,
+    overhead_of,
+    run,
+)
 from splitformer.model.decoder import Decoder
 from splitformer.serving import kernels, models
 from splitformer.serving.telemetry import Telemetry
@@ -89,7 +97,12 @@ class DecoderService:
         self.metrics.paused.set_function(lambda: self.engine.paused)
         self.metrics.queued.set_function(lambda: self.engine.queued)
         self.generating = Generating(
-            self.engine, self.sessions, self.metrics, self.settings.window_tokens, self._vocabulary
+            self.engine,
+            self.sessions,
+            self.metrics,
+            self.settings.window_tokens,
+            self._vocabulary,
+            self._drafting,
         )
         self.scorer = Scorer(self.engine, self.sessions, self.budget, self.rules)
         self._sweeper = asyncio.create_task(self._sweep())
@@ -308,6 +321,20 @@ class DecoderService:
         self._info = self._described(weights)
         self.rules = OpeningRules(self._checkpoint, self.settings.memory_dtype, self._decoder)
         self._warm_up()
+        self._drafting = self._measured()
+
+    def _measured(self) -> Drafting:
+        """Say what guessing several tokens at once has to know; measures what rows cost."""
+        description, size = self._checkpoint.description, self._vocabulary.size
+        shared = description.architecture.share_embeddings
+        unusable = frozenset((*self._vocabulary.never, self._vocabulary.eos_id))
+        return Drafting(
+            overhead=overhead_of(self._decoder),
+            lossless=self._decoder.batch_invariant,
+            begins_word=self._checkpoint.tokenizer.word_beginnings(size),
+            unusable=unusable if shared else None,
+            counted=self.metrics.count_draft,
+        )
 
     def _described(self, weights: Decoder) -> model_pb2.ModelInfo:
         config = weights.config

@@ -54,6 +54,8 @@ def end_of(message: pb.End) -> End:
             timings.step_seconds,
             timings.total_seconds,
         ),
+        drafted_tokens=message.drafted_tokens,
+        accepted_tokens=message.accepted_tokens,
     )
 
 

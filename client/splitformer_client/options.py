@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict, get_args
 
 from splitformer.errors import InvalidArgumentError
 from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2
+
+Draft = Literal["off", "copy", "jacobi", "head"]
+Mode = Literal["loop", "parallel"]
+
+_NAMES: dict[str, dict[object, int]] = {
+    "draft": {d: pb.DraftMode.Value(f"DRAFT_MODE_{d.upper()}") for d in get_args(Draft)},
+    "mode": {m: pb.DecodingMode.Value(f"DECODING_MODE_{m.upper()}") for m in get_args(Mode)},
+}
+"""Options whose values have names."""
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -29,6 +38,11 @@ class GenerationOptions(TypedDict, total=False):
         alternatives: Likeliest other tokens to report with each token.
         attention: Report each token's attention over the source.
         alignments: Report which source positions each token aligns with.
+        draft: Where guesses for several tokens per step come from: "off", "copy" (from the source
+            and the output) or "jacobi"; left out: the server decides. The output is the same.
+        mode: "loop", or "parallel": all tokens at once, refined pass by pass.
+        max_passes: Passes of parallel decoding over one block of tokens, after which it counts as
+            it is; left out: until it is what the loop gives.
     """
 
     max_new_tokens: int | None
@@ -45,6 +59,9 @@ class GenerationOptions(TypedDict, total=False):
     alternatives: int | None
     attention: bool | None
     alignments: bool | None
+    draft: Draft | None
+    mode: Mode | None
+    max_passes: int | None
 
 
 def options_message(options: GenerationOptions) -> pb.GenerationOptions:
@@ -76,6 +93,12 @@ def prefix_message(prefix: str | Sequence[int] | None) -> pb.TargetPrefix | None
 
 def _set(message: pb.GenerationOptions, name: str, value: object) -> None:
     """Set one field, naming it if the value does not fit."""
+    if name in _NAMES:
+        known = _NAMES[name]
+        if value not in known:
+            rule = f"must be one of {', '.join(map(str, known))}"
+            raise InvalidArgumentError.of(f"options.{name}", rule, value)
+        value = known[value]
     if isinstance(value, str):
         raise TypeError(f"{name}: must not be a plain string, got {value!r}")
     try:

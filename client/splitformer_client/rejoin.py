@@ -68,6 +68,8 @@ def joined(ends: Sequence[End], text: str) -> End:
         tokens=sum(end.tokens for end in ends),
         total_tokens=sum(end.total_tokens for end in ends),
         steps=sum(end.steps for end in ends),
+        drafted_tokens=sum(end.drafted_tokens for end in ends),
+        accepted_tokens=sum(end.accepted_tokens for end in ends),
         seed=ends[0].seed,
         log_probability=sum(end.log_probability for end in ends),
         text=text,

@@ -82,11 +82,13 @@ class End:
         reason: Why.
         tokens: Tokens that this call gave.
         total_tokens: Tokens of the target so far.
-        steps: Steps computed for this call.
+        steps: Steps computed for this call; in parallel decoding: passes.
         seed: The seed in use; 0 for greedy.
         log_probability: Of the end token, if the reason is EOS.
         text: Text that became certain only with the end.
         timings: Where the time went.
+        drafted_tokens: Tokens that were guessed for this call.
+        accepted_tokens: Tokens of those that the model agreed with.
     """
 
     reason: EndReason
@@ -97,6 +99,8 @@ class End:
     log_probability: float = 0.0
     text: str = ""
     timings: Timings = Timings()
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

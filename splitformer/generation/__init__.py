@@ -1,19 +1,24 @@
 """The sequential loop: what to compute next and which token to take; knows nothing of gRPC."""
 
 from splitformer.generation.decoding import Decoding, News, Request, Vocabulary
+from splitformer.generation.drafting import Drafting
 from splitformer.generation.hypotheses import Hypotheses, Hypothesis, Search
 from splitformer.generation.loop import Failures, run, step
-from splitformer.generation.options import GenerationOptions
+from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
+from splitformer.generation.row_cost import overhead_of
 from splitformer.generation.scoring import Scoring
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import Alternative, Details, EndReason, Produced, Target
-from splitformer.generation.ways import decoding_for
+from splitformer.generation.ways import decoding_for, drafts_of
 
 __all__ = [
     "Alternative",
     "Decoding",
+    "DecodingMode",
     "Details",
+    "DraftMode",
+    "Drafting",
     "EndReason",
     "Failures",
     "GenerationOptions",
@@ -29,6 +34,8 @@ __all__ = [
     "Target",
     "Vocabulary",
     "decoding_for",
+    "drafts_of",
+    "overhead_of",
     "run",
     "step",
 ]

@@ -48,12 +48,14 @@ class Request(Asked):
         states: The sequences' states.
         outputs: From how many of its last new positions each sequence wants an output.
         count: Outputs so far: the number of the next one.
+        company: Sequences of all who take part, about; 1 if that is not known.
     """
 
     tokens: list[Sequence[int]] = field(default_factory=list)
     states: list[DecoderState] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     count: int = 0
+    company: int = 1
 
     def add(self, tokens: Sequence[int], state: DecoderState, outputs: int = 1) -> int:
         """Add a sequence; return the number of its first output."""

@@ -44,7 +44,7 @@ def _computed(
     decoder: StepDecoder, batch: Sequence[Decoding], never: tuple[int, ...]
 ) -> tuple[Advanced, list[int]]:
     """Return a step's answers, and the number of each decoding's first output."""
-    request, firsts = Request(), []
+    request, firsts = Request(company=sum([each.width for each in batch])), []
     for decoding in batch:
         firsts.append(request.count)
         decoding.ask(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,21 @@ from typing import Any
 from splitformer.errors import InvalidArgumentError, Violation, shown
 
 MOST_ALTERNATIVES = 100
+
+
+class DraftMode(enum.Enum):
+    """Where guesses for several tokens per step come from."""
+
+    OFF = "off"
+    COPY = "copy"
+    JACOBI = "jacobi"
+
+
+class DecodingMode(enum.Enum):
+    """How a target comes about."""
+
+    LOOP = "loop"
+    PARALLEL = "parallel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,10 @@ class GenerationOptions:
         num_return_sequences: Hypotheses to return, best first.
         length_penalty: A hypothesis' score is the sum of its log-probabilities divided by its
             length to this power; above 0 long ones gain. None: 1.
+        draft: Where guesses come from; None: the server decides. The output is the same.
+        mode: One token after the other, or all at once, refined pass by pass.
+        max_passes: Passes over one block of tokens in parallel decoding, after which it counts as
+            it is; None: until it does not change any more, which gives what the loop gives.
 
     Raises:
         InvalidArgumentError: BAD_OPTION; names every `options.<field>` that breaks its rule.
@@ -58,6 +78,9 @@ class GenerationOptions:
     num_beams: int | None = None
     num_return_sequences: int | None = None
     length_penalty: float | None = None
+    draft: DraftMode | None = None
+    mode: DecodingMode = DecodingMode.LOOP
+    max_passes: int | None = None
 
     def __post_init__(self) -> None:
         broken = [
@@ -68,7 +91,7 @@ class GenerationOptions:
         if self.max_new_tokens is not None and 1 <= self.max_new_tokens < self.min_new_tokens:
             rule = f"must be at most max_new_tokens ({self.max_new_tokens})"
             broken.append(violation("options.min_new_tokens", rule, self.min_new_tokens))
-        refuse([*broken, *self._contradictions()])
+        refuse([*broken, *self._contradictions(), *self._against_the_mode()])
 
     def check(self, vocabulary_size: int, forced_token: int | None = None) -> None:
         """Raise InvalidArgumentError BAD_OPTION if an id is not in the vocabulary.
@@ -122,14 +145,20 @@ class GenerationOptions:
         reshaped = self.repetition_penalty not in (None, 1.0) or self.no_repeat_ngram_size
         return not (self.sampled or reshaped or self.suppressed_tokens)
 
+    @property
+    def guessed(self) -> str | None:
+        """Where guesses are to come from; None where that is left to the server, or off."""
+        return None if self.draft in (None, DraftMode.OFF) else self.draft.value
+
     def _contradictions(self) -> list[Violation]:
         """Name options that make no sense beside the others."""
         broken = []
         if self.beams > 1:
             rule = f"must not be set with num_beams above 1 ({self.beams})"
-            drawn = ("temperature", "top_k", "top_p", "min_p") if self.sampled else ()
+            drawn = _DRAWN if self.sampled else ()
             told = [n for n in ("alternatives", "attention", "alignments") if getattr(self, n)]
             given = [(name, getattr(self, name)) for name in (*drawn, *told)]
+            given.append(("draft", self.guessed))
             broken += [violation(f"options.{n}", rule, v) for n, v in given if v is not None]
         if (self.num_return_sequences or 1) > self.beams:
             rule = f"must be at most num_beams ({self.beams})"
@@ -140,6 +169,23 @@ class GenerationOptions:
             rule = "must be set with num_beams above 1 only"
             broken.append(violation("options.length_penalty", rule, self.length_penalty))
         return broken
+
+    def _against_the_mode(self) -> list[Violation]:
+        """Name options that only make sense in the other mode."""
+        if self.mode is DecodingMode.LOOP:
+            wrong: tuple[tuple[str, Any], ...] = (("max_passes", self.max_passes),)
+            rule = "must be unset unless the mode is parallel"
+        else:
+            wrong = (
+                *((name, getattr(self, name)) for name in _DRAWN if self.sampled),
+                ("repetition_penalty", self.repetition_penalty),
+                ("no_repeat_ngram_size", self.no_repeat_ngram_size or None),
+                ("suppressed_tokens", self.suppressed_tokens or None),
+                ("num_beams", self.beams if self.beams > 1 else None),
+                ("draft", self.guessed),
+            )
+            rule = "must be unset where the mode is parallel"
+        return [violation(f"options.{n}", rule, value) for n, value in wrong if value is not None]
 
 
 _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
@@ -169,7 +215,10 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         f"must be 0 to {MOST_ALTERNATIVES}",
         lambda v: 0 <= v <= MOST_ALTERNATIVES,
     ),
+    ("max_passes", "must be at least 1", lambda v: v >= 1),
 )
+
+_DRAWN = ("temperature", "top_k", "top_p", "min_p")
 
 
 def violation(field: str, rule: str, value: object) -> Violation:

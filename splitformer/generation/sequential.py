@@ -68,14 +68,7 @@ class Sequential:
     def ask(self, request: Request) -> None:
         """Ask for the row of what was not computed yet."""
         output = request.add(self.target.pending, self.target.state)
-        if self._end_denied:
-            request.denied[output] = self._vocabulary.eos_id
-        if self._due is not None:
-            request.given[output] = self._due
-        elif not self._plain:
-            request.logits.add(output)
-        if self._inspection is not None:
-            self._inspection.ask(request, output)
+        self._question(request, output, len(self.target.produced))
 
     def take(self, answer: Advanced, first: int) -> None:
         """Take the next token: the one that is due, the likeliest or a drawn one."""
@@ -108,6 +101,17 @@ class Sequential:
         if self.finished:
             events.append(self._reason)
         return events
+
+    def _question(self, request: Request, output: int, index: int) -> None:
+        """Ask what it takes to choose the token at an index from an output."""
+        if index < self._options.min_new_tokens:
+            request.denied[output] = self._vocabulary.eos_id
+        if self._due is not None:
+            request.given[output] = self._due
+        elif not self._plain:
+            request.logits.add(output)
+        if self._inspection is not None:
+            self._inspection.ask(request, output)
 
     @property
     def _reason(self) -> EndReason:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitformer.generation.beam import Beam
+from splitformer.generation.copying import Copier
 from splitformer.generation.decoding import Decoding, Vocabulary
-from splitformer.generation.options import GenerationOptions
+from splitformer.generation.drafting import NO_DRAFTS, Drafting, Guesser
+from splitformer.generation.jacobi import Iteration
+from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
+from splitformer.generation.parallel import Parallel
 from splitformer.generation.sequential import Sequential
+from splitformer.generation.speculative import Speculative
 from splitformer.generation.target import Target
 
 
@@ -18,6 +23,7 @@ def decoding_for(
     vocabulary: Vocabulary,
     start: int | None = None,
     forced: Sequence[int] = (),
+    drafting: Drafting = NO_DRAFTS,
 ) -> Decoding:
     """Return the decoding that goes on with a target as the options say.
 
@@ -28,7 +34,26 @@ def decoding_for(
         vocabulary: The model's.
         start: First token that its reader wants; None: the one after the last produced.
         forced: Tokens to take next instead of choosing.
+        drafting: What guessing several tokens at once has to know of the model.
     """
     if options.beams > 1:
         return Beam(target, options, limit, vocabulary, start)
-    return Sequential(target, options, limit, vocabulary, start, forced)
+    if options.mode is DecodingMode.PARALLEL:
+        return Parallel(target, options, limit, vocabulary, start, forced)
+    mode = options.draft or _best_mode(options, drafting)
+    if mode is DraftMode.OFF:
+        return Sequential(target, options, limit, vocabulary, start, forced)
+    guesser: Guesser = Iteration() if mode is DraftMode.JACOBI else Copier(target, drafting)
+    return Speculative(target, options, limit, vocabulary, guesser, drafting, start, forced)
+
+
+def drafts_of(decoding: Decoding) -> tuple[int, int]:
+    """Return how many tokens a decoding has guessed, and how many of those were right."""
+    if isinstance(decoding, Speculative | Parallel):
+        return decoding.drafted, decoding.kept
+    return 0, 0
+
+
+def _best_mode(options: GenerationOptions, drafting: Drafting) -> DraftMode:
+    """Copy where that changes nothing but the time, and where each token needs no logits."""
+    return DraftMode.COPY if drafting.lossless and options.plain else DraftMode.OFF

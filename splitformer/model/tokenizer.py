@@ -56,6 +56,12 @@ class Tokenizer(ABC):
         """Return a fresh incremental detokenizer."""
         return Detokenizer(self._surfaces, self._strip_first)
 
+    def word_beginnings(self, size: int) -> bytes:
+        """Return for each id below `size` 1 if it begins a word, else 0."""
+        texts = (s.decode(errors="replace") if isinstance(s, bytes) else s for s in self._surfaces)
+        begins = bytes(text[:1] == " " and any(map(str.isalpha, text)) for text in texts)
+        return begins[:size].ljust(size, b"\0")
+
     def decode(self, ids: list[int]) -> str:
         """Return the text of a whole target."""
         detokenizer = self.detokenizer()

@@ -29,29 +29,29 @@ class _DraftMode:
 class _DraftModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DraftMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DRAFT_MODE_UNSPECIFIED: _DraftMode.ValueType  # 0
-    """The server decides; the output is the same either way."""
+    """The server decides."""
     DRAFT_MODE_OFF: _DraftMode.ValueType  # 1
     """No guessing."""
     DRAFT_MODE_COPY: _DraftMode.ValueType  # 2
-    """Copies from the source and n-grams of the output."""
+    """Copies from the source and n-grams of the output, wherever a guess is worth its row."""
     DRAFT_MODE_JACOBI: _DraftMode.ValueType  # 3
-    """Jacobi iteration."""
+    """Jacobi iteration: what the model made of the last guess, for as long as that is worth its rows."""
     DRAFT_MODE_HEAD: _DraftMode.ValueType  # 4
-    """A trained draft head."""
+    """A trained draft head; UNIMPLEMENTED where the model has none."""
 
 class DraftMode(_DraftMode, metaclass=_DraftModeEnumTypeWrapper):
     """Where guesses for several tokens per step come from."""
 
 DRAFT_MODE_UNSPECIFIED: DraftMode.ValueType  # 0
-"""The server decides; the output is the same either way."""
+"""The server decides."""
 DRAFT_MODE_OFF: DraftMode.ValueType  # 1
 """No guessing."""
 DRAFT_MODE_COPY: DraftMode.ValueType  # 2
-"""Copies from the source and n-grams of the output."""
+"""Copies from the source and n-grams of the output, wherever a guess is worth its row."""
 DRAFT_MODE_JACOBI: DraftMode.ValueType  # 3
-"""Jacobi iteration."""
+"""Jacobi iteration: what the model made of the last guess, for as long as that is worth its rows."""
 DRAFT_MODE_HEAD: DraftMode.ValueType  # 4
-"""A trained draft head."""
+"""A trained draft head; UNIMPLEMENTED where the model has none."""
 Global___DraftMode: _TypeAlias = DraftMode  # noqa: Y015
 
 class _DecodingMode:
@@ -61,21 +61,21 @@ class _DecodingMode:
 class _DecodingModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecodingMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DECODING_MODE_UNSPECIFIED: _DecodingMode.ValueType  # 0
-    """The loop."""
+    """The same as DECODING_MODE_LOOP."""
     DECODING_MODE_LOOP: _DecodingMode.ValueType  # 1
     """One token after the other."""
     DECODING_MODE_PARALLEL: _DecodingMode.ValueType  # 2
-    """All at once, refined for a limited number of passes."""
+    """All at once, refined pass by pass."""
 
 class DecodingMode(_DecodingMode, metaclass=_DecodingModeEnumTypeWrapper):
     """How the target comes about."""
 
 DECODING_MODE_UNSPECIFIED: DecodingMode.ValueType  # 0
-"""The loop."""
+"""The same as DECODING_MODE_LOOP."""
 DECODING_MODE_LOOP: DecodingMode.ValueType  # 1
 """One token after the other."""
 DECODING_MODE_PARALLEL: DecodingMode.ValueType  # 2
-"""All at once, refined for a limited number of passes."""
+"""All at once, refined pass by pass."""
 Global___DecodingMode: _TypeAlias = DecodingMode  # noqa: Y015
 
 class _EndReason:
@@ -364,6 +364,7 @@ class GenerationOptions(_message.Message):
     ALIGNMENTS_FIELD_NUMBER: _builtins.int
     DRAFT_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    MAX_PASSES_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Most tokens to generate in this call; not set: as many as the session has positions."""
     min_new_tokens: _builtins.int
@@ -399,9 +400,15 @@ class GenerationOptions(_message.Message):
     alignments: _builtins.bool
     """Report which source tokens each target token aligns with."""
     draft: Global___DraftMode.ValueType
-    """Lossless guessing of several tokens per step."""
+    """Where guesses for several tokens per step come from. The output is the same; see
+    ModelInfo.batch_invariant.
+    """
     mode: Global___DecodingMode.ValueType
     """Loop or parallel decoding."""
+    max_passes: _builtins.int
+    """Passes of parallel decoding over one block of tokens, after which it counts as it is; not set:
+    until no token changes any more, which gives what the loop gives.
+    """
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """End when the text contains one of these."""
@@ -437,10 +444,11 @@ class GenerationOptions(_message.Message):
         alignments: _builtins.bool = ...,
         draft: Global___DraftMode.ValueType = ...,
         mode: Global___DecodingMode.ValueType = ...,
+        max_passes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_min_p", b"_min_p", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "alternatives", b"alternatives", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "min_p", b"min_p", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_max_passes", b"_max_passes", "_min_new_tokens", b"_min_new_tokens", "_min_p", b"_min_p", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "alternatives", b"alternatives", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_passes", b"max_passes", "min_new_tokens", b"min_new_tokens", "min_p", b"min_p", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_min_p", b"_min_p", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "alignments", b"alignments", "alternatives", b"alternatives", "attention", b"attention", "draft", b"draft", "glossary", b"glossary", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "min_p", b"min_p", "mode", b"mode", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "suppressed_tokens", b"suppressed_tokens", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_max_passes", b"_max_passes", "_min_new_tokens", b"_min_new_tokens", "_min_p", b"_min_p", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "alignments", b"alignments", "alternatives", b"alternatives", "attention", b"attention", "draft", b"draft", "glossary", b"glossary", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_passes", b"max_passes", "min_new_tokens", b"min_new_tokens", "min_p", b"min_p", "mode", b"mode", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "suppressed_tokens", b"suppressed_tokens", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alternatives: _TypeAlias = _typing.Literal["alternatives"]  # noqa: Y015
     _WhichOneofArgType__alternatives: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives"]  # noqa: Y015
@@ -448,6 +456,8 @@ class GenerationOptions(_message.Message):
     _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015
     _WhichOneofReturnType__max_new_tokens: _TypeAlias = _typing.Literal["max_new_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_new_tokens: _TypeAlias = _typing.Literal["_max_new_tokens", b"_max_new_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__max_passes: _TypeAlias = _typing.Literal["max_passes"]  # noqa: Y015
+    _WhichOneofArgType__max_passes: _TypeAlias = _typing.Literal["_max_passes", b"_max_passes"]  # noqa: Y015
     _WhichOneofReturnType__min_new_tokens: _TypeAlias = _typing.Literal["min_new_tokens"]  # noqa: Y015
     _WhichOneofArgType__min_new_tokens: _TypeAlias = _typing.Literal["_min_new_tokens", b"_min_new_tokens"]  # noqa: Y015
     _WhichOneofReturnType__min_p: _TypeAlias = _typing.Literal["min_p"]  # noqa: Y015
@@ -474,6 +484,8 @@ class GenerationOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__length_penalty) -> _WhichOneofReturnType__length_penalty | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_new_tokens) -> _WhichOneofReturnType__max_new_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_passes) -> _WhichOneofReturnType__max_passes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_new_tokens) -> _WhichOneofReturnType__min_new_tokens | None: ...
     @_typing.overload
@@ -792,6 +804,8 @@ class End(_message.Message):
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    DRAFTED_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_TOKENS_FIELD_NUMBER: _builtins.int
     reason: Global___EndReason.ValueType
     """Why it ended."""
     tokens: _builtins.int
@@ -799,13 +813,17 @@ class End(_message.Message):
     total_tokens: _builtins.int
     """Tokens of the target so far."""
     steps: _builtins.int
-    """Steps computed for this call."""
+    """Steps computed for this call; in parallel decoding: passes."""
     seed: _builtins.int
     """The seed in use; 0 for greedy."""
     log_probability: _builtins.float
     """Natural logarithm of the end token's probability, if the reason is EOS."""
     text: _builtins.str
     """Text that became certain with the end, for example an incomplete character's replacement."""
+    drafted_tokens: _builtins.int
+    """Tokens that were guessed for this call."""
+    accepted_tokens: _builtins.int
+    """Tokens of those that the model agreed with."""
     @_builtins.property
     def timings(self) -> Global___GenerateTimings:
         """Where the time went."""
@@ -821,10 +839,12 @@ class End(_message.Message):
         log_probability: _builtins.float = ...,
         timings: Global___GenerateTimings | None = ...,
         text: _builtins.str = ...,
+        drafted_tokens: _builtins.int = ...,
+        accepted_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probability", b"log_probability", "reason", b"reason", "seed", b"seed", "steps", b"steps", "text", b"text", "timings", b"timings", "tokens", b"tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "drafted_tokens", b"drafted_tokens", "log_probability", b"log_probability", "reason", b"reason", "seed", b"seed", "steps", b"steps", "text", b"text", "timings", b"timings", "tokens", b"tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,14 +24,12 @@ VOCABULARY = 376
 
 LATER_OPTIONS: dict[str, Any] = {
     "glossary": [dec.GlossaryEntry(source="a", target="b")],
-    "draft": dec.DRAFT_MODE_COPY,
-    "mode": dec.DECODING_MODE_PARALLEL,
 }
 OFFERED_OPTIONS = {
     *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
     *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
-    *("alternatives", "attention", "alignments"),
     *("num_beams", "num_return_sequences", "length_penalty"),
+    *("alternatives", "attention", "alignments", "draft", "mode", "max_passes"),
 }
 
 BAD_OPTIONS: list[tuple[str, Any]] = [

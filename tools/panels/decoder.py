@@ -39,6 +39,40 @@ DECODERS = Dashboard(
             ),
         ),
         Row(
+            "Guesses",
+            (
+                Panel(
+                    "Guessed tokens a second",
+                    line(
+                        rate("splitformer_decoder_drafted_tokens_total", "draft"),
+                        "{{draft}}, guessed",
+                        Query(
+                            rate("splitformer_decoder_accepted_tokens_total", "draft"),
+                            "{{draft}}, right",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Share of guesses that were right",
+                    line(
+                        f"{rate('splitformer_decoder_accepted_tokens_total', 'draft')}"
+                        f" / {rate('splitformer_decoder_drafted_tokens_total', 'draft')}",
+                        "{{draft}}",
+                    ),
+                    "percentunit",
+                ),
+                Panel(
+                    "Share of tokens that were guessed",
+                    line(
+                        f"{rate('splitformer_decoder_accepted_tokens_total')}"
+                        f" / {rate('splitformer_decoder_tokens_total')}",
+                        "tokens",
+                    ),
+                    "percentunit",
+                ),
+            ),
+        ),
+        Row(
             "Streams",
             (
                 FIRST_TOKEN,

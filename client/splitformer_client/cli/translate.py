@@ -30,7 +30,7 @@ from splitformer_client.cli.options import (
     tls_choice,
 )
 from splitformer_client.cli.show import json_writer, show_live, tab_writer
-from splitformer_client.options import GenerationOptions
+from splitformer_client.options import Draft, GenerationOptions, Mode
 from splitformer_client.translation import Job
 from splitformer_client.values import End, EndReason, Translation
 
@@ -70,6 +70,15 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest p.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    draft: Annotated[
+        Draft | None, typer.Option(help="Where guesses for several tokens per step come from.")
+    ] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="One token after the other, or all at once.")
+    ] = None,
+    max_passes: Annotated[
+        int | None, typer.Option(help="Passes of parallel decoding over a block, at most.")
+    ] = None,
     long_text: Annotated[
         LongText, typer.Option(help="Cut a text that is too long into sentences, or refuse it.")
     ] = LongText.SPLIT,
@@ -95,6 +104,9 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         top_k=top_k,
         top_p=top_p,
         seed=seed,
+        draft=draft,
+        mode=mode,
+        max_passes=max_passes,
     )
     job = Job("", _languages(to), source_language, long_text.value, options=options)
     secured = tls_choice(tls, tls_ca, tls_certificate, tls_key) or False

@@ -1,0 +1,269 @@
+"""`speculative`: what guessing tokens brings, and what decoding without a loop costs.
+
+The embedded model in int8 on two threads, one target at a time: the loop alone, over memories that
+are there, with the Python of the loop but without that of the service. The sources are real: lines
+of this repository's documentation (`technical.txt`) and our own sentences (`sentences.txt`), each
+translated into every language of the model. They are sorted by the share of the target's tokens
+that also stand in the source, as the plain loop translates them; targets that do not end by
+themselves are left out. Plain and guessing loops take turns.
+
+Parallel decoding is measured on the sentences, into German: chrF2 against our own translations
+(`sentences.de.txt`), and its speed beside the loop's.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from sacrebleu.metrics.chrf import CHRF
+
+from benchmarks.measuring import Contestant, Report, Sample, interleaved
+from splitformer.generation import (
+    DecodingMode,
+    Drafting,
+    DraftMode,
+    GenerationOptions,
+    Target,
+    Vocabulary,
+    decoding_for,
+    drafts_of,
+    overhead_of,
+    step,
+)
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.native_decoder import NativeDecoder
+from splitformer.model.native_encoder import NativeEncoder
+from splitformer.model.tokenizer import SourcePiece
+from splitformer.serving import models
+
+THREADS, MOST_TOKENS = 2, 160
+TEXTS = Path(__file__).parent
+PLAIN = GenerationOptions(draft=DraftMode.OFF)
+GUESSING = GenerationOptions()
+JACOBI = GenerationOptions(draft=DraftMode.JACOBI)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to measure.
+
+    Attributes:
+        texts: Targets of each group, at most.
+        rounds: How often each contestant is timed.
+        passes: Limits of parallel decoding; None: until nothing changes.
+        model: Folder of the model; empty: the embedded one.
+    """
+
+    texts: int
+    rounds: int
+    passes: tuple[int | None, ...]
+    model: str = ""
+
+
+QUICK = Plan(60, 3, (1, 2, 4, None))
+FULL = Plan(400, 5, (1, 2, 3, 4, 6, 8, None))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One text into one language."""
+
+    text: str
+    language: str
+    pieces: tuple[SourcePiece, ...]
+    memory: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job."""
+
+    target: Target
+    steps: int
+    drafted: int
+    kept: int
+
+    def overlap(self, job: Job) -> float:
+        """Share of the target's tokens that also stand in the source."""
+        source = {piece.id for piece in job.pieces}
+        produced = [token.id in source for token in self.target.produced]
+        return sum(produced) / max(1, len(produced))
+
+
+class Bench:
+    """The model, and how it is decoded."""
+
+    def __init__(self, folder: str) -> None:
+        torch.set_num_threads(THREADS)
+        self.checkpoint: Checkpoint = models.open_checkpoint(folder)
+        description, whole = self.checkpoint.description, self.checkpoint.load()
+        self._encoder = NativeEncoder(whole.encoder, "int8", THREADS)
+        self._decoder = NativeDecoder(whole.decoder, "int8", THREADS)
+        size = description.architecture.target_vocabulary_size
+        self._vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
+        self.drafting = Drafting(
+            overhead_of(self._decoder),
+            lossless=True,
+            begins_word=self.checkpoint.tokenizer.word_beginnings(size),
+            unusable=frozenset((*self._vocabulary.never, description.eos_id)),
+        )
+
+    def close(self) -> None:
+        """Let the packed weights go."""
+        self._encoder.close()
+        self._decoder.close()
+
+    def jobs(self, name: str, languages: Iterable[str]) -> list[Job]:
+        """Encode the lines of a file, for every language."""
+        jobs = []
+        for line in (TEXTS / name).read_text(encoding="utf-8").splitlines():
+            pieces = tuple(self.checkpoint.encode_source(line))
+            memory = torch.from_numpy(self._encoder.encode([[piece.id for piece in pieces]])[0])
+            jobs += [Job(line, language, pieces, memory) for language in languages]
+        return jobs
+
+    def decode(self, job: Job, options: GenerationOptions) -> Outcome:
+        """Decode one target."""
+        start = self.checkpoint.description.languages.starts[job.language]
+        detokenizer = self.checkpoint.tokenizer.detokenizer()
+        positions = self.checkpoint.description.architecture.max_positions
+        target = Target(start, self._decoder.begin(job.memory), detokenizer, positions)
+        target.source = job.pieces
+        limit = min(MOST_TOKENS, positions)
+        decoding = decoding_for(target, options, limit, self._vocabulary, drafting=self.drafting)
+        steps = 0
+        while not decoding.finished:
+            if failures := step(self._decoder, [decoding], self._vocabulary.never):
+                raise failures[0][1]
+            decoding.news()
+            steps += 1
+        return Outcome(target, steps, *drafts_of(decoding))
+
+    def contestant(self, jobs: Sequence[Job], options: GenerationOptions) -> Contestant:
+        """Decode all jobs, one after the other."""
+
+        def run(some: Sequence[Job]) -> object:
+            return [self.decode(job, options) for job in some]
+
+        return Contestant(lambda: run(jobs), lambda: run(jobs[:2]))
+
+
+def run(report: Report, cache: Path, quick: bool) -> None:
+    """Measure and report `speculative.*`."""
+    plan = QUICK if quick else FULL
+    bench = Bench(plan.model)
+    report.figure("speculative.overhead_in_rows", bench.drafting.overhead)
+    differing = 0
+    for name, group in _groups(bench, plan.texts).items():
+        differing += _measure(report, bench, f"speculative.{name}", group, plan)
+    report.figure("speculative.differing_tokens", differing)
+    _parallel(report, bench, plan)
+    bench.close()
+
+
+def _groups(bench: Bench, most: int) -> dict[str, list[Job]]:
+    """Sort what the model translates by how much of it stands in the source."""
+    languages = bench.checkpoint.description.languages.targets
+    jobs = [*bench.jobs("sentences.txt", languages), *bench.jobs("technical.txt", languages)]
+    groups: dict[str, list[Job]] = {"overlap60": [], "overlap30": [], "plain": []}
+    for job in jobs[:: max(1, len(jobs) // (8 * most))]:
+        outcome = bench.decode(job, PLAIN)
+        if outcome.target.end is None:
+            continue
+        overlap = outcome.overlap(job)
+        if overlap >= 0.6:
+            groups["overlap60"].append(job)
+        if overlap >= 0.3:
+            groups["overlap30"].append(job)
+        else:
+            groups["plain"].append(job)
+    return {name: _spread(group, most) for name, group in groups.items()}
+
+
+def _spread(jobs: list[Job], most: int) -> list[Job]:
+    """Return at most `most` of them, evenly spread."""
+    count = min(most, len(jobs))
+    return [jobs[i * len(jobs) // count] for i in range(count)]
+
+
+def _measure(report: Report, bench: Bench, name: str, jobs: list[Job], plan: Plan) -> int:
+    """Time the plain and the guessing loop over a group; return the tokens in which they differ."""
+    samples = interleaved(
+        {
+            "plain": bench.contestant(jobs, PLAIN),
+            "guessing": bench.contestant(jobs, GUESSING),
+            "jacobi": bench.contestant(jobs, JACOBI),
+        },
+        plan.rounds,
+    )
+    plain = [bench.decode(job, PLAIN) for job in jobs]
+    guessed = [bench.decode(job, GUESSING) for job in jobs]
+    iterated = [bench.decode(job, JACOBI) for job in jobs]
+    tokens = sum(len(each.target.produced) + 1 for each in plain)
+    drafted, kept = sum(g.drafted for g in guessed), sum(g.kept for g in guessed)
+    overlaps = [each.overlap(job) for each, job in zip(plain, jobs, strict=True)]
+    report.figure(f"{name}.texts", len(jobs))
+    report.figure(f"{name}.overlap", statistics.mean(overlaps))
+    report.figure(f"{name}_speedup", _times(samples["plain"], samples["guessing"]))
+    report.figure(f"{name}.tokens_per_step", tokens / sum(each.steps for each in guessed))
+    report.figure(f"{name}.drafted_per_token", drafted / tokens)
+    report.figure(f"{name}.accepted", kept / drafted if drafted else 0.0)
+    report.figure(f"{name}.plain_ms_per_token", 1000 * samples["plain"].median / tokens)
+    report.figure(f"{name}.jacobi_speedup", _times(samples["plain"], samples["jacobi"]))
+    report.detail(name, samples)
+    return sum(
+        _differing(a.target, b.target)
+        for others in (guessed, iterated)
+        for a, b in zip(plain, others, strict=True)
+    )
+
+
+def _times(ours: Sample, theirs: Sample) -> float:
+    """How many times faster the second is: the median of the rounds' own ratios."""
+    pairs = zip(ours.seconds, theirs.seconds, strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def _differing(a: Target, b: Target) -> int:
+    """Count tokens that differ in id, text or log-probability; ends count as tokens."""
+    ours, theirs = [*a.produced, a.end], [*b.produced, b.end]
+    differing = sum(x != y for x, y in zip(ours, theirs, strict=False))
+    return differing + abs(len(ours) - len(theirs))
+
+
+def _parallel(report: Report, bench: Bench, plan: Plan) -> None:
+    """Parallel decoding beside the loop: chrF2 and speed."""
+    jobs = bench.jobs("sentences.txt", bench.checkpoint.description.languages.targets)
+    jobs = [job for job in jobs if job.language == "de"] or jobs[: len(jobs) // 5]
+    references = (TEXTS / "sentences.de.txt").read_text(encoding="utf-8").splitlines()
+    loop, seconds = _translated(bench, jobs, PLAIN, plan.rounds)
+    report.figure("speculative.loop.chrf", _chrf(loop, references))
+    for passes in plan.passes:
+        options = replace(GUESSING, mode=DecodingMode.PARALLEL, max_passes=passes)
+        texts, taken = _translated(bench, jobs, options, 1)
+        name = f"speculative.parallel_{'unlimited' if passes is None else passes}"
+        report.figure(f"{name}.chrf", _chrf(texts, references))
+        report.figure(f"{name}.speed_vs_loop", seconds / taken)
+
+
+def _translated(
+    bench: Bench, jobs: Sequence[Job], options: GenerationOptions, rounds: int
+) -> tuple[list[str], float]:
+    """Return all texts, and the seconds that the fastest round took."""
+    fastest = float("inf")
+    for _ in range(rounds):
+        began = time.perf_counter()
+        outcomes = [bench.decode(job, options) for job in jobs]
+        fastest = min(fastest, time.perf_counter() - began)
+    return [outcome.target.text for outcome in outcomes], fastest
+
+
+def _chrf(texts: Sequence[str], references: Sequence[str]) -> float:
+    metric: Any = CHRF()
+    return float(metric.corpus_score(texts, [references]).score)

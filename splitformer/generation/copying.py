@@ -1,0 +1,104 @@
+"""Guesses by copying: what followed in the source, or in the output, where the latest tokens stand.
+
+Names, numbers, code and markup go from a source into its target as they are, token by token. So
+once a token has been copied, its successor in the source is a good guess, and the better the longer
+that has gone well. The same holds for what the output repeats (Yang et al. 2023; Saxena 2023).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from splitformer.generation.drafting import LONGEST_MATCH, Drafting, class_of
+from splitformer.generation.options import DraftMode
+from splitformer.generation.target import Produced, Target
+
+_PLACES = 8
+"""Most places in the source that are looked at for one token."""
+
+
+class Copier:
+    """A `Guesser`; see there. A *place* in the text is where a next token stands.
+
+    Args:
+        target: Whose.
+        drafting: What is known of its model.
+    """
+
+    mode = DraftMode.COPY
+
+    def __init__(self, target: Target, drafting: Drafting) -> None:
+        source = drafting.source_of(target)
+        self._begins_word = drafting.begins_word
+        self._odds = drafting.odds
+        self._text = [*source, -1]  # then the output
+        self._border = len(source)
+        self._behind: dict[int, list[int]] = {}  # a token to the places behind it, in the source
+        for place, token in enumerate(source, 1):
+            self._behind.setdefault(token, []).append(place)
+        self._repeated: dict[int, int] = {}  # a token to the latest place behind it, in the output
+        self._followed = 0
+        self._place = 0  # of the next guess; 0: there is none
+        self._length = 0  # tokens before it that match
+        self._copied = 0  # place behind the last token that was copied from the source
+
+    def guess(self, produced: Sequence[Produced], most: int, price: float) -> list[int]:
+        """Return what may come next, as far as each token is worth its price."""
+        for each in produced[self._followed :]:
+            self._follow(each.id)
+        self._followed = len(produced)
+        draft: list[int] = []
+        text, place, length, chance = self._text, self._place, self._length, 1.0
+        end = min(len(text), place + most) if place else 0
+        while place < end and (token := text[place]) >= 0:
+            chance *= self._odds.rates[self._class(token, place, length)]
+            if chance < price:
+                break
+            draft.append(token)
+            place, length = place + 1, min(length + 1, LONGEST_MATCH)
+        return draft
+
+    def learn(self, outputs: Sequence[int], kept: int) -> None:
+        """There is nothing to learn that the tokens themselves do not tell."""
+
+    def _follow(self, token: int) -> None:
+        """Take in the next token of the output: see whether we had it right, and look anew."""
+        text, place = self._text, self._place
+        guessed = text[place] if place else -1
+        if guessed >= 0:
+            self._odds.count(self._class(guessed, place, self._length), guessed == token)
+        text.append(token)
+        if guessed == token:
+            self._place, self._length = place + 1, min(self._length + 1, LONGEST_MATCH)
+        elif token in self._behind or token in self._repeated:
+            self._find(token)
+        else:
+            self._place = 0
+        if 0 < self._place <= self._border:
+            self._copied = self._place
+        self._repeated[token] = len(text)
+
+    def _find(self, token: int) -> None:
+        """Find the place before which most of the latest tokens stand; the source goes first.
+
+        Of equals the next one in the source counts: most of a source is copied in its order.
+        """
+        self._place = self._length = 0
+        if places := self._behind.get(token):
+            after = bisect_right(places, self._copied)
+            for place in places[after : after + _PLACES] or places[:_PLACES]:
+                self._consider(place)
+        if token in self._repeated:
+            self._consider(self._repeated[token])
+
+    def _consider(self, place: int) -> None:
+        text, length = self._text, 1
+        most = min(LONGEST_MATCH, place)
+        while length < most and text[place - 1 - length] == text[-1 - length]:
+            length += 1
+        if length > self._length:
+            self._place, self._length = place, length
+
+    def _class(self, token: int, place: int, length: int) -> int:
+        return class_of(length, place > self._border, self._begins_word[token])

@@ -1,0 +1,131 @@
+"""Guessing several tokens at once: who guesses, how sure a guess is, and what it costs to try.
+
+A guess is tried by computing its rows together with the next token's. Rows are not free, so that a
+guess must be likelier than its price to be worth it: what a step costs beyond its rows is shared by
+all sequences in it, and the more of them there are, the dearer is one more row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from splitformer.generation.options import DraftMode
+from splitformer.generation.target import Produced, Target
+
+LONGEST_MATCH = 8
+"""A match that is longer counts as this long."""
+
+_MARGIN = 1.4
+"""A row competes with the tokens that a step brings anyway, guessed ones among them; see
+docs/decisions/0019."""
+
+_PRIOR_WEIGHT, _MEMORY = 20, 2000
+"""Guesses that what is assumed beforehand counts for, and after which old ones are forgotten."""
+
+_CLASS = LONGEST_MATCH + 1
+# How often the next token was right after matches of 1, 2, ... tokens, in German, French and
+# Japanese outputs of the embedded model: copied from the source or repeated from the output, and
+# where it begins a word, which translation seldom leaves as it is.
+_COPIED = (0.44, 0.67, 0.74, 0.78, 0.85, 0.87, 0.90, 0.91)
+_COPIED_WORD = (0.06, 0.11, 0.12, 0.12, 0.20, 0.20, 0.25, 0.28)
+_REPEATED = (0.25, 0.50, 0.55, 0.62, 0.65, 0.70, 0.70, 0.77)
+_REPEATED_WORD = (0.10, 0.20, 0.25, 0.30, 0.30, 0.30, 0.30, 0.30)
+
+
+class Guesser(Protocol):
+    """Makes guesses for one target.
+
+    Attributes:
+        mode: What it is called.
+    """
+
+    @property
+    def mode(self) -> DraftMode: ...  # noqa: D102
+
+    def guess(self, produced: Sequence[Produced], most: int, price: float) -> list[int]:
+        """Return the tokens that may come next, as far as each is worth its price.
+
+        Args:
+            produced: The target's tokens so far, to be caught up with.
+            most: Longest guess.
+            price: How likely a token must be to be reached and right.
+        """
+
+    def learn(self, outputs: Sequence[int], kept: int) -> None:
+        """See what the model made of the last guess.
+
+        Args:
+            outputs: The likeliest token at each of its rows; the first needed no guess.
+            kept: How many tokens of the guess were right.
+        """
+
+
+class Odds:
+    """How likely guesses are right, by class: learned from all targets, with a memory that fades.
+
+    Attributes:
+        rates: The odds of each class.
+    """
+
+    __slots__ = ("_trials", "rates")
+
+    def __init__(self) -> None:
+        self.rates = [0.0]
+        for rates in (_COPIED, _COPIED_WORD, _REPEATED, _REPEATED_WORD):
+            self.rates += [*rates, 0.0]
+        self._trials = [_PRIOR_WEIGHT] * len(self.rates)
+
+    def count(self, kind: int, right: bool) -> None:
+        """Learn that a guess of this class was right or wrong."""
+        trials = self._trials[kind] = min(self._trials[kind] + 1, _MEMORY)
+        self.rates[kind] += (right - self.rates[kind]) / trials
+
+
+def class_of(length: int, repeated: int, begins_word: int) -> int:
+    """Number the class of a guess: after how long a match; 1 or 0: from the output, a word."""
+    return (2 * repeated + begins_word) * _CLASS + length
+
+
+def _nobody(mode: DraftMode, drafted: int, kept: int) -> None:
+    """Count nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """What drafts have to know of a model and of the machine that it runs on.
+
+    Attributes:
+        overhead: What a step costs beyond its rows, in rows; 0: nothing is worth guessing.
+        lossless: True if several positions at once give the same bits as one after the other.
+        begins_word: Of each target id, 1 if it begins a word, else 0.
+        unusable: Ids of a source that no target contains; None: it has a vocabulary of its own.
+        most: Longest guess.
+        counted: Told how many tokens were drafted and kept, after each step with a draft.
+        odds: What has been learned from all targets.
+    """
+
+    overhead: float = 0.0
+    lossless: bool = False
+    begins_word: bytes = b""
+    unusable: frozenset[int] | None = None
+    most: int = 16
+    counted: Callable[[DraftMode, int, int], None] = _nobody
+    odds: Odds = field(default_factory=Odds)
+
+    def price(self, company: int) -> float:
+        """How likely a token must be right to be worth a row in a step of so many sequences."""
+        return _MARGIN * company / (company + self.overhead)
+
+    def source_of(self, target: Target) -> list[int]:
+        """Return the source in ids of the target, -1 where it has none."""
+        if self.unusable is None:
+            return []
+        size, unusable = len(self.begins_word), self.unusable
+        ids = (piece.id for piece in target.source)
+        return [token if token < size and token not in unusable else -1 for token in ids]
+
+
+NO_DRAFTS = Drafting()
+"""Nothing is guessed."""

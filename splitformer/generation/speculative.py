@@ -1,0 +1,98 @@
+"""Several tokens a step: guesses are computed together, and those the model agrees with are kept.
+
+Where several positions at once give the same bits as one after the other, every output is what the
+loop would have had: a guess counts only if it is the very token that the model chose before it, and
+what was computed for the others is cut back (Leviathan et al. 2023, with guesses that are certain
+or wrong).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from splitformer.generation.decoding import Request, Vocabulary
+from splitformer.generation.drafting import Drafting, Guesser
+from splitformer.generation.options import GenerationOptions
+from splitformer.generation.sequential import Sequential
+from splitformer.generation.target import Target
+from splitformer.model.stepping import Advanced
+
+
+class Speculative(Sequential):
+    """The loop with guesses, as a `Decoding`; see there.
+
+    Args:
+        target: What to go on with.
+        options: How to choose.
+        limit: Length of the target at which to stop.
+        vocabulary: The model's.
+        guesser: Where guesses come from.
+        drafting: What they cost.
+        start: First token that its reader wants; None: the one after the last produced.
+        forced: Tokens to take next instead of choosing; while there are any, nothing is guessed.
+
+    Attributes:
+        drafted: Tokens guessed so far.
+        kept: Tokens of those that were right.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        options: GenerationOptions,
+        limit: int,
+        vocabulary: Vocabulary,
+        guesser: Guesser,
+        drafting: Drafting,
+        start: int | None = None,
+        forced: Sequence[int] = (),
+    ) -> None:
+        super().__init__(target, options, limit, vocabulary, start, forced)
+        self.drafted = self.kept = 0
+        self._guesser = guesser
+        self._drafting = drafting
+        self._draft: list[int] = []
+        room = target.max_positions - len(target.start) - vocabulary.end_at_limit
+        self._last = min(limit - 1, room)  # index of the last token that a draft may lead to
+
+    def ask(self, request: Request) -> None:
+        """Ask for the row of what was not computed yet, and for those of a guess."""
+        self._draft = self._guess(request.company)
+        if not self._draft:
+            super().ask(request)
+            return
+        target, outputs = self.target, len(self._draft) + 1
+        first = request.add([*target.pending, *self._draft], target.state, outputs)
+        for i in range(outputs):
+            self._question(request, first + i, len(target.produced) + i)
+
+    def take(self, answer: Advanced, first: int) -> None:
+        """Choose the next token, and one more for as long as the last was the one guessed."""
+        draft, produced = self._draft, self.target.produced
+        super().take(answer, first)
+        if not draft:
+            return
+        kept = 0
+        while kept < len(draft) and not self.finished and produced[-1].id == draft[kept]:
+            kept += 1
+            super().take(answer, first + kept)
+        self._cut_back()
+        self._guesser.learn(answer.ids[first : first + len(draft) + 1], kept)
+        self.drafted += len(draft)
+        self.kept += kept
+        self._drafting.counted(self._guesser.mode, len(draft), kept)
+
+    def _guess(self, company: int) -> list[int]:
+        """Guess as far as limit, positions and price allow."""
+        drafting, produced = self._drafting, self.target.produced
+        most = min(self._last - len(produced), drafting.most)
+        price = drafting.price(company)
+        if self._forced:
+            return []
+        return self._guesser.guess(produced, most, price) if most > 0 and price < 1 else []
+
+    def _cut_back(self) -> None:
+        """Forget the rows of tokens that were not taken, and of the last one, the next input."""
+        target = self.target
+        length = len(target.start) + len(target.produced) - (target.end is None)
+        target.state.truncate(min(length, target.state.length))

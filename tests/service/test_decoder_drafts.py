@@ -1,0 +1,154 @@
+"""Guessing and parallel decoding over the wire: the same answers, counted, and clear refusals."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from decoder_service.service import DecoderService
+from splitformer.generation import Drafting
+from splitformer.v1 import decoder_service_pb2 as dec
+from tests.conftest import Services
+from tests.support.native import needs_native
+from tests.support.reference import Reference
+from tests.support.rpc import TEXT, Caller, refused
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+DRAFTS = [dec.DRAFT_MODE_OFF, dec.DRAFT_MODE_COPY, dec.DRAFT_MODE_JACOBI, None]
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model: Path) -> Reference:
+    return Reference(tiny_model)
+
+
+@pytest.fixture
+def decoder(services: Services) -> Iterator[DecoderService]:
+    """The decoder service, eager to guess."""
+    service = services.decoder.service
+    measured = service.generating._drafting
+    assert measured.lossless
+    assert measured.overhead >= 0
+    service.generating._drafting = Drafting(
+        1e9, True, measured.begins_word, measured.unusable, counted=measured.counted
+    )
+    yield service
+    service.generating._drafting = measured
+
+
+def counted(service: DecoderService) -> dict[str, float]:
+    return {
+        f"{name} {mode}": counter.labels(mode)._value.get()
+        for name, counter in (
+            ("drafted", service.metrics.drafted),
+            ("accepted", service.metrics.accepted),
+        )
+        for mode in ("copy", "jacobi")
+    }
+
+
+@needs_native
+@pytest.mark.parametrize("options", [{}, {"min_new_tokens": 24}, {"stop": ["a"]}], ids=str)
+def test_guessing_changes_nothing_but_the_steps(
+    caller: Caller, decoder: DecoderService, reference: Reference, options: dict[str, Any]
+) -> None:
+    answers = []
+    for draft, most in itertools.product(DRAFTS, (0, 3)):
+        session, before = caller.open(caller.memory()), counted(decoder)
+        generated = caller.generate(
+            session, max_new_tokens=30, draft=draft, per_message=most, **options
+        )
+        end, after = generated.end, counted(decoder)
+        spent = sum(after.values()) - sum(before.values())
+        assert spent == end.drafted_tokens + end.accepted_tokens
+        assert end.steps >= len(generated.tokens) - end.accepted_tokens
+        if draft == dec.DRAFT_MODE_OFF:
+            assert not spent
+        elif draft is not None and not options:
+            assert end.drafted_tokens
+        answers.append((generated.tokens, end.reason, end.log_probability, end.text))
+        caller.close_session(session)
+    assert all(answer == answers[0] for answer in answers)
+    if "stop" not in options:
+        expected = reference.target(TEXT, "de", max_new_tokens=30, **options)
+        assert [token.id for token in answers[0][0]] == [token.id for token in expected.produced]
+
+
+@needs_native
+def test_a_guessing_session_is_resumed_and_stepped(caller: Caller, decoder: DecoderService) -> None:
+    whole = caller.open(caller.memory())
+    expected = caller.generate(whole, max_new_tokens=24, draft=1).tokens
+    assert len(expected) == 24
+    session = caller.open(caller.memory())
+    options = {"draft": dec.DRAFT_MODE_COPY}
+    first = caller.generate(session, max_new_tokens=7, **options).tokens
+    again = caller.generate(session, max_new_tokens=9, start_index=4, **options).tokens
+    step = caller.step(session, 13, **options)
+    rest = caller.generate(session, max_new_tokens=10, **options).tokens
+    assert [*first[:4], *again, step.token, *rest] == expected
+    for each in (whole, session):
+        caller.close_session(each)
+
+
+def test_parallel_decoding_streams_what_the_loop_gives(
+    caller: Caller, decoder: DecoderService
+) -> None:
+    session = caller.open(caller.memory())
+    loop = caller.generate(session, max_new_tokens=20, draft=dec.DRAFT_MODE_OFF)
+    again = caller.open(caller.memory())
+    parallel = caller.generate(again, max_new_tokens=20, mode=dec.DECODING_MODE_PARALLEL)
+    assert [token.id for token in parallel.tokens] == [token.id for token in loop.tokens]
+    assert (parallel.text, parallel.end.reason) == (loop.text, loop.end.reason)
+    assert parallel.end.steps <= loop.end.steps
+    limited = caller.open(caller.memory())
+    brief = caller.generate(
+        limited, max_new_tokens=10, mode=dec.DECODING_MODE_PARALLEL, max_passes=1
+    )
+    assert brief.end.steps == 1
+    for each in (session, again, limited):
+        caller.close_session(each)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "options"),
+    [
+        ("options.draft", 99, {"draft": 99}),
+        ("options.mode", 7, {"mode": 7}),
+        ("options.max_passes", 0, {"mode": 2, "max_passes": 0}),
+        ("options.max_passes", 3, {"max_passes": 3}),
+        ("options.draft", "copy", {"mode": 2, "draft": 2}),
+        ("options.temperature", 0.5, {"mode": 2, "temperature": 0.5}),
+        ("options.top_k", 5, {"mode": 2, "top_k": 5}),
+        ("options.no_repeat_ngram_size", 2, {"mode": 2, "no_repeat_ngram_size": 2}),
+        ("options.suppressed_tokens", (9,), {"mode": 2, "suppressed_tokens": [9]}),
+    ],
+)
+def test_contradictions_are_refused(
+    caller: Caller, field: str, value: object, options: dict[str, int]
+) -> None:
+    session = caller.open(caller.memory())
+    with refused(INVALID, "BAD_OPTION", field, value):
+        caller.generate(session, **options)
+    caller.close_session(session)
+
+
+def test_every_contradiction_is_named(caller: Caller) -> None:
+    session = caller.open(caller.memory())
+    with pytest.raises(grpc.RpcError) as caught:
+        caller.generate(session, mode=2, draft=3, top_p=0.5, repetition_penalty=1.5)
+    for name in ("draft", "top_p", "repetition_penalty"):
+        assert f"options.{name}: must be unset" in str(caught.value)
+    caller.close_session(session)
+
+
+def test_a_model_without_a_draft_head_says_so(caller: Caller) -> None:
+    session = caller.open(caller.memory())
+    unimplemented = grpc.StatusCode.UNIMPLEMENTED
+    with refused(unimplemented, "OPTION_NOT_OFFERED", "options.draft", "DRAFT_MODE_HEAD"):
+        caller.generate(session, draft=dec.DRAFT_MODE_HEAD)
+    caller.close_session(session)
