@@ -14,6 +14,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from splitformer.generation.decoding import News, Request, Vocabulary
 from splitformer.generation.hypotheses import (
     Complete,
@@ -44,6 +46,10 @@ class Continuation(NamedTuple):
     parent: Node
     id: int
     log_probability: float
+
+    def node(self) -> Node:
+        """Return it as a hypothesis; its log-probability in the precision that all have."""
+        return Node(self.parent, self.id, float(np.float32(self.log_probability)))
 
 
 class Beam:
@@ -121,7 +127,7 @@ class Beam:
         ]
         found.sort(key=lambda each: -each.total)
         going_on = self._sift(found[: 2 * self.width])
-        children = [(Node(each.parent, each.id, each.log_probability), each) for each in going_on]
+        children = [(each.node(), each) for each in going_on]
         self._move(children)
         search.live = [Live(node, each.total) for node, each in children]
         search.over = self._nothing_better()
@@ -173,7 +179,7 @@ class Beam:
 
     def _rules_at(self, node: Node) -> Rules:
         search, seen = self._search, []
-        if not self._options.plain:
+        if self._options.reshaped:
             before = [token.id for token in search.before]
             seen = [*self.target.start, *before, *(each.id for each in node.after(0))]
         produced = search.origin + node.depth
@@ -204,8 +210,8 @@ class Beam:
     def _completed(self, each: Continuation, reason: EndReason) -> Complete:
         score = each.total / float((each.parent.depth + 1) ** self._options.penalty)
         if reason is EndReason.EOS:
-            return Complete(each.parent, score, reason, each.log_probability)
-        return Complete(Node(each.parent, each.id, each.log_probability), score, reason)
+            return Complete(each.parent, score, reason, each.node().log_probability)
+        return Complete(each.node(), score, reason)
 
     def _say(self, node: Node) -> Said:
         """The text of a beam."""

@@ -33,7 +33,8 @@ class Inspection:
     def ask(self, request: Request, output: int) -> None:
         """Ask for what there is to tell of an output's token."""
         if self._alternatives:
-            request.candidates[output] = self._candidates
+            asked = request.candidates.get(output, 0)
+            request.candidates[output] = max(asked, self._candidates)
         if self._attention or self._alignments:
             request.attention.add(output)
 

@@ -142,8 +142,12 @@ class GenerationOptions:
     @property
     def plain(self) -> bool:
         """True if the likeliest of the allowed tokens is taken as the model has it."""
-        reshaped = self.repetition_penalty not in (None, 1.0) or self.no_repeat_ngram_size
-        return not (self.sampled or reshaped or self.suppressed_tokens)
+        return not (self.sampled or self.reshaped or self.suppressed_tokens)
+
+    @property
+    def reshaped(self) -> bool:
+        """True if what was said matters for what is likely next, beyond what the model has."""
+        return self.repetition_penalty not in (None, 1.0) or self.no_repeat_ngram_size > 0
 
     @property
     def guessed(self) -> str | None:

@@ -16,7 +16,7 @@ import torch
 from splitformer.generation.decoding import Request, Vocabulary
 from splitformer.generation.filters import completing, penalise, suppress
 from splitformer.generation.options import GenerationOptions
-from splitformer.model.stepping import RULED_OUT, Advanced, likeliest
+from splitformer.model.stepping import Advanced, likeliest
 
 MOST_CANDIDATES = 64
 """Beyond so many, ranking costs more than handing over the row."""
@@ -27,13 +27,13 @@ class Ranked(NamedTuple):
 
     Attributes:
         id: Token id.
-        value: Its log-probability after filters.
-        log_probability: The same before filters.
+        value: Its log-probability, or logit, after filters.
+        before: The same before filters.
     """
 
     id: int
     value: float
-    log_probability: float
+    before: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,54 +84,76 @@ class Rules:
             vocabulary,
         )
 
-    def ask(self, request: Request, output: int, count: int) -> None:
-        """Ask for what `rank` needs to know."""
+    def ask(self, request: Request, output: int, count: int, row: bool = False) -> None:
+        """Ask for what `rank` needs to know.
+
+        Args:
+            request: The step's.
+            output: Which output.
+            count: How many tokens are to be ranked; 0: none.
+            row: Ask for the whole row in any case.
+        """
         if self.end_denied:
             request.denied[output] = self.vocabulary.eos_id
         if self.end_due:
             request.given[output] = self.vocabulary.eos_id
             return
-        wanted = count + len(self.banned) + len(self.penalised)
-        enough = not self.banned or wanted + len(self.vocabulary.never) < self.vocabulary.size
-        if self.penalty >= 1 and wanted <= max(count, MOST_CANDIDATES) and enough:
+        wanted = self._wanted(count)
+        if wanted:
             request.candidates[output] = wanted
-        else:
+        if row or not wanted:
             request.logits.add(output)
 
-    def rank(self, answer: Advanced, output: int, count: int) -> list[Ranked]:
-        """Return the `count` likeliest tokens, likeliest first; if none is left, the end."""
-        log_sum = answer.log_sums[output]
+    def rank(
+        self, answer: Advanced, output: int, count: int, normalised: bool = True
+    ) -> list[Ranked]:
+        """Return the likeliest tokens, likeliest first; if none is left, the end.
+
+        Args:
+            answer: The step's.
+            output: Which output.
+            count: How many, as in `ask`; fewer if there are no more.
+            normalised: Filters see log-probabilities, as in beam search; else they see logits.
+        """
+        shift = answer.log_sums[output] if normalised else 0.0
         if self.end_due:
-            return [Ranked(self.vocabulary.eos_id, 0.0, answer.given[output] - log_sum)]
-        found = answer.candidates.get(output)
-        if found is None:
-            return self._from_row(answer.logits[output].double() - log_sum, count)
-        raw = [logit - log_sum for logit in found.logits]
-        if not (self.banned or self.penalised):
-            return [Ranked(i, p, p) for i, p in zip(found.ids, raw, strict=True)]
+            return [Ranked(self.vocabulary.eos_id, 0.0, answer.given[output] - shift)]
+        if not self._wanted(count):
+            return self._from_row(answer.logits[output].double() - shift, count)
+        found = answer.candidates[output]
         ranked = [
-            Ranked(i, self._penalised(i, p), p)
-            for i, p in zip(found.ids, raw, strict=True)
-            if i not in self.banned
+            Ranked(token, self._penalised(token, value := logit - shift), value)
+            for token, logit in zip(found.ids, found.logits, strict=True)
+            if token not in self.banned
         ]
-        ranked.sort(key=lambda each: (-each.value, each.id))
+        if self.penalised:
+            ranked.sort(key=lambda each: (-each.value, each.id))
         return ranked[:count]
+
+    def filtered(self, row: torch.Tensor) -> torch.Tensor:
+        """Apply all filters to a whole row: (V,) -> (V,)."""
+        if self.penalised:
+            row = penalise(row, list(self.penalised), self.penalty)
+        end = [self.vocabulary.eos_id] if self.end_denied else []
+        ruled_out = [*self.vocabulary.never, *self.banned, *end]
+        return suppress(row, torch.tensor(ruled_out, dtype=torch.long))
 
     def _penalised(self, token: int, value: float) -> float:
         if token not in self.penalised:
             return value
         return value * self.penalty if value < 0 else value / self.penalty
 
+    def _wanted(self, count: int) -> int:
+        """How many candidates are enough to rank `count` tokens; 0: only the whole row is."""
+        wanted = count + len(self.banned) + len(self.penalised)
+        left = not self.banned or wanted + len(self.vocabulary.never) < self.vocabulary.size
+        few = count > 0 and wanted <= max(count, MOST_CANDIDATES)
+        return wanted if few and left and self.penalty >= 1 else 0
+
     def _from_row(self, row: torch.Tensor, count: int) -> list[Ranked]:
-        """Rank all log-probabilities (V,)."""
-        end, values = self.vocabulary.eos_id, row
-        if self.penalised:
-            values = penalise(values, list(self.penalised), self.penalty)
-        banned = [*self.vocabulary.never, *self.banned, *([end] if self.end_denied else ())]
-        values = suppress(values, torch.tensor(banned, dtype=torch.long))
-        if float(values.max()) == RULED_OUT:
-            return [Ranked(end, float(row[end]), float(row[end]))]
-        best = likeliest(values, count)
+        """Rank a whole row (V,)."""
+        best, end = likeliest(self.filtered(row), count), self.vocabulary.eos_id
         return [
-            Ranked(i, value, float(row[i])) for i, value in zip(best.ids, best.logits, strict=True)
-        ]
+            Ranked(token, value, float(row[token]))
+            for token, value in zip(best.ids, best.logits, strict=True)
+        ] or [Ranked(end, float(row[end]), float(row[end]))]

@@ -1,6 +1,17 @@
-"""Selectors: which token to take, given the logits of one position."""
+"""Selectors: which token to take, given the logits of one position, all of them or the likeliest.
+
+A draw goes through the tokens in the order of their ids until their weights have reached a point
+that (seed, position) decides. Whether all logits are at hand or only as many as matter makes no
+difference to what is drawn, but for rounding in the last bit.
+"""
 
 from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+from math import exp
 
 import numpy as np
 import torch
@@ -8,6 +19,10 @@ from torch import Tensor
 
 from splitformer.generation.filters import likely
 from splitformer.generation.options import GenerationOptions
+from splitformer.generation.rules import MOST_CANDIDATES
+
+_BLOCK = 32
+"""Draws that are made together; setting the generator up takes longer than they do."""
 
 
 def uniform(seed: int, position: int) -> float:
@@ -15,7 +30,33 @@ def uniform(seed: int, position: int) -> float:
 
     The generator is Philox, whose output is a function of key and counter (Salmon et al. 2011).
     """
-    return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
+    return _uniforms(seed, position // _BLOCK)[position % _BLOCK]
+
+
+@lru_cache(maxsize=1024)
+def _uniforms(seed: int, block: int) -> list[float]:
+    """Return the draws of a block of positions: every counter gives four, the first is taken."""
+    generator = np.random.Generator(np.random.Philox(key=seed, counter=block * _BLOCK))
+    draws: list[float] = generator.random(4 * _BLOCK)[::4].tolist()
+    return draws
+
+
+def shortlist(options: GenerationOptions) -> int:
+    """How many of the likeliest tokens are enough to draw from, most of the time; 0: none are."""
+    if options.top_k is not None:  # one more shows whether the k-th has an equal
+        return options.top_k + 1 if options.top_k < MOST_CANDIDATES else 0
+    narrow = options.min_p is not None or (options.top_p or 1.0) < 1
+    return MOST_CANDIDATES if narrow else 0
+
+
+def needs_row(options: GenerationOptions) -> bool:
+    """True if it matters how likely the tokens are that are not among the likeliest."""
+    return options.top_k is None and ((options.top_p or 1.0) < 1 or options.min_p is None)
+
+
+def weights_of(logits: Tensor, options: GenerationOptions) -> Tensor:
+    """Probabilities relative to the likeliest token's: logits (V,) -> (V,), float32."""
+    return torch.exp((logits - logits.max()) / _temperature(options))
 
 
 def select(logits: Tensor, options: GenerationOptions, position: int) -> int:
@@ -29,9 +70,82 @@ def select(logits: Tensor, options: GenerationOptions, position: int) -> int:
     if not options.sampled:
         return int(logits.argmax())
     assert options.seed is not None
-    temperature = 1.0 if options.temperature is None else options.temperature
-    probabilities = likely(logits, temperature, options.top_k, options.top_p, options.min_p)
-    cumulative = probabilities.cumsum(-1)
+    if options.top_k is None and options.min_p is None and (options.top_p or 1.0) >= 1:
+        weights = weights_of(logits, options)
+    else:
+        temperature = _temperature(options)
+        weights = likely(logits, temperature, options.top_k, options.top_p, options.min_p)
+    cumulative = weights.cumsum(-1, dtype=torch.float64)
     point = uniform(options.seed, position) * float(cumulative[-1])
     taken = int(torch.searchsorted(cumulative, point, right=True))
-    return min(taken, int(probabilities.nonzero()[-1]))
+    return taken if taken < len(weights) else int(weights.nonzero()[-1])
+
+
+def select_among(
+    ids: Sequence[int],
+    logits: Sequence[float],
+    options: GenerationOptions,
+    position: int,
+    total: float | None = None,
+) -> int | None:
+    """Draw a token from the likeliest ones, as `select` does from all.
+
+    Args:
+        ids: The likeliest tokens, likeliest first, at least one.
+        logits: Their logits.
+        options: What the caller asked for.
+        position: Index of the token in the target.
+        total: Weight of all tokens, relative to the likeliest; if `needs_row`.
+
+    Returns:
+        The token; None if tokens that are not among these may matter.
+    """
+    assert options.seed is not None
+    pairs = sorted(zip(logits, ids, strict=True), reverse=True)  # Transformers' order of equals
+    logits, ids = [logit for logit, _ in pairs], [token for _, token in pairs]
+    largest, temperature = logits[0], _temperature(options)
+    weights = [exp((logit - largest) / temperature) for logit in logits]
+    count = _kept(logits, weights, options, total)
+    if count is None:
+        return None
+    order = sorted(range(count), key=ids.__getitem__)
+    cumulative = list(accumulate(weights[i] for i in order))
+    point = uniform(options.seed, position) * cumulative[-1]
+    return ids[order[min(bisect_right(cumulative, point), count - 1)]]
+
+
+def _kept(
+    logits: Sequence[float],
+    weights: Sequence[float],
+    options: GenerationOptions,
+    total: float | None,
+) -> int | None:
+    """How many of the likeliest tokens may be drawn; None if more than there are here may."""
+    count: int | None = None
+    if options.top_k is not None:
+        count = _first(logits, options.top_k)
+        if count is None:
+            return None
+        total = sum(weights[:count])
+    if options.top_p is not None and options.top_p < 1:
+        assert total is not None
+        reached = list(accumulate(weights[:count]))
+        enough = next((i for i, sum_ in enumerate(reached, 1) if sum_ >= options.top_p * total), 0)
+        known = enough and (count is not None or logits[enough - 1] > logits[-1])
+        count = enough if known else count
+    if options.min_p is not None:
+        least = options.min_p * weights[0]
+        enough = sum(weight >= least for weight in weights[:count])
+        count = enough if count is not None or enough < len(weights) else None
+    return count
+
+
+def _first(logits: Sequence[float], count: int) -> int | None:
+    """How many are as likely as the `count`-th, or likelier; None if it cannot be known."""
+    if len(logits) <= count or logits[-1] == logits[count - 1]:
+        return None
+    return sum(logit >= logits[count - 1] for logit in logits)
+
+
+def _temperature(options: GenerationOptions) -> float:
+    return 1.0 if options.temperature is None else options.temperature

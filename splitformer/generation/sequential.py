@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from splitformer.generation.decoding import News, Request, Vocabulary
-from splitformer.generation.filters import completing, penalise, suppress
 from splitformer.generation.inspection import Inspection
 from splitformer.generation.options import GenerationOptions
-from splitformer.generation.selectors import select
+from splitformer.generation.rules import Rules
+from splitformer.generation.selectors import (
+    needs_row,
+    select,
+    select_among,
+    shortlist,
+    weights_of,
+)
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import EndReason, Produced, Target
 from splitformer.model.stepping import RULED_OUT, Advanced
@@ -46,6 +49,9 @@ class Sequential:
         self._options = options
         self._vocabulary = vocabulary
         self._plain = options.plain
+        self._reshaped = options.reshaped
+        self._count = shortlist(options) if options.sampled else 1
+        self._row = options.sampled and needs_row(options)
         self._forced = tuple(forced)
         self._inspection = Inspection(options, vocabulary) if options.inspected else None
         self._told = len(target.produced) if start is None else start
@@ -78,8 +84,11 @@ class Sequential:
         elif self._plain:
             token, log_probability = answer.ids[first], answer.log_probabilities[first]
         else:
-            token = self._choose(answer.logits[first])
-            log_probability = answer.log_probability(first, float(answer.logits[first][token]))
+            chosen = self._choose(answer, first)
+            if chosen is None:
+                self._ask_again()
+                return
+            token, log_probability = chosen[0], answer.log_probability(first, chosen[1])
         inspection, target = self._inspection, self.target
         details = None if inspection is None else inspection.tell(answer, first, token, target)
         target.take(token, log_probability, self._vocabulary.eos_id, details)
@@ -109,7 +118,7 @@ class Sequential:
         if self._due is not None:
             request.given[output] = self._due
         elif not self._plain:
-            request.logits.add(output)
+            self._rules_at(index).ask(request, output, self._count, self._row)
         if self._inspection is not None:
             self._inspection.ask(request, output)
 
@@ -134,26 +143,37 @@ class Sequential:
         ends = self._vocabulary.end_at_limit and self.target.nearly_full
         return self._vocabulary.eos_id if ends else None
 
-    @property
-    def _end_denied(self) -> bool:
-        return len(self.target.produced) < self._options.min_new_tokens
+    def _choose(self, answer: Advanced, first: int) -> tuple[int, float] | None:
+        """Choose a token and return its logit; None if that takes more than was asked for."""
+        options, position = self._options, len(self.target.produced)
+        rules = self._rules_at(position)
+        ranked = rules.rank(answer, first, self._count, normalised=False) if self._count else []
+        if ranked and not options.sampled:
+            return ranked[0].id, ranked[0].before
+        row = rules.filtered(answer.logits[first]) if first in answer.logits else None
+        token = None
+        if ranked:
+            total = None if row is None else float(weights_of(row, options).double().sum())
+            ids, logits = [each.id for each in ranked], [each.value for each in ranked]
+            token = select_among(ids, logits, options, position, total)
+        if token is not None:
+            return token, next(each.before for each in ranked if each.id == token)
+        if row is None:
+            return None
+        left = float(row.max()) > RULED_OUT  # where everything is ruled out, there is only the end
+        token = select(row, options, position) if left else self._vocabulary.eos_id
+        return token, float(answer.logits[first][token])
 
-    def _choose(self, logits: Tensor) -> int:
-        """Choose from logits (V,); where everything is ruled out, there is only the end."""
-        allowed = self._filtered(logits)
-        if float(allowed.max()) == RULED_OUT:
-            return self._vocabulary.eos_id
-        return select(allowed, self._options, len(self.target.produced))
+    def _ask_again(self) -> None:
+        """Go back to where the last token was not computed, and ask for the whole row from then on.
 
-    def _filtered(self, logits: Tensor) -> Tensor:
-        """Apply what holds for greedy decoding too, in Transformers' order: (V,) -> (V,)."""
-        options, target = self._options, self.target
-        seen = [*target.start, *(token.id for token in target.produced)]
-        ruled_out = [*self._vocabulary.never, *options.suppressed_tokens]
-        if options.repetition_penalty is not None:
-            logits = penalise(logits, seen, options.repetition_penalty)
-        if options.no_repeat_ngram_size:
-            ruled_out += completing(seen, options.no_repeat_ngram_size)
-        if self._end_denied:
-            ruled_out.append(self._vocabulary.eos_id)
-        return suppress(logits, torch.tensor(ruled_out, dtype=torch.long))
+        The same comes out, bit for bit, so that nothing tells a step that was taken twice.
+        """
+        self._row = True
+        self.target.state.truncate(self.target.state.length - 1)
+
+    def _rules_at(self, index: int) -> Rules:
+        target, seen = self.target, list[int]()
+        if self._reshaped:
+            seen = [*target.start, *(token.id for token in target.produced)]
+        return Rules.at(self._options, self._vocabulary, seen, index)

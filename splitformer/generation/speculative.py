@@ -48,6 +48,7 @@ class Speculative(Sequential):
         forced: Sequence[int] = (),
     ) -> None:
         super().__init__(target, options, limit, vocabulary, start, forced)
+        self._count, self._row = 0, True  # what filters rule out depends on the guess
         self.drafted = self.kept = 0
         self._guesser = guesser
         self._drafting = drafting
