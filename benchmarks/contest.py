@@ -17,6 +17,7 @@ from benchmarks import shapes
 from benchmarks.measuring import Contestant, fastest
 from benchmarks.peers import huggingface_model
 from benchmarks.peers.ctranslate2_model import COMPUTE_TYPES, convert, token_names
+from benchmarks.peers.fbgemm import Fbgemm
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
@@ -81,6 +82,10 @@ class Contest:
         self.native.close()
 
     @cached_property
+    def _fbgemm(self) -> Fbgemm:
+        return Fbgemm(self.model.decoder)
+
+    @cached_property
     def memories(self) -> list[Tensor]:
         """The sources, encoded: (S, D) each."""
         return [torch.from_numpy(memory) for memory in self.encoder.encode(self.source.tolist())]
@@ -113,6 +118,11 @@ class Contest:
         """The matrix products of as many steps, alone."""
         plan = self.native.plan
         return Contestant(lambda: plan.products(batch, STEPS), lambda: plan.products(batch, WARM))
+
+    def fbgemm(self, batch: int) -> Contestant:
+        """The same products by FBGEMM."""
+        products = self._fbgemm.products
+        return Contestant(lambda: products(batch, STEPS), lambda: products(batch, WARM))
 
     def request(self, batch: int) -> Contestant:
         """Everything: encode, project, loop."""

@@ -107,6 +107,36 @@ def test_two_processes_translate_and_end_with_status_0_on_sigterm(tiny_model: Pa
             assert all(e["code"] == "OK" for e in events if e["event"] == "rpc")
 
 
+def test_streams_of_a_process_that_dies_end_with_unavailable(tiny_model: Path) -> None:
+    """Between two tokens or within a step: nothing hangs, and what was told was right."""
+    model = ("--model", str(tiny_model))
+    with (
+        process("encoder_service", *model) as encoder,
+        process("decoder_service", *model) as decoder,
+        grpc.insecure_channel(f"127.0.0.1:{encoder.port()}") as encoder_channel,
+        grpc.insecure_channel(f"127.0.0.1:{decoder.port()}") as decoder_channel,
+    ):
+        caller = Caller(None, None)
+        caller.encoder = EncoderServiceStub(encoder_channel)
+        caller.decoder = DecoderServiceStub(decoder_channel)
+        memory = caller.memory()
+        expected = caller.generate(caller.open(memory)).ids
+        sessions = [caller.open(memory) for _ in range(8)]
+        calls = [caller.start(session) for session in sessions]
+        heads = [[token.id for token in next(call).tokens.tokens] for call in calls]
+        decoder.kill()
+        for head, call in zip(heads, calls, strict=True):
+            ids, failure = head, None
+            try:
+                for part in call:
+                    ids += [token.id for token in part.tokens.tokens]
+            except grpc.RpcError as error:
+                failure = error.code()
+            assert ids == expected[: len(ids)]
+            whole = len(ids) == len(expected)
+            assert failure is grpc.StatusCode.UNAVAILABLE or (failure is None and whole)
+
+
 def test_bad_settings_end_a_process_with_status_2(tiny_model: Path) -> None:
     with process("encoder_service", "--model", str(tiny_model), "--speed", "9") as running:
         assert running.wait() == 2

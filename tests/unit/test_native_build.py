@@ -52,6 +52,23 @@ def test_no_compiler_is_a_reason_and_no_error(tmp_path: Path) -> None:
     assert broken.startswith("False false failed")
 
 
+@needs_native
+def test_a_processor_without_avx2_is_a_reason() -> None:
+    program = """
+import splitformer.native as native
+from splitformer.native import binding
+
+class Older(binding.Library):
+    def __init__(self, path):
+        super().__init__(path)
+        self.best = native.InstructionSet.NONE
+
+binding.Library = Older
+print(native.available(), native.reason())
+"""
+    assert ask(program) == "False the processor lacks AVX2 or FMA"
+
+
 def test_another_machine_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(build.BuildError, match="needs x86-64 Linux, this is aarch64"):
