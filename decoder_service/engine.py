@@ -71,15 +71,24 @@ class Generation:
     def put(self, event: Event) -> None:
         """Add an event for the reader; on the event loop only."""
         self._events.append(event)
+        self.stir()
+
+    def stir(self) -> None:
+        """Let a reader who waits look round."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def next(self) -> Event:
         """Wait for the next event; there is one reader."""
         while not self._events:
+            await self.wait()
+        return self._events.popleft()
+
+    async def wait(self) -> None:
+        """Wait until there is an event, or somebody stirs."""
+        if not self._events:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        return self._events.popleft()
 
     def next_nowait(self) -> Event | None:
         """Return the next event if there is one."""
@@ -163,6 +172,11 @@ class DecoderEngine:
         """Take a generation out; its `left` is set once the engine has let go of the target."""
         generation.leaving = True
         self._inbox.put(lambda: self._remove(generation))
+
+    async def withdraw(self, generation: Generation) -> None:
+        """Take a generation out for another one to follow: its session stays taken."""
+        self._inbox.put(lambda: self._remove(generation))
+        await asyncio.wait([generation.left])
 
     def expel(self, generation: Generation) -> None:
         """End a generation whose session is being closed; its reader gets NOT_FOUND."""

@@ -101,11 +101,11 @@ class Generating:
         vocabulary: Vocabulary,
         drafting: Drafting,
     ) -> None:
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
+        self.engine = engine
+        self.sessions = sessions
+        self.metrics = metrics
         self._drafting = drafting
-        self._engine = engine
-        self._sessions = sessions
-        self._metrics = metrics
         self._window = window
 
     async def generate(
@@ -131,16 +131,16 @@ class Generating:
             FailedPreconditionError: START_INDEX_AHEAD.
             ResourceExhaustedError: OVER_BUDGET, there is no room for the beams.
         """
-        options.check(self._vocabulary.size)
+        options.check(self.vocabulary.size)
         called = time.perf_counter()
-        record = self._sessions.record(session_id)
+        record = self.sessions.record(session_id)
         if record is not None and record.end is not None and start_index is not None:
             for part in _replay(record, options, start_index, tokens_per_message):
                 yield part
             return
-        session = self._sessions.get(session_id)
-        await self._sessions.claim(session)
-        start = _checked_start(start_index, len(session.target.produced))
+        session = self.sessions.get(session_id)
+        await self.sessions.claim(session)
+        start = checked_start(start_index, len(session.target.produced))
         limit = start + (options.max_new_tokens or session.target.max_positions)
         async with self._running(session, options, start, limit) as (generation, known):
             for part in _batches(known, tokens_per_message):
@@ -149,14 +149,14 @@ class Generating:
             while tokens := await _computed(generation, tokens_per_message):
                 if not first:
                     first = time.perf_counter() - called
-                    self._metrics.first_token_seconds.observe(first)
+                    self.metrics.first_token_seconds.observe(first)
                 yield tokens
-                self._count_read(generation, len(tokens))
+                self.count_read(generation, len(tokens))
             if generation.hypotheses is not None:
                 yield generation.hypotheses
             ended = self._ended(session, generation, start, called)
             if close_on_end:
-                self._sessions.close(session, "ended")
+                self.sessions.close(session, "ended")
         yield dataclasses.replace(ended, first_token_seconds=first)
 
     async def step(
@@ -180,15 +180,15 @@ class Generating:
             FailedPreconditionError: STEP_INDEX_AHEAD, or TOKEN_ALREADY_TAKEN.
             InvalidArgumentError: BAD_OPTION, a beam search has no single next token.
         """
-        options.check(self._vocabulary.size, forced_token)
+        options.check(self.vocabulary.size, forced_token)
         options.check_stepwise()
         called = time.perf_counter()
-        record = self._sessions.record(session_id)
+        record = self.sessions.record(session_id)
         if record is not None and (remembered := _remembered(record, index, options)):
             _check_forced(forced_token, index, record.produced, record.ended)
             return remembered
-        session = self._sessions.get(session_id)
-        await self._sessions.claim(session)
+        session = self.sessions.get(session_id)
+        await self.sessions.claim(session)
         produced = session.target.produced
         _check_forced(forced_token, index, produced, session.target.end)
         if index < len(produced):
@@ -201,7 +201,7 @@ class Generating:
         forced = () if forced_token is None else (forced_token,)
         async with self._running(session, options, index, index + 1, forced) as (generation, _):
             if tokens := await _computed(generation, 1):
-                self._count_read(generation, 1)
+                self.count_read(generation, 1)
                 return tokens[0]
             return self._ended(session, generation, index, called)
 
@@ -218,44 +218,65 @@ class Generating:
 
         Yields it together with the tokens from `start` on that are there already.
         """
-        if options.sampled:
-            options = dataclasses.replace(options, seed=_seed(options, session.seed))
-        decoding = decoding_for(
-            session.target, options, limit, self._vocabulary, start, forced, self._drafting
-        )
-        held = decoding.held_bytes
-        self._sessions.budget.reserve(held, "options.num_beams")
-        known = [IndexedToken(*each) for each in decoding.certain()]
-        generation = Generation(decoding, self._window)
-        session.generation = generation
-        session.end = None
+        generation, known = self.prepared(session, options, start, limit, forced)
         how = "cancelled"
         try:
-            self._engine.join(generation)
+            self.engine.join(generation)
             yield generation, known
             how = (generation.end or EndReason.LENGTH).value
         except SplitformerError as error:
             how = "cancelled" if isinstance(error, NotFoundError) else "failed"
-            self._sessions.close(session, "failed")
+            self.sessions.close(session, "failed")
             raise
         finally:
-            self._metrics.ends.labels(how).inc()
-            if not generation.left.done():
-                self._engine.leave(generation)
-            generation.left.add_done_callback(lambda _: self._free(session, generation, held))
+            self.let_go(session, generation, how)
 
-    def _count_read(self, generation: Generation, count: int) -> None:
-        self._metrics.tokens.inc(count)
+    def prepared(
+        self,
+        session: Session,
+        options: GenerationOptions,
+        start: int,
+        limit: int,
+        forced: Sequence[int] = (),
+    ) -> tuple[Generation, list[IndexedToken]]:
+        """Make a run of the loop, which the session belongs to from now on.
+
+        Returns:
+            The run, which has yet to join, and the tokens from `start` on that are there already.
+        """
+        if options.sampled:
+            options = dataclasses.replace(options, seed=_seed(options, session.seed))
+        decoding = decoding_for(
+            session.target, options, limit, self.vocabulary, start, forced, self._drafting
+        )
+        held = decoding.held_bytes
+        self.sessions.budget.reserve(held, "options.num_beams")
+        known = [IndexedToken(*each) for each in decoding.certain()]
+        generation = Generation(decoding, self._window)
+        generation.left.add_done_callback(lambda _: self.sessions.budget.release(held))
+        session.generation, session.end = generation, None
+        return generation, known
+
+    def let_go(self, session: Session, generation: Generation, how: str) -> None:
+        """Take a run out of the engine if it is still there; then its session is free."""
+        self.metrics.ends.labels(how).inc()
+        if not generation.left.done():
+            self.engine.leave(generation)
+        generation.left.add_done_callback(lambda _: self._free(session, generation))
+
+    def count_read(self, generation: Generation, count: int) -> None:
+        """Count tokens as read, and go on with a run that was waiting for that."""
+        self.metrics.tokens.inc(count)
         woken = [generation.take() for _ in range(count)]
         if any(woken):
-            self._engine.wake()
+            self.engine.wake()
 
     def _ended(self, session: Session, generation: Generation, start: int, called: float) -> Ended:
         assert generation.end is not None
         now, target = time.perf_counter(), session.target
         session.end = generation.end
         queued = max(0.0, generation.first_step - called) if generation.steps else 0.0
-        self._metrics.queue_seconds.observe(queued)
+        self.metrics.queue_seconds.observe(queued)
         tracing.parts(queue=queued, decode=now - called - queued)
         tracing.note(steps=generation.steps, end=generation.end.value)
         running = generation.last_step - generation.first_step
@@ -274,11 +295,10 @@ class Generating:
             total_seconds=now - called,
         )
 
-    def _free(self, session: Session, generation: Generation, held: int) -> None:
-        self._sessions.budget.release(held)
+    def _free(self, session: Session, generation: Generation) -> None:
         if session.generation is generation:
             session.generation = None
-            self._sessions.touch(session)
+            self.sessions.touch(session)
 
 
 async def _computed(generation: Generation, most: int) -> list[IndexedToken]:
@@ -300,7 +320,8 @@ async def _computed(generation: Generation, most: int) -> list[IndexedToken]:
     return tokens
 
 
-def _checked_start(start_index: int | None, produced: int) -> int:
+def checked_start(start_index: int | None, produced: int) -> int:
+    """Return which token comes first; raises BAD_START_INDEX or START_INDEX_AHEAD."""
     if start_index is None:
         return produced
     if start_index < 0:
@@ -362,7 +383,7 @@ def _remembered(
 def _replay(record: Record, options: GenerationOptions, start: int, most: int) -> list[Yielded]:
     """Repeat what a session that was let go has streamed, candidates and end included."""
     total = len(record.produced)
-    start = _checked_start(start, total)
+    start = checked_start(start, total)
     stop = min(total, start + (options.max_new_tokens or total))
     ended = Ended(
         reason=record.end if record.end and stop == total else EndReason.LENGTH,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from decoder_service.generating import Ended, IndexedToken, Yielded
+from decoder_service.interacting import Part as Interacted
 from decoder_service.opening import Branch, Wish
+from decoder_service.steers import Finish, Force, Redirect, Rewind, Start, Steer, bad_action
 from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
 from splitformer.generation import (
     DecodingMode,
@@ -182,6 +184,61 @@ def score_message(scored: Sequence[Produced]) -> pb.ScoreResponse:
     )
 
 
+async def steers_of(requests: AsyncIterator[pb.InteractRequest]) -> AsyncIterator[Steer]:
+    """Read requests as they come.
+
+    Raises:
+        UnimplementedError: OPTION_NOT_OFFERED.
+        InvalidArgumentError: BAD_ACTION or BAD_OPTION.
+    """
+    async for request in requests:
+        yield Steer(_action_of(request), request.hold)
+
+
+def _action_of(request: pb.InteractRequest) -> Start | Force | Rewind | Redirect | Finish:
+    action = request.WhichOneof("action")
+    if action == "start":
+        start = request.start
+        return Start(
+            start.session_id,
+            options_of(start.options),
+            start.start_index if start.HasField("start_index") else None,
+            tokens_per_message(start.max_tokens_per_message),
+            start.close_on_end,
+        )
+    if action == "force":
+        force = request.force
+        return Force(force.token, force.index if force.HasField("index") else None)
+    if action == "rewind":
+        return Rewind(request.rewind.index)
+    if action == "redirect":
+        return Redirect(options_of(request.redirect))
+    if action is None:
+        raise bad_action("action", "must be one that the protocol has")
+    return Finish()
+
+
+def interact_message(part: Interacted) -> pb.InteractResponse:
+    """Write what an interaction yields."""
+    message = pb.InteractResponse()
+    if isinstance(part, Rewind):
+        message.rewound.index = part.index
+    elif isinstance(part, Ended):
+        message.end.CopyFrom(end_message(part))
+    else:
+        _write_all(part, message.tokens)
+    return message
+
+
+def tokens_per_message(requested: int) -> int:
+    """Return how many tokens a message may hold; InvalidArgumentError BAD_OPTION."""
+    if requested < 0:
+        raise InvalidArgumentError.of(
+            "max_tokens_per_message", "must be at least 0", requested, reason="BAD_OPTION"
+        )
+    return requested or 1
+
+
 def part_message(part: Yielded, message: Part) -> Part:
     """Write what a generation yields into an empty message, and return that."""
     if isinstance(part, Ended):
@@ -190,9 +247,13 @@ def part_message(part: Yielded, message: Part) -> Part:
     if isinstance(part, Hypotheses):
         message.hypotheses.hypotheses.extend(map(_hypothesis_message, part))
         return message
-    for indexed in part:
-        _write(indexed, message.tokens.tokens.add())
+    _write_all(part, message.tokens)
     return message
+
+
+def _write_all(tokens: Sequence[IndexedToken], message: pb.Tokens) -> None:
+    for indexed in tokens:
+        _write(indexed, message.tokens.add())
 
 
 def token_message(indexed: IndexedToken) -> pb.Token:

@@ -15,6 +15,7 @@ from decoder_service.channels import EncoderChannels
 from decoder_service.engine import DecoderEngine
 from decoder_service.generating import Generating, Yielded
 from decoder_service.hand_off import MemoryPuller
+from decoder_service.interacting import Steering
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.opening import Branch, OpeningRules, Wish, pieces_of
 from decoder_service.scoring import Scorer
@@ -104,6 +105,7 @@ class DecoderService:
             self._vocabulary,
             self._drafting,
         )
+        self.steering = Steering(self.generating, self.rules)
         self.scorer = Scorer(self.engine, self.sessions, self.budget, self.rules)
         self._sweeper = asyncio.create_task(self._sweep())
 

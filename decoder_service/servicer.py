@@ -52,7 +52,7 @@ class DecoderServicer(DecoderServiceServicer):
         header = await _first_header(request_iterator)
         messages.check_one_shot(header.session)
         options = messages.options_of(header.options)
-        most = _tokens_per_message(header.max_tokens_per_message)
+        most = messages.tokens_per_message(header.max_tokens_per_message)
         route, transfer = self._route(header.session, request_iterator)
         wish = messages.wish_of(header.session)
         async with self._service.one_shot(wish, route, transfer, options, most) as parts:
@@ -64,7 +64,7 @@ class DecoderServicer(DecoderServiceServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream tokens, then the end."""
         options = messages.options_of(request.options)
-        most = _tokens_per_message(request.max_tokens_per_message)
+        most = messages.tokens_per_message(request.max_tokens_per_message)
         start = request.start_index if request.HasField("start_index") else None
         parts = self._service.generating.generate(
             request.session_id, options, start, most, request.close_on_end
@@ -72,6 +72,15 @@ class DecoderServicer(DecoderServiceServicer):
         async with aclosing(parts):
             async for part in parts:
                 yield messages.part_message(part, pb.GenerateResponse())
+
+    async def Interact(
+        self, request_iterator: AsyncIterator[pb.InteractRequest], context: Context
+    ) -> AsyncIterator[pb.InteractResponse]:
+        """Stream tokens of a loop that is steered meanwhile, and every end it comes to."""
+        parts = self._service.steering.parts(messages.steers_of(request_iterator))
+        async with aclosing(parts):
+            async for part in parts:
+                yield messages.interact_message(part)
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         """Return one token, or the end."""
@@ -228,14 +237,6 @@ async def _prompt(requests: Requests, seconds: float) -> AsyncIterator[Any]:
         raise DeadlineExceededError(
             f"chunk: must come within {seconds} s of the one before", reason="UPLOAD_STALLED"
         ) from error
-
-
-def _tokens_per_message(requested: int) -> int:
-    if requested < 0:
-        raise InvalidArgumentError.of(
-            "max_tokens_per_message", "must be at least 0", requested, reason="BAD_OPTION"
-        )
-    return requested or 1
 
 
 def _text(produced: list[Produced] | tuple[Produced, ...], end: Produced | None) -> str:

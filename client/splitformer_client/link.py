@@ -106,9 +106,10 @@ class Link:
         method: grpc.aio.StreamStreamMultiCallable[Request, Answer],
         requests: AsyncIterator[Request],
         scope: Scope,
+        metadata: Metadata = (),
     ) -> Incoming[Request, Answer]:
         """Start a bidirectional RPC within what is left of the scope."""
-        return Incoming(self._start(method, requests, scope), self, scope)
+        return Incoming(self._start(method, requests, scope, metadata), self, scope)
 
     @contextmanager
     def typed_errors(self, scope: Scope) -> Iterator[None]:

@@ -16,6 +16,7 @@ from splitformer.errors import DataLossError, FailedPreconditionError, Splitform
 from splitformer.v1 import decoder_service_pb2 as pb
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer_client.convert import end_of, score_of, session_info_of, token_of
+from splitformer_client.interaction import AsyncInteraction
 from splitformer_client.link import Incoming, Link
 from splitformer_client.options import GenerationOptions, options_message, prefix_message
 from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
@@ -93,6 +94,36 @@ class AsyncSession:
         method = DecoderServiceStub(self._link.channel).Generate
         messages = self._link.stream(method, request, scope, self._metadata)
         return AsyncGeneration(messages, self._mark_closed if close_on_end else None)
+
+    def interact(
+        self,
+        *,
+        start_index: int | None = None,
+        hold: bool = False,
+        max_tokens_per_message: int = 0,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncInteraction:
+        """Run the loop and steer it meanwhile.
+
+        Args:
+            start_index: First token to stream; left out: go on after the last one produced.
+            hold: Stand still until something is asked that does not hold.
+            max_tokens_per_message: Lets the server send more than one token at a time.
+            timeout: Seconds all of it may take.
+            **options: How to choose.
+
+        Returns:
+            An iterator of tokens and of what was asked for. Closing it early cancels the loop; the
+            session stays.
+        """
+        start = pb.GenerateRequest(
+            session_id=self.id,
+            options=options_message(options),
+            start_index=start_index,
+            max_tokens_per_message=max_tokens_per_message,
+        )
+        return AsyncInteraction(self._link, start, hold, self._make_scope(timeout), self._metadata)
 
     async def step(
         self,

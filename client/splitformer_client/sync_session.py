@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
+from splitformer_client.interaction import AsyncInteraction, Steered
 from splitformer_client.options import GenerationOptions
 from splitformer_client.portal import Portal, Stream
 from splitformer_client.session import AsyncGeneration, AsyncSession
@@ -23,6 +24,40 @@ class Generation(Stream[Token]):
     def end(self) -> End:
         """How the generation ended; FailedPreconditionError before all tokens have been read."""
         return self._generation.end
+
+
+class Interaction(Stream[Steered]):
+    """A loop that can be steered while it runs, as `AsyncInteraction`."""
+
+    def __init__(self, portal: Portal, interaction: AsyncInteraction) -> None:
+        super().__init__(portal, interaction)
+        self._interaction = interaction
+
+    @property
+    def tokens(self) -> list[Token]:
+        """The tokens that count, from the first one asked for on."""
+        return self._interaction.tokens
+
+    @property
+    def text(self) -> str:
+        """Text of the tokens that count."""
+        return self._interaction.text
+
+    def force(self, token: int, *, index: int | None = None, hold: bool = False) -> None:
+        """Have a token taken, at its place or at the next one."""
+        self._portal.run(self._interaction.force(token, index=index, hold=hold))
+
+    def rewind(self, index: int, *, hold: bool = False) -> None:
+        """Take back all tokens from an index on."""
+        self._portal.run(self._interaction.rewind(index, hold=hold))
+
+    def redirect(self, *, hold: bool = False, **options: Unpack[GenerationOptions]) -> None:
+        """Go on with other options; those that are left out are off."""
+        self._portal.run(self._interaction.redirect(hold=hold, **options))
+
+    def finish(self) -> None:
+        """Stop; a loop that is running ends as cancelled."""
+        self._portal.run(self._interaction.finish())
 
 
 class Session:
@@ -69,6 +104,28 @@ class Session:
             )
 
         return Generation(self._portal, self._portal.run(start()))
+
+    def interact(
+        self,
+        *,
+        start_index: int | None = None,
+        hold: bool = False,
+        max_tokens_per_message: int = 0,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Interaction:
+        """Run the loop and steer it meanwhile; closing the iterator early cancels it."""
+
+        async def start() -> AsyncInteraction:
+            return self._session.interact(
+                start_index=start_index,
+                hold=hold,
+                max_tokens_per_message=max_tokens_per_message,
+                timeout=timeout,
+                **options,
+            )
+
+        return Interaction(self._portal, self._portal.run(start()))
 
     def step(
         self,

@@ -126,6 +126,17 @@ class Translation:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewound:
+    """A loop that is steered has gone back.
+
+    Attributes:
+        index: Of the token that comes next; earlier ones with this index or a later one are void.
+    """
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """How probable a given target is.
 

@@ -93,21 +93,24 @@ class GenerationOptions:
             broken.append(violation("options.min_new_tokens", rule, self.min_new_tokens))
         refuse([*broken, *self._contradictions(), *self._against_the_mode()])
 
-    def check(self, vocabulary_size: int, forced_token: int | None = None) -> None:
+    def check(
+        self, vocabulary_size: int, forced_token: int | None = None, field: str = "forced_token"
+    ) -> None:
         """Raise InvalidArgumentError BAD_OPTION if an id is not in the vocabulary.
 
         Args:
             vocabulary_size: V.
-            forced_token: One more id, of the field of that name.
+            forced_token: One more id.
+            field: Of the request, which holds that one.
         """
         ids = {f"options.suppressed_tokens[{i}]": t for i, t in enumerate(self.suppressed_tokens)}
         if forced_token is not None:
-            ids["forced_token"] = forced_token
+            ids[field] = forced_token
         rule = f"must be at least 0 and below {vocabulary_size}"
         refuse(
             [
-                violation(field, rule, token)
-                for field, token in ids.items()
+                violation(name, rule, token)
+                for name, token in ids.items()
                 if not 0 <= token < vocabulary_size
             ]
         )

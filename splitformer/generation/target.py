@@ -136,6 +136,17 @@ class Target:
             text = self.detokenizer.add(token)
             self.produced.append(Produced(token, text, log_probability, details))
 
+    def rewind(self, index: int, detokenizer: Detokenizer) -> None:
+        """Take back all tokens from `index` on, and the end.
+
+        Args:
+            index: The token that comes next.
+            detokenizer: Has seen what stays.
+        """
+        del self.produced[index:]
+        self.end, self.detokenizer = None, detokenizer
+        self.state.truncate(min(self.state.length, len(self.start) + index - 1))
+
     @property
     def text(self) -> str:
         """The text so far."""

@@ -972,30 +972,38 @@ class Force(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     token: _builtins.int
     """Token id."""
+    index: _builtins.int
+    """Take it as the token at this index, after going back there as Rewind does. Not set: as the next
+    one that has not been chosen yet.
+    """
     def __init__(
         self,
         *,
         token: _builtins.int = ...,
+        index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "index", b"index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "index", b"index", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__index: _TypeAlias = _typing.Literal["index"]  # noqa: Y015
+    _WhichOneofArgType__index: _TypeAlias = _typing.Literal["_index", b"_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index) -> _WhichOneofReturnType__index | None: ...
 
 Global___Force: _TypeAlias = Force  # noqa: Y015
 
 @_typing.final
 class Rewind(_message.Message):
-    """Go back."""
+    """Go back, or have gone back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Index of the token to produce next."""
+    """Index of the token to produce next; 0 is the first one after the prefix."""
     def __init__(
         self,
         *,
@@ -1020,6 +1028,9 @@ class InteractRequest(_message.Message):
     REWIND_FIELD_NUMBER: _builtins.int
     REDIRECT_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    hold: _builtins.bool
+    """More belongs to this: the loop stands still until a request comes that does not set it."""
     @_builtins.property
     def start(self) -> Global___GenerateRequest:
         """First: start."""
@@ -1048,10 +1059,11 @@ class InteractRequest(_message.Message):
         rewind: Global___Rewind | None = ...,
         redirect: Global___GenerationOptions | None = ...,
         finish: Global___Finish | None = ...,
+        hold: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "finish", b"finish", "force", b"force", "redirect", b"redirect", "rewind", b"rewind", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "finish", b"finish", "force", b"force", "redirect", b"redirect", "rewind", b"rewind", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "finish", b"finish", "force", b"force", "hold", b"hold", "redirect", b"redirect", "rewind", b"rewind", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["start", "force", "rewind", "redirect", "finish"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
@@ -1091,11 +1103,13 @@ class InteractResponse(_message.Message):
 
     @_builtins.property
     def rewound(self) -> Global___Rewind:
-        """Done as asked; the next token has this index."""
+        """Done as asked by Rewind, or by Force with an index. Tokens that were sent before and have this
+        index or a later one no longer count; the next token has this index.
+        """
 
     @_builtins.property
     def end(self) -> Global___End:
-        """Last."""
+        """The loop has come to an end. It is the last message unless the caller steers on."""
 
     def __init__(
         self,

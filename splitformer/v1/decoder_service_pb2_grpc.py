@@ -120,7 +120,7 @@ class DecoderServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Interact(self, request_iterator, context):
-        """Steers a running loop: force, rewind, redirect.
+        """Runs the loop and steers it meanwhile: force, rewind, redirect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class DecoderServiceStub:
     Step: _grpc.UnaryUnaryMultiCallable[_decoder_service_pb2.StepRequest, _decoder_service_pb2.StepResponse]
     """Runs the loop by one token."""
     Interact: _grpc.StreamStreamMultiCallable[_decoder_service_pb2.InteractRequest, _decoder_service_pb2.InteractResponse]
-    """Steers a running loop: force, rewind, redirect."""
+    """Runs the loop and steers it meanwhile: force, rewind, redirect."""
     Decode: _grpc.StreamStreamMultiCallable[_decoder_service_pb2.DecodeRequest, _decoder_service_pb2.DecodeResponse]
     """Memory up, tokens down, on one stream, with no session to close."""
     Score: _grpc.UnaryUnaryMultiCallable[_decoder_service_pb2.ScoreRequest, _decoder_service_pb2.ScoreResponse]
@@ -72,7 +72,7 @@ class DecoderServiceAsyncStub(DecoderServiceStub):
     Step: _aio.UnaryUnaryMultiCallable[_decoder_service_pb2.StepRequest, _decoder_service_pb2.StepResponse]  # type: ignore[assignment]
     """Runs the loop by one token."""
     Interact: _aio.StreamStreamMultiCallable[_decoder_service_pb2.InteractRequest, _decoder_service_pb2.InteractResponse]  # type: ignore[assignment]
-    """Steers a running loop: force, rewind, redirect."""
+    """Runs the loop and steers it meanwhile: force, rewind, redirect."""
     Decode: _aio.StreamStreamMultiCallable[_decoder_service_pb2.DecodeRequest, _decoder_service_pb2.DecodeResponse]  # type: ignore[assignment]
     """Memory up, tokens down, on one stream, with no session to close."""
     Score: _aio.UnaryUnaryMultiCallable[_decoder_service_pb2.ScoreRequest, _decoder_service_pb2.ScoreResponse]  # type: ignore[assignment]
@@ -119,7 +119,7 @@ class DecoderServiceServicer:
         request_iterator: _MaybeAsyncIterator[_decoder_service_pb2.InteractRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_decoder_service_pb2.InteractResponse], _abc.AsyncIterator[_decoder_service_pb2.InteractResponse]]:
-        """Steers a running loop: force, rewind, redirect."""
+        """Runs the loop and steers it meanwhile: force, rewind, redirect."""
 
     def Decode(
         self,

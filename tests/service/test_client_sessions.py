@@ -14,7 +14,7 @@ from splitformer_client import aio
 from splitformer_client.aio import AsyncClient
 from splitformer_client.encoder import Delivery
 from splitformer_client.settings import Settings
-from splitformer_client.values import Token
+from splitformer_client.values import End, Rewound, Token
 from tests.conftest import Services, nothing_is_held
 from tests.support.waiting import comes_true
 
@@ -260,4 +260,52 @@ async def test_a_session_scores(client: AsyncClient, services: Services) -> None
         assert list(scored.tokens) == tokens
         text = await session.score("Datei")
         assert "".join(token.text for token in text.tokens) == "Datei"
+    await comes_true(lambda: nothing_is_held(services))
+
+
+# --- steering -------------------------------------------------------------------------------------
+
+
+async def test_a_loop_is_steered(client: AsyncClient, services: Services) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    async with await client.open_session(memory, language="de") as session:
+        whole = [token async for token in session.generate(max_new_tokens=8)]
+        async with session.interact(start_index=0, max_new_tokens=8) as loop:
+            events = []
+            async for event in loop:
+                events.append(event)
+                if isinstance(event, End) and loop.tokens == whole:
+                    await loop.rewind(3, hold=True)
+                    await loop.force(300, hold=True)
+                    await loop.force(301)
+                elif isinstance(event, End) and event.total_tokens == 8:
+                    await loop.redirect(max_new_tokens=2, temperature=1.0, seed=1)
+                elif isinstance(event, End):
+                    await loop.finish()
+        assert [event.index for event in events if isinstance(event, Rewound)] == [3]
+        ids = [token.id for token in loop.tokens]
+        assert ids[:5] == [*(token.id for token in whole[:3]), 300, 301]
+        assert len(ids) == 10
+        assert loop.text == "".join(token.text for token in loop.tokens)
+        assert [event.tokens for event in events if isinstance(event, End)] == [8, 13, 15]
+        record = [token async for token in session.generate(start_index=0, max_new_tokens=10)]
+        assert record == loop.tokens
+    await comes_true(lambda: nothing_is_held(services))
+
+
+async def test_steering_fails_clearly_and_leaves_nothing(
+    client: AsyncClient, services: Services
+) -> None:
+    memory = await client.encode(TEXT, delivery="inline")
+    async with await client.open_session(memory, language="de") as session:
+        loop = session.interact(hold=True)
+        await loop.rewind(-1)
+        with pytest.raises(errors.FailedPreconditionError) as caught:
+            [event async for event in loop]
+        assert caught.value.reason == "REWIND_BEFORE_PREFIX"
+        async with session.interact() as loop:
+            await anext(loop)
+        async with session.interact(hold=True):
+            pass
+        await comes_true(lambda: services.decoder.service.load().running == 0)
     await comes_true(lambda: nothing_is_held(services))

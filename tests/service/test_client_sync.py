@@ -125,6 +125,22 @@ def test_scores(client: Client) -> None:
         assert session.score(ids) == first
 
 
+def test_steering(client: Client) -> None:
+    with client.open_session(client.encode(TEXT), language="de") as session:
+        with session.interact(hold=True, max_new_tokens=4) as loop:
+            loop.force(300)
+            for event in loop:
+                if isinstance(event, End) and len(loop.tokens) == 4:
+                    loop.rewind(2, hold=True)
+                    loop.redirect(max_new_tokens=1)
+                elif isinstance(event, End):
+                    loop.finish()
+        assert loop.tokens[0].id == 300
+        assert [token.index for token in loop.tokens] == [0, 1, 2]
+        assert loop.text
+        assert list(session.generate(start_index=0, max_new_tokens=3)) == loop.tokens
+
+
 def test_infos(client: Client) -> None:
     assert client.encoder_info().fingerprint == client.decoder_info().fingerprint
 

@@ -32,7 +32,7 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 ENCODER, DECODER = "splitformer.v1.EncoderService", "splitformer.v1.DecoderService"
 LATER = {
     ENCODER: {"EncodeAudio"},
-    DECODER: {"Interact"},
+    DECODER: set(),
 }
 
 
