@@ -14,10 +14,10 @@ CODE := $(wildcard splitformer encoder_service decoder_service client training t
 	benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format protos docs dev bench train evaluate clean
+.PHONY: help demo serve test test-containers up down lint format protos docs dev bench train evaluate clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo:  ## start both services and translate a few sentences
 	@$(BOOTSTRAP) server
@@ -30,6 +30,18 @@ serve:  ## run both services until Ctrl-C
 test:  ## run the tests; ARGS goes to pytest
 	@$(BOOTSTRAP) test
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-containers:  ## test the images and the Compose files with real containers
+	@$(BOOTSTRAP) dev
+	@$(PYTHON) tools/container_engine.py start || true
+	@$(BIN)/python -m pytest -m containers tests/containers $(ARGS); status=$$?; \
+		$(PYTHON) tools/container_engine.py stop; exit $$status
+
+up:  ## build the containers of deploy/ and start them; ARGS goes to Compose
+	@$(PYTHON) tools/compose.py up $(ARGS)
+
+down:  ## stop and remove those containers; ARGS goes to Compose
+	@$(PYTHON) tools/compose.py down $(ARGS)
 
 lint:  ## check style, types, import directions, protos and generated code
 	@$(BOOTSTRAP) dev
@@ -58,6 +70,7 @@ docs:  ## redraw the picture and rewrite the generated tables, rules and dashboa
 	$(BIN)/python -m benchmarks.page
 	$(BIN)/python tools/slo_rules.py
 	$(BIN)/python tools/dashboards.py
+	$(BIN)/python tools/compose_settings.py
 
 dev:  ## install everything that working on the code takes
 	@$(BOOTSTRAP) dev

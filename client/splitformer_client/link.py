@@ -168,6 +168,8 @@ class Link:
         details = trailers.get(wire.STATUS_DETAILS_KEY)
         if isinstance(details, bytes):
             return wire.error_of(code, text, details)
+        if "RST_STREAM" in text:  # by a proxy whose server has gone; ours always say why
+            code = grpc.StatusCode.UNAVAILABLE.value[0]
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             text = f"no answer within {scope.timeout:g} s"
         text = text.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")

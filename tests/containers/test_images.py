@@ -1,0 +1,129 @@
+"""What is in the images, and what a container says that cannot run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import docker
+import pytest
+
+from splitformer import __version__
+from tests.support.images import tag
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(120, func_only=True)]
+MIB = 2**20
+SERVICES = pytest.mark.parametrize("service", ["encoder", "decoder"])
+
+
+def listed(engine: docker.DockerClient, service: str) -> set[str]:
+    """Names in an image's folders of packages."""
+    output: bytes = engine.containers.run(
+        tag(service),
+        ["-c", "ls /opt/app /opt/app/splitformer /opt/splitformer/lib/python3*/site-packages"],
+        entrypoint="sh",
+        remove=True,
+    )
+    return set(output.decode().split())
+
+
+@SERVICES
+def test_a_service_has_what_it_needs_and_not_the_other_service(
+    engine: docker.DockerClient, service: str
+) -> None:
+    names = listed(engine, service)
+    assert {"torch", "splitformer_models", f"{service}_service", "native"} <= names
+    assert ({"encoder_service", "decoder_service"} - {f"{service}_service"}).isdisjoint(names)
+    assert not {"pip", "pytest", "transformers", "ctranslate2"} & names
+
+
+def test_the_client_has_neither_torch_nor_services_nor_weights(engine: docker.DockerClient) -> None:
+    names = listed(engine, "client")
+    assert {"splitformer_client", "grpc", "errors.py", "wire.py"} <= names
+    unwanted = {"torch", "encoder_service", "decoder_service", "splitformer_models", "native"}
+    assert not unwanted & names
+
+
+@pytest.mark.parametrize("service", ["encoder", "decoder", "client"])
+def test_an_image_says_what_it_is_and_runs_as_nobody(
+    engine: docker.DockerClient, service: str
+) -> None:
+    config = engine.images.get(tag(service)).attrs["Config"]
+    labels = {k.rpartition(".")[2]: v for k, v in config["Labels"].items() if "opencontainers" in k}
+    assert labels["title"] == f"splitformer-{service}"
+    assert labels["version"] == __version__
+    assert labels["revision"] == "test"
+    assert config["User"] == "10001:10001"
+    assert config["Healthcheck"]["Test"] == ["CMD", "healthy"]
+
+
+def test_images_are_no_larger_than_told(
+    engine: docker.DockerClient, stand_ins: dict[str, str]
+) -> None:
+    base = engine.images.get(stand_ins["base"]).attrs["Size"]
+    above = {
+        name: (engine.images.get(tag(name)).attrs["Size"] - base) / MIB
+        for name in ("encoder", "decoder", "client")
+    }
+    print({name: f"{size:.0f} MiB above the base" for name, size in above.items()})  # noqa: T201
+    assert above["client"] < 150
+    assert max(above.values()) < 900
+    layers = [engine.images.get(tag(each)).attrs["RootFS"]["Layers"] for each in above]
+    assert layers[0][:2] == layers[1][:2]  # base and dependencies are stored once for both
+
+
+BAD = [
+    ({"SPEED": "9"}, {}, "SPLITFORMER_{}_SPEED: no such setting; known: "),
+    ({"THREADS": "many"}, {}, "SPLITFORMER_{}_THREADS: must be a valid int, got 'many'"),
+    ({"MEMORY_BYTES": "-1"}, {}, "SPLITFORMER_{}_MEMORY_BYTES: must be a valid int, got '-1'"),
+    ({"MODEL": "/models/nothing"}, {}, "model: '/models/nothing' is no usable model: "),
+    ({"PORT": "80"}, {"sysctls": {"net.ipv4.ip_unprivileged_port_start": 1024}},
+     "port: cannot listen on 127.0.0.1:80"),
+    ({}, {"mem_limit": "64m"}, "memory: must fit into this container's limit of 64 MiB, got the "),
+    ({}, {"mem_limit": "512m"}, "memory: must fit into this container's limit of 512 MiB, got "
+     "memory_bytes (1024 MiB) + the process (256 MiB); raise the limit to 1280 MiB, or lower"),
+    ({"TLS_CERTIFICATE": "/tls/server.pem", "TLS_KEY": "/tls/server.key"}, {},
+     "tls_certificate: '/tls/server.pem' cannot be read: No such file or directory"),
+    ({"TLS_CERTIFICATE": "/tls/server.pem"}, {}, "tls_key: "),
+]  # fmt: skip
+
+
+@SERVICES
+@pytest.mark.parametrize(("variables", "options", "line"), BAD, ids=lambda value: str(value)[:30])
+def test_what_cannot_run_says_why_in_one_line_and_stops(
+    engine: docker.DockerClient,
+    service: str,
+    variables: dict[str, str],
+    options: dict[str, object],
+    line: str,
+) -> None:
+    prefix = f"SPLITFORMER_{service.upper()}_"
+    container = engine.containers.run(
+        tag(service),
+        detach=True,
+        environment={prefix + name: value for name, value in variables.items()},
+        **options,
+    )
+    try:
+        assert container.wait(timeout=60)["StatusCode"] == 2
+        said = [each for each in container.logs().decode().splitlines() if each[:1] != "{"]
+        assert len(said) == 1, said
+        assert line.format(service.upper()) in said[0]
+    finally:
+        container.remove(force=True)
+
+
+def test_an_unreadable_model_is_told(engine: docker.DockerClient, tmp_path: Path) -> None:
+    model = tmp_path / "secret"
+    model.mkdir(mode=0o700)
+    container = engine.containers.run(
+        tag("encoder"),
+        detach=True,
+        environment={"SPLITFORMER_ENCODER_MODEL": "/models/secret"},
+        volumes={str(model): {"bind": "/models/secret", "mode": "ro"}},
+    )
+    try:
+        assert container.wait(timeout=60)["StatusCode"] == 2
+        (said,) = [each for each in container.logs().decode().splitlines() if each[:1] != "{"]
+        assert "model: '/models/secret' is no usable model: " in said
+    finally:
+        container.remove(force=True)
