@@ -29,14 +29,13 @@ class Copier:
     mode = DraftMode.COPY
 
     def __init__(self, target: Target, drafting: Drafting) -> None:
-        source = drafting.source_of(target)
+        self._target = target
+        self._drafting = drafting
         self._begins_word = drafting.begins_word
         self._odds = drafting.odds
-        self._text = [*source, -1]  # then the output
-        self._border = len(source)
+        self._text: list[int] = []  # the source, a mark, the output; empty until it is needed
+        self._border = 0  # place of the mark
         self._behind: dict[int, list[int]] = {}  # a token to the places behind it, in the source
-        for place, token in enumerate(source, 1):
-            self._behind.setdefault(token, []).append(place)
         self._repeated: dict[int, int] = {}  # a token to the latest place behind it, in the output
         self._followed = 0
         self._place = 0  # of the next guess; 0: there is none
@@ -45,6 +44,8 @@ class Copier:
 
     def guess(self, produced: Sequence[Produced], most: int, price: float) -> list[int]:
         """Return what may come next, as far as each token is worth its price."""
+        if not self._text:
+            self._begin()
         for each in produced[self._followed :]:
             self._follow(each.id)
         self._followed = len(produced)
@@ -61,6 +62,13 @@ class Copier:
 
     def learn(self, outputs: Sequence[int], kept: int) -> None:
         """There is nothing to learn that the tokens themselves do not tell."""
+
+    def _begin(self) -> None:
+        """Look through the source; only if somebody wants a guess, and few do in a full batch."""
+        source = self._drafting.source_of(self._target)
+        self._text, self._border = [*source, -1], len(source)
+        for place, token in enumerate(source, 1):
+            self._behind.setdefault(token, []).append(place)
 
     def _follow(self, token: int) -> None:
         """Take in the next token of the output: see whether we had it right, and look anew."""
