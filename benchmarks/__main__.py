@@ -18,6 +18,7 @@ SCENARIOS = (
     "split-tax",
     "idle",
     "invariance",
+    "speculative",
 )
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"
 

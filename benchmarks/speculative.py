@@ -33,7 +33,7 @@ from splitformer.generation import (
     Vocabulary,
     decoding_for,
     drafts_of,
-    overhead_of,
+    row_cost_of,
     step,
 )
 from splitformer.model.checkpoint import Checkpoint
@@ -108,7 +108,7 @@ class Bench:
         size = description.architecture.target_vocabulary_size
         self._vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
         self.drafting = Drafting(
-            overhead_of(self._decoder),
+            row_cost_of(self._decoder),
             lossless=True,
             begins_word=self.checkpoint.tokenizer.word_beginnings(size),
             unusable=frozenset((*self._vocabulary.never, description.eos_id)),
@@ -158,7 +158,7 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     """Measure and report `speculative.*`."""
     plan = QUICK if quick else FULL
     bench = Bench(plan.model)
-    report.figure("speculative.overhead_in_rows", bench.drafting.overhead)
+    report.figure("speculative.overhead_in_rows", bench.drafting.cost.overhead)
     differing = 0
     for name, group in _groups(bench, plan.texts).items():
         differing += _measure(report, bench, f"speculative.{name}", group, plan)

@@ -30,7 +30,7 @@ from splitformer.generation import (
     Sequential,
     Target,
     Vocabulary,
-    overhead_of,
+    row_cost_of,
     run,
 )
 from splitformer.model.decoder import Decoder
@@ -331,7 +331,7 @@ class DecoderService:
         shared = description.architecture.share_embeddings
         unusable = frozenset((*self._vocabulary.never, self._vocabulary.eos_id))
         return Drafting(
-            overhead=overhead_of(self._decoder),
+            cost=row_cost_of(self._decoder),
             lossless=self._decoder.batch_invariant,
             begins_word=self._checkpoint.tokenizer.word_beginnings(size),
             unusable=unusable if shared else None,

@@ -5,7 +5,7 @@ from splitformer.generation.drafting import Drafting
 from splitformer.generation.hypotheses import Hypotheses, Hypothesis, Search
 from splitformer.generation.loop import Failures, run, step
 from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
-from splitformer.generation.row_cost import overhead_of
+from splitformer.generation.row_cost import RowCost, row_cost_of
 from splitformer.generation.scoring import Scoring
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.stops import Stops
@@ -27,6 +27,7 @@ __all__ = [
     "News",
     "Produced",
     "Request",
+    "RowCost",
     "Scoring",
     "Search",
     "Sequential",
@@ -35,7 +36,7 @@ __all__ = [
     "Vocabulary",
     "decoding_for",
     "drafts_of",
-    "overhead_of",
+    "row_cost_of",
     "run",
     "step",
 ]

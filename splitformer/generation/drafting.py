@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from splitformer.generation.options import DraftMode
+from splitformer.generation.row_cost import RowCost
 from splitformer.generation.target import Produced, Target
 
 LONGEST_MATCH = 8
@@ -97,7 +98,7 @@ class Drafting:
     """What drafts have to know of a model and of the machine that it runs on.
 
     Attributes:
-        overhead: What a step costs beyond its rows, in rows; 0: nothing is worth guessing.
+        cost: Of rows, followed while they are computed; without overhead nothing is worth guessing.
         lossless: True if several positions at once give the same bits as one after the other.
         begins_word: Of each target id, 1 if it begins a word, else 0.
         unusable: Ids of a source that no target contains; None: it has a vocabulary of its own.
@@ -106,7 +107,7 @@ class Drafting:
         odds: What has been learned from all targets.
     """
 
-    overhead: float = 0.0
+    cost: RowCost = field(default_factory=lambda: RowCost(1.0, 1.0))
     lossless: bool = False
     begins_word: bytes = b""
     unusable: frozenset[int] | None = None
@@ -116,7 +117,7 @@ class Drafting:
 
     def price(self, company: int) -> float:
         """How likely a token must be right to be worth a row in a step of so many sequences."""
-        return _MARGIN * company / (company + self.overhead)
+        return _MARGIN * company / (company + self.cost.overhead)
 
     def source_of(self, target: Target) -> list[int]:
         """Return the source in ids of the target, -1 where it has none."""

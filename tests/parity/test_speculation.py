@@ -23,6 +23,7 @@ from splitformer.generation import (
     GenerationOptions,
     News,
     Produced,
+    RowCost,
     Sequential,
     Target,
     Vocabulary,
@@ -42,7 +43,9 @@ from tests.support.native import needs_native
 pytestmark = needs_native
 WIDTH, POSITIONS = 32, 48
 VOCABULARY = Vocabulary(eos_id=1, never=(0, 2), size=SIZE)
-EAGER = Drafting(1e9, lossless=True, begins_word=bytes(SIZE), unusable=frozenset((0, 1, 2)))
+EAGER = Drafting(
+    RowCost(1.0, 0.0), lossless=True, begins_word=bytes(SIZE), unusable=frozenset((0, 1, 2))
+)
 """Every guess is worth a row."""
 
 

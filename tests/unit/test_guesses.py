@@ -12,7 +12,7 @@ from splitformer.generation import Drafting, Produced, Target
 from splitformer.generation.copying import Copier
 from splitformer.generation.drafting import LONGEST_MATCH, Odds, class_of
 from splitformer.generation.jacobi import WINDOW, Iteration
-from splitformer.generation.row_cost import overhead_of
+from splitformer.generation.row_cost import RowCost, row_cost_of
 from splitformer.model.tokenizer import SourcePiece
 
 SIZE = 100
@@ -21,7 +21,7 @@ CHEAP, DEAR = 1e-9, 0.5
 
 def drafting_of(**changes: Any) -> Drafting:
     values: dict[str, Any] = {"begins_word": bytes(SIZE), "unusable": frozenset((0, 1))}
-    return Drafting(2.0, True, **(values | changes))
+    return Drafting(RowCost(3.0, 1.0), True, **(values | changes))
 
 
 def copier_of(source: Sequence[int], drafting: Drafting | None = None) -> Copier:
@@ -153,4 +153,16 @@ def test_overhead_is_counted_in_rows(
     step: float, row: float, overhead: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder: Any = Timed(step, row, monkeypatch)
-    assert overhead_of(decoder) == pytest.approx(overhead)
+    assert row_cost_of(decoder).overhead == pytest.approx(overhead)
+
+
+def test_the_cost_of_rows_is_followed_and_interruptions_do_not_count() -> None:
+    cost = RowCost(2.0, 1.0)
+    for _ in range(200):
+        cost.observe(5.0, 1)
+        cost.observe(500.0, 1)
+        cost.observe(8.0, 4)
+    assert cost.overhead == pytest.approx(4.0, rel=0.01)
+    for _ in range(200):
+        cost.observe(5.0, 4)
+    assert cost.overhead == pytest.approx(9.0, rel=0.01), "a row costs half as much at least"
