@@ -1,11 +1,14 @@
 """`speculative`: what guessing tokens brings, and what decoding without a loop costs.
 
-The embedded model in int8 on two threads, one target at a time: the loop alone, over memories that
-are there, with the Python of the loop but without that of the service. The sources are real: lines
-of this repository's documentation (`technical.txt`) and our own sentences (`sentences.txt`), each
-translated into every language of the model. They are sorted by the share of the target's tokens
-that also stand in the source, as the plain loop translates them; targets that do not end by
-themselves are left out. Plain and guessing loops take turns.
+The embedded model in int8, one target at a time. `speculative.*_speedup` is what a caller sees: one
+stream through both services, from the call of Generate to its end, with guesses as the server
+decides over without. `speculative.loop.*` is the loop alone in this process, on two threads over
+memories that are there, with the Python of the loop but without that of the service.
+
+The sources are real: lines of this repository's documentation (`technical.txt`) and our own
+sentences (`sentences.txt`), each translated into every language of the model. They are sorted by
+the share of the target's tokens that also stand in the source, as the plain loop translates them;
+targets that do not end by themselves are left out.
 
 Parallel decoding is measured on the sentences, into German: chrF2 against our own translations
 (`sentences.de.txt`), and its speed beside the loop's.
@@ -20,10 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import torch
 from sacrebleu.metrics.chrf import CHRF
 
 from benchmarks.measuring import Contestant, Report, Sample, interleaved
+from benchmarks.servers import our_services
 from splitformer.generation import (
     DecodingMode,
     Drafting,
@@ -41,8 +46,11 @@ from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
 from splitformer.model.tokenizer import SourcePiece
 from splitformer.serving import models
+from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2 as enc
+from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
+from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 
-THREADS, MOST_TOKENS = 2, 160
+THREADS, SERVED_THREADS, MOST_TOKENS = 2, 1, 160
 TEXTS = Path(__file__).parent
 PLAIN = GenerationOptions(draft=DraftMode.OFF)
 GUESSING = GenerationOptions()
@@ -56,18 +64,20 @@ class Plan:
     Attributes:
         texts: Targets of each group, at most.
         rounds: How often each contestant is timed.
+        served: Targets of each group that go through the services, at most.
         passes: Limits of parallel decoding; None: until nothing changes.
         model: Folder of the model; empty: the embedded one.
     """
 
     texts: int
     rounds: int
+    served: int
     passes: tuple[int | None, ...]
     model: str = ""
 
 
-QUICK = Plan(60, 3, (1, 2, 4, None))
-FULL = Plan(400, 5, (1, 2, 3, 4, 6, 8, None))
+QUICK = Plan(40, 3, 25, (1, 2, 4, 8))
+FULL = Plan(400, 5, 200, (1, 2, 3, 4, 6, 8, 16, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +168,16 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     """Measure and report `speculative.*`."""
     plan = QUICK if quick else FULL
     bench = Bench(plan.model)
-    report.figure("speculative.overhead_in_rows", bench.drafting.cost.overhead)
-    differing = 0
-    for name, group in _groups(bench, plan.texts).items():
-        differing += _measure(report, bench, f"speculative.{name}", group, plan)
+    groups, differing = _groups(bench, plan.texts), 0
+    with our_services(plan.model, cache, SERVED_THREADS) as services:
+        served = Served(services.encoder, services.decoder)
+        for name, group in groups.items():
+            jobs = _spread(group, plan.served)
+            report.figure(f"speculative.{name}_speedup", served.speedup(jobs, plan.rounds))
+        differing += served.differing
+    report.figure("speculative.loop.overhead_in_rows", bench.drafting.cost.overhead)
+    for name, group in groups.items():
+        differing += _measure(report, bench, name, group, plan)
     report.figure("speculative.differing_tokens", differing)
     _parallel(report, bench, plan)
     bench.close()
@@ -194,34 +210,80 @@ def _spread(jobs: list[Job], most: int) -> list[Job]:
 
 def _measure(report: Report, bench: Bench, name: str, jobs: list[Job], plan: Plan) -> int:
     """Time the plain and the guessing loop over a group; return the tokens in which they differ."""
-    samples = interleaved(
-        {
-            "plain": bench.contestant(jobs, PLAIN),
-            "guessing": bench.contestant(jobs, GUESSING),
-            "jacobi": bench.contestant(jobs, JACOBI),
-        },
-        plan.rounds,
-    )
+    contestants = {
+        "plain": bench.contestant(jobs, PLAIN),
+        "guessing": bench.contestant(jobs, GUESSING),
+    }
+    samples = interleaved(contestants, plan.rounds)
     plain = [bench.decode(job, PLAIN) for job in jobs]
     guessed = [bench.decode(job, GUESSING) for job in jobs]
+    began = time.perf_counter()
     iterated = [bench.decode(job, JACOBI) for job in jobs]
+    jacobi = time.perf_counter() - began
     tokens = sum(len(each.target.produced) + 1 for each in plain)
     drafted, kept = sum(g.drafted for g in guessed), sum(g.kept for g in guessed)
     overlaps = [each.overlap(job) for each, job in zip(plain, jobs, strict=True)]
-    report.figure(f"{name}.texts", len(jobs))
-    report.figure(f"{name}.overlap", statistics.mean(overlaps))
-    report.figure(f"{name}_speedup", _times(samples["plain"], samples["guessing"]))
-    report.figure(f"{name}.tokens_per_step", tokens / sum(each.steps for each in guessed))
-    report.figure(f"{name}.drafted_per_token", drafted / tokens)
-    report.figure(f"{name}.accepted", kept / drafted if drafted else 0.0)
-    report.figure(f"{name}.plain_ms_per_token", 1000 * samples["plain"].median / tokens)
-    report.figure(f"{name}.jacobi_speedup", _times(samples["plain"], samples["jacobi"]))
-    report.detail(name, samples)
+    report.figure(f"speculative.{name}.texts", len(jobs))
+    report.figure(f"speculative.{name}.overlap", statistics.mean(overlaps))
+    report.figure(f"speculative.{name}.tokens_per_step", tokens / sum(g.steps for g in guessed))
+    report.figure(f"speculative.{name}.drafted_per_token", drafted / tokens)
+    report.figure(f"speculative.{name}.accepted", kept / drafted if drafted else 0.0)
+    times = _times(samples["plain"], samples["guessing"])
+    report.figure(f"speculative.loop.{name}_speedup", times)
+    report.figure(f"speculative.loop.{name}_jacobi_speedup", samples["plain"].median / jacobi)
+    report.detail(f"speculative.{name}", samples)
     return sum(
         _differing(a.target, b.target)
         for others in (guessed, iterated)
         for a, b in zip(plain, others, strict=True)
     )
+
+
+class Served:
+    """The same through both services, one stream at a time.
+
+    Attributes:
+        differing: Tokens in which streams with guesses and without have differed.
+    """
+
+    def __init__(self, encoder: str, decoder: str) -> None:
+        self._encoder = EncoderServiceStub(grpc.insecure_channel(encoder))
+        self._decoder = DecoderServiceStub(grpc.insecure_channel(decoder))
+        self.differing = 0
+
+    def speedup(self, jobs: Sequence[Job], rounds: int) -> float:
+        """How many times faster streams are with guesses: the median of the rounds' ratios."""
+        ratios = []
+        for _ in range(rounds):
+            seconds = {pb.DRAFT_MODE_OFF: 0.0, pb.DRAFT_MODE_UNSPECIFIED: 0.0}
+            for job in jobs:
+                heard = []
+                for draft in seconds:
+                    tokens, taken = self._stream(job, draft)
+                    seconds[draft] += taken
+                    heard.append(tokens)
+                self.differing += sum(a != b for a, b in zip(*heard, strict=False))
+            ratios.append(seconds[pb.DRAFT_MODE_OFF] / seconds[pb.DRAFT_MODE_UNSPECIFIED])
+        return statistics.median(ratios)
+
+    def _stream(self, job: Job, draft: pb.DraftMode.ValueType) -> tuple[list[Any], float]:
+        """Return a stream's tokens, and the seconds from the call to the end."""
+        reference = self._encoder.Encode(
+            enc.EncodeRequest(
+                source=enc.Source(text=job.text), delivery=enc.MEMORY_DELIVERY_REFERENCE
+            )
+        ).reference
+        header = pb.SessionHeader(reference=reference, target_language=job.language)
+        session = self._decoder.OpenSession(iter([pb.OpenSessionRequest(header=header)]))
+        options = pb.GenerationOptions(draft=draft, max_new_tokens=MOST_TOKENS)
+        request = pb.GenerateRequest(
+            session_id=session.session_id, options=options, close_on_end=True
+        )
+        began = time.perf_counter()
+        parts = list(self._decoder.Generate(request))
+        taken = time.perf_counter() - began
+        tokens = [token for part in parts for token in part.tokens.tokens]
+        return [*tokens, parts[-1].end.total_tokens, parts[-1].end.log_probability], taken
 
 
 def _times(ours: Sample, theirs: Sample) -> float:

@@ -27,6 +27,10 @@ FIGURES = {
     " serve.open.r20.ctranslate2_batching_server.request_p99_ms",
     "split_tax": "split_tax.added_ms split_tax.added_ttft_ms split_tax.s2.throughput_ratio",
     "idle": "idle.s32.grown_over_counted idle.s32.step_time_ratio",
+    "speculative": "speculative.overlap60_speedup speculative.overlap30_speedup"
+    " speculative.plain_speedup speculative.differing_tokens speculative.loop.plain_speedup"
+    " speculative.plain.overlap speculative.loop.chrf speculative.parallel_1.chrf"
+    " speculative.parallel_1.speed_vs_loop",
     "invariance": "invariance.values invariance.differing_bits invariance.control_differing_bits",
 }
 
@@ -45,6 +49,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setitem(shapes.SHAPES, name, model)
     scope = importlib.import_module("benchmarks.decode").Scope((2,), 1, ("int8", "fp32"), slow=2)
     changes: dict[str, dict[str, Any]] = {
+        "speculative": {"texts": 2, "rounds": 1, "served": 1, "passes": (1,)},
         "serve": {"streams": (2,), "rounds": 1, "seconds": 0.3, "trial_seconds": 0.1},
         "open_loop": {"rates": (20,), "seconds": 1.0},
         "split_tax": {"streams": 2, "requests": 2, "seconds": 0.3},
