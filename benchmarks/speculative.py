@@ -23,11 +23,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import grpc
 import torch
 from sacrebleu.metrics.chrf import CHRF
 
 from benchmarks.measuring import Contestant, Report, Sample, interleaved
+from benchmarks.one_stream import OneStream
 from benchmarks.servers import our_services
 from splitformer.generation import (
     DecodingMode,
@@ -46,9 +46,6 @@ from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
 from splitformer.model.tokenizer import SourcePiece
 from splitformer.serving import models
-from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2 as enc
-from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
-from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 
 THREADS, SERVED_THREADS, MOST_TOKENS = 2, 1, 160
 TEXTS = Path(__file__).parent
@@ -170,7 +167,7 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     bench = Bench(plan.model)
     groups, differing = _groups(bench, plan.texts), 0
     with our_services(plan.model, cache, SERVED_THREADS) as services:
-        served = Served(services.encoder, services.decoder)
+        served = OneStream(services.encoder, services.decoder, MOST_TOKENS)
         for name, group in groups.items():
             jobs = _spread(group, plan.served)
             report.figure(f"speculative.{name}_speedup", served.speedup(jobs, plan.rounds))
@@ -237,53 +234,6 @@ def _measure(report: Report, bench: Bench, name: str, jobs: list[Job], plan: Pla
         for others in (guessed, iterated)
         for a, b in zip(plain, others, strict=True)
     )
-
-
-class Served:
-    """The same through both services, one stream at a time.
-
-    Attributes:
-        differing: Tokens in which streams with guesses and without have differed.
-    """
-
-    def __init__(self, encoder: str, decoder: str) -> None:
-        self._encoder = EncoderServiceStub(grpc.insecure_channel(encoder))
-        self._decoder = DecoderServiceStub(grpc.insecure_channel(decoder))
-        self.differing = 0
-
-    def speedup(self, jobs: Sequence[Job], rounds: int) -> float:
-        """How many times faster streams are with guesses: the median of the rounds' ratios."""
-        ratios = []
-        for _ in range(rounds):
-            seconds = {pb.DRAFT_MODE_OFF: 0.0, pb.DRAFT_MODE_UNSPECIFIED: 0.0}
-            for job in jobs:
-                heard = []
-                for draft in seconds:
-                    tokens, taken = self._stream(job, draft)
-                    seconds[draft] += taken
-                    heard.append(tokens)
-                self.differing += sum(a != b for a, b in zip(*heard, strict=False))
-            ratios.append(seconds[pb.DRAFT_MODE_OFF] / seconds[pb.DRAFT_MODE_UNSPECIFIED])
-        return statistics.median(ratios)
-
-    def _stream(self, job: Job, draft: pb.DraftMode.ValueType) -> tuple[list[Any], float]:
-        """Return a stream's tokens, and the seconds from the call to the end."""
-        reference = self._encoder.Encode(
-            enc.EncodeRequest(
-                source=enc.Source(text=job.text), delivery=enc.MEMORY_DELIVERY_REFERENCE
-            )
-        ).reference
-        header = pb.SessionHeader(reference=reference, target_language=job.language)
-        session = self._decoder.OpenSession(iter([pb.OpenSessionRequest(header=header)]))
-        options = pb.GenerationOptions(draft=draft, max_new_tokens=MOST_TOKENS)
-        request = pb.GenerateRequest(
-            session_id=session.session_id, options=options, close_on_end=True
-        )
-        began = time.perf_counter()
-        parts = list(self._decoder.Generate(request))
-        taken = time.perf_counter() - began
-        tokens = [token for part in parts for token in part.tokens.tokens]
-        return [*tokens, parts[-1].end.total_tokens, parts[-1].end.log_probability], taken
 
 
 def _times(ours: Sample, theirs: Sample) -> float:

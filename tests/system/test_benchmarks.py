@@ -49,7 +49,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setitem(shapes.SHAPES, name, model)
     scope = importlib.import_module("benchmarks.decode").Scope((2,), 1, ("int8", "fp32"), slow=2)
     changes: dict[str, dict[str, Any]] = {
-        "speculative": {"texts": 2, "rounds": 1, "served": 1, "passes": (1,)},
+        "speculative": {"texts": 6, "rounds": 1, "served": 1, "passes": (1,)},
         "serve": {"streams": (2,), "rounds": 1, "seconds": 0.3, "trial_seconds": 0.1},
         "open_loop": {"rates": (20,), "seconds": 1.0},
         "split_tax": {"streams": 2, "requests": 2, "seconds": 0.3},
