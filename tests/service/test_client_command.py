@@ -131,6 +131,22 @@ def test_options_reach_the_decoder(environment: dict[str, str]) -> None:
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_guesses_and_modes_reach_the_decoder(environment: dict[str, str]) -> None:
+    common = ("translate", "-t", "de", TEXT, "--max-new-tokens", "12")
+    choices = (
+        *(("--draft", draft) for draft in ("off", "copy", "jacobi")),
+        ("--mode", "loop"),
+        ("--mode", "parallel"),
+    )
+    texts = {run(environment, *common, *choice).stdout for choice in choices}
+    assert len(texts) == 1
+    refused = run(environment, *common, "--draft", "head")
+    assert refused.stderr.startswith("error: options.draft: must be another mode")
+    refused = run(environment, *common, "--mode", "parallel", "--temperature", "0.5")
+    assert refused.stderr.startswith("error: options.temperature: must be unset")
+    assert run(environment, *common, "--mode", "sideways").returncode == 2
+
+
 def test_long_text(environment: dict[str, str]) -> None:
     text = " ".join(f"Do you want to delete file {number}?" for number in range(12))
     split = run(environment, "translate", "--to", "de", text, "--max-new-tokens", "3")

@@ -167,3 +167,18 @@ def test_threads_share_a_client(client: Client, services: Services) -> None:
     assert len(texts) == 10
     assert len(set(texts)) == 1
     eventually(lambda: nothing_is_held(services))
+
+
+def test_guesses_and_passes_are_counted_and_change_nothing(client: Client) -> None:
+    (plain,) = client.translate(TEXT, to="de", max_new_tokens=16, draft="off")
+    assert (plain.end.drafted_tokens, plain.end.accepted_tokens) == (0, 0)
+    for draft in ("copy", "jacobi"):
+        (guessed,) = client.translate(TEXT, to="de", max_new_tokens=16, draft=draft)
+        assert guessed.tokens == plain.tokens
+        assert 0 <= guessed.end.accepted_tokens <= guessed.end.drafted_tokens
+    (parallel,) = client.translate(TEXT, to="de", max_new_tokens=16, mode="parallel")
+    assert [token.id for token in parallel.tokens] == [token.id for token in plain.tokens]
+    (brief,) = client.translate(TEXT, to="de", max_new_tokens=6, mode="parallel", max_passes=1)
+    assert brief.end.steps == 1
+    with pytest.raises(errors.InvalidArgumentError, match=r"options\.max_passes: must be unset"):
+        client.translate(TEXT, to="de", max_passes=3)

@@ -86,6 +86,8 @@ def test_options_that_are_left_out_are_not_set() -> None:
         ({"top_k": "5"}, TypeError, "top_k: must not be a plain string"),
         ({"top_k": 1.5}, TypeError, "top_k"),
         ({"seed": -1}, InvalidArgumentError, "options.seed: .*, got -1"),
+        ({"draft": "guess"}, InvalidArgumentError, "options.draft: .* off, copy, jacobi.*'guess'"),
+        ({"mode": 2}, InvalidArgumentError, "options.mode: must be one of loop, parallel, got 2"),
     ],
 )
 def test_bad_options(options: Any, error: type[Exception], message: str) -> None:
