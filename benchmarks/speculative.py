@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from sacrebleu.metrics.chrf import CHRF
@@ -47,6 +47,7 @@ from splitformer.model.native_encoder import NativeEncoder
 from splitformer.model.tokenizer import SourcePiece
 from splitformer.serving import models
 
+T = TypeVar("T")
 THREADS, SERVED_THREADS, MOST_TOKENS = 2, 1, 160
 TEXTS = Path(__file__).parent
 PLAIN = GenerationOptions(draft=DraftMode.OFF)
@@ -112,6 +113,7 @@ class Bench:
         description, whole = self.checkpoint.description, self.checkpoint.load()
         self._encoder = NativeEncoder(whole.encoder, "int8", THREADS)
         self._decoder = NativeDecoder(whole.decoder, "int8", THREADS)
+        self.languages = description.languages.targets
         size = description.architecture.target_vocabulary_size
         self._vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
         self.drafting = Drafting(
@@ -126,13 +128,13 @@ class Bench:
         self._encoder.close()
         self._decoder.close()
 
-    def jobs(self, name: str, languages: Iterable[str]) -> list[Job]:
-        """Encode the lines of a file, for every language."""
+    def jobs(self, texts: Iterable[tuple[str, str]]) -> list[Job]:
+        """Encode texts, each for a language."""
         jobs = []
-        for line in (TEXTS / name).read_text(encoding="utf-8").splitlines():
-            pieces = tuple(self.checkpoint.encode_source(line))
+        for text, language in texts:
+            pieces = tuple(self.checkpoint.encode_source(text))
             memory = torch.from_numpy(self._encoder.encode([[piece.id for piece in pieces]])[0])
-            jobs += [Job(line, language, pieces, memory) for language in languages]
+            jobs.append(Job(text, language, pieces, memory))
         return jobs
 
     def decode(self, job: Job, options: GenerationOptions) -> Outcome:
@@ -166,6 +168,7 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     plan = QUICK if quick else FULL
     bench = Bench(plan.model)
     groups, differing = _groups(bench, plan.texts), 0
+    cache.mkdir(parents=True, exist_ok=True)
     with our_services(plan.model, cache, SERVED_THREADS) as services:
         served = OneStream(services.encoder, services.decoder, MOST_TOKENS)
         for name, group in groups.items():
@@ -182,10 +185,10 @@ def run(report: Report, cache: Path, quick: bool) -> None:
 
 def _groups(bench: Bench, most: int) -> dict[str, list[Job]]:
     """Sort what the model translates by how much of it stands in the source."""
-    languages = bench.checkpoint.description.languages.targets
-    jobs = [*bench.jobs("sentences.txt", languages), *bench.jobs("technical.txt", languages)]
+    lines = [*_lines("sentences.txt"), *_lines("technical.txt")]
+    texts = [(line, language) for line in lines for language in bench.languages]
     groups: dict[str, list[Job]] = {"overlap60": [], "overlap30": [], "plain": []}
-    for job in jobs[:: max(1, len(jobs) // (8 * most))]:
+    for job in bench.jobs(_spread(texts, 4 * most)):
         outcome = bench.decode(job, PLAIN)
         if outcome.target.end is None:
             continue
@@ -199,10 +202,14 @@ def _groups(bench: Bench, most: int) -> dict[str, list[Job]]:
     return {name: _spread(group, most) for name, group in groups.items()}
 
 
-def _spread(jobs: list[Job], most: int) -> list[Job]:
+def _lines(name: str) -> list[str]:
+    return (TEXTS / name).read_text(encoding="utf-8").splitlines()
+
+
+def _spread(some: Sequence[T], most: int) -> list[T]:
     """Return at most `most` of them, evenly spread."""
-    count = min(most, len(jobs))
-    return [jobs[i * len(jobs) // count] for i in range(count)]
+    count = min(most, len(some))
+    return [some[i * len(some) // count] for i in range(count)]
 
 
 def _measure(report: Report, bench: Bench, name: str, jobs: list[Job], plan: Plan) -> int:
@@ -251,9 +258,8 @@ def _differing(a: Target, b: Target) -> int:
 
 def _parallel(report: Report, bench: Bench, plan: Plan) -> None:
     """Parallel decoding beside the loop: chrF2 and speed."""
-    jobs = bench.jobs("sentences.txt", bench.checkpoint.description.languages.targets)
-    jobs = [job for job in jobs if job.language == "de"] or jobs[: len(jobs) // 5]
-    references = (TEXTS / "sentences.de.txt").read_text(encoding="utf-8").splitlines()
+    jobs = bench.jobs((line, "de") for line in _lines("sentences.txt"))
+    references = _lines("sentences.de.txt")
     loop, seconds = _translated(bench, jobs, PLAIN, plan.rounds)
     report.figure("speculative.loop.chrf", _chrf(loop, references))
     for passes in plan.passes:
