@@ -17,6 +17,9 @@ SCENARIOS = (
     "open-loop",
     "split-tax",
     "idle",
+    "encode",
+    "handoff",
+    "isolation",
     "invariance",
     "speculative",
 )

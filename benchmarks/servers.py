@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from splitformer.serving.layout import Layout
 from splitformer.serving.local import LocalServices, Ports
 
 
@@ -54,6 +55,12 @@ def our_services(model: str, cache: Path, threads: int, *decoder_flags: str) -> 
     flags = ("--threads", str(threads), "--drain-seconds", "0.1")
     log = cache / "services.log"
     return LocalServices(Ports.free(), model, log, flags=flags, decoder_flags=decoder_flags)
+
+
+def laid_out(model: str, cache: Path, layout: Layout) -> LocalServices:
+    """Return our two services in a layout, as `splitformer serve` runs them."""
+    flags = ("--drain-seconds", "0.1")
+    return LocalServices(Ports.free(), model, cache / "services.log", flags=flags, layout=layout)
 
 
 def ctranslate2_server(model: Path, vocabulary: int, inter: int, *flags: str) -> list[str]:

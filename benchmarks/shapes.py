@@ -17,7 +17,9 @@ LANGUAGE = "xx"
 """The one target language; its token starts the decoder."""
 
 
-def marian_like(encoder: int, decoder: int, width: int, inner: int, size: int) -> TransformerConfig:
+def marian_like(
+    encoder: int, decoder: int, width: int, inner: int, size: int, positions: int = 512
+) -> TransformerConfig:
     """Return Marian's architecture (post-norm, SiLU, tied embeddings) in a given size."""
     return TransformerConfig(
         source_vocabulary_size=size,
@@ -27,7 +29,7 @@ def marian_like(encoder: int, decoder: int, width: int, inner: int, size: int) -
         encoder_layers=encoder,
         decoder_layers=decoder,
         d_feed_forward=inner,
-        max_positions=512,
+        max_positions=positions,
         norm="post",
         activation="silu",
     )
@@ -36,6 +38,7 @@ def marian_like(encoder: int, decoder: int, width: int, inner: int, size: int) -
 SHAPES = {
     "marian-base": marian_like(6, 6, 512, 2048, 32000),
     "deep-shallow": marian_like(12, 2, 512, 2048, 32000),
+    "long": marian_like(1, 1, 512, 512, 2048, 1536),
     "nllb-600m-like": marian_like(12, 12, 1024, 4096, 256000),
 }
 

@@ -1,8 +1,9 @@
-"""Our two services' engines in one process, behind one streaming RPC of the same gRPC server.
+"""Our two services' engines in one process, behind one gRPC server.
 
-The same models, engines, sessions, interceptor and token messages as in the two services; what is
-missing is what the split adds: a second process, the RPCs that open a session, and the memory's
-way from one to the other.
+It answers both services' RPCs, with memories that stay where they are, and one streaming RPC of its
+own. That one has the same models, engines, sessions, interceptor and token messages as the two
+services; what is missing is what the split adds: a second process, the RPCs that open a session,
+and the memory's way from one to the other.
 
 Usage: `python -m benchmarks.peers.one_process MODEL`; prints its port.
 """
@@ -12,18 +13,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
 from grpc import aio
 
 from decoder_service import messages
+from decoder_service.hand_off import MemoryPuller
 from decoder_service.opening import Wish
 from decoder_service.service import CheckHeader, DecoderService
+from decoder_service.servicer import register as register_decoder
 from decoder_service.settings import DecoderSettings
 from encoder_service.service import EncoderService
+from encoder_service.servicer import register as register_encoder
 from encoder_service.settings import EncoderSettings
+from splitformer import wire
 from splitformer.generation import GenerationOptions
 from splitformer.serving.process import loop_factory, settle
 from splitformer.serving.server import Server
@@ -34,6 +39,27 @@ NAME = "splitformer.benchmarks.OneProcess"
 METHOD = f"/{NAME}/Translate"
 
 
+class HereAlready:
+    """In place of the decoder's puller: takes memories out of the encoder's store."""
+
+    def __init__(self, encoder: EncoderService) -> None:
+        self._encoder = encoder
+
+    def check_endpoint(self, endpoint: str) -> None:
+        """Accept any: there is only one encoder."""
+
+    async def pull(
+        self, reference: tensor_pb2.MemoryReference, check_header: CheckHeader
+    ) -> tuple[tensor_pb2.MemoryHeader, wire.Buffer]:
+        """Return a memory's header and the encoder's own bytes."""
+        memory = self._encoder.store.get(reference.memory_id)
+        check_header(memory.header)
+        return memory.header, memory.segment.data
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
 class OneProcess:
     """Both services as one `splitformer.serving.server.Service`."""
 
@@ -42,6 +68,7 @@ class OneProcess:
     def __init__(self, model: str, language: str, telemetry: Telemetry) -> None:
         self.encoder = EncoderService(EncoderSettings(model=model), telemetry)
         self.decoder = DecoderService(DecoderSettings(model=model), telemetry)
+        self.decoder.puller = cast(MemoryPuller, HereAlready(self.encoder))
         self._language = language
 
     async def start(self, port: int) -> None:
@@ -74,9 +101,9 @@ class OneProcess:
         pieces = self.encoder.accept_tokens(ids, "", "")
         source = await self.encoder.encode(pieces, keep_pieces=False)
 
-        async def transfer(check: CheckHeader) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
+        async def transfer(check: CheckHeader) -> tuple[tensor_pb2.MemoryHeader, wire.Buffer]:
             check(source.header)
-            return source.header, bytearray(source.encoded.memory.data)
+            return source.header, source.encoded.memory.data
 
         opened = await self.decoder.open(Wish(self._language), "", "upload", transfer)
         options = GenerationOptions(max_new_tokens=count or None, min_new_tokens=count)
@@ -86,7 +113,9 @@ class OneProcess:
 
 
 def register(service: OneProcess, server: aio.Server) -> None:
-    """Add the one method."""
+    """Add both services and the one method."""
+    register_encoder(service.encoder, server)
+    register_decoder(service.decoder, server)
     handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_stream_rpc_method_handler(
         service.translate, bytes, _token_or_nothing
     )

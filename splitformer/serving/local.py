@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from typing import IO, Annotated, Self
 import grpc
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from splitformer.serving.layout import Layout
 
 _POLL_SECONDS = 0.05
 _HOST = "127.0.0.1"
@@ -55,6 +58,7 @@ class LocalServices:
         seconds: Longest wait until both are serving.
         flags: More flags of both services.
         decoder_flags: More flags of the decoder service.
+        layout: Cores, threads and niceness of both; None: what the services do by themselves.
     """
 
     ports: Ports = field(default_factory=Ports)
@@ -63,6 +67,7 @@ class LocalServices:
     seconds: float = 60.0
     flags: Sequence[str] = ()
     decoder_flags: Sequence[str] = ()
+    layout: Layout | None = None
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -78,8 +83,9 @@ class LocalServices:
     def __enter__(self) -> Self:
         ports = self.ports
         try:
-            self._start("encoder_service", ports.encoder, ports.encoder_metrics)
-            flags = ("--encoders", self.encoder, *self.decoder_flags)
+            encoder_place, decoder_place = self._places()
+            self._start("encoder_service", ports.encoder, ports.encoder_metrics, *encoder_place)
+            flags = ("--encoders", self.encoder, *decoder_place, *self.decoder_flags)
             self._start("decoder_service", ports.decoder, ports.decoder_metrics, *flags)
             for address in (self.encoder, self.decoder):
                 self._wait_until_serving(address)
@@ -107,6 +113,15 @@ class LocalServices:
             if process.poll() is not None:
                 return process.returncode
         return None
+
+    def _places(self) -> tuple[list[str], list[str]]:
+        """Flags for where the services run; what the environment says of it counts."""
+        if self.layout is None:
+            return [], []
+        return (
+            self.layout.encoder.flags("SPLITFORMER_ENCODER_", os.environ),
+            self.layout.decoder.flags("SPLITFORMER_DECODER_", os.environ),
+        )
 
     def _start(self, module: str, port: int, metrics_port: int, *more: str) -> None:
         flags = ["--port", str(port), "--metrics-port", str(metrics_port), *more]
@@ -147,8 +162,10 @@ def serve(
         raise typer.Exit(1)
     ports = Ports(encoder_port, encoder_metrics_port, decoder_port, decoder_metrics_port)
     signal.signal(signal.SIGTERM, _interrupt)
+    layout = Layout.default()
     try:
-        with LocalServices(ports, model) as services:
+        with LocalServices(ports, model, layout=layout) as services:
+            typer.echo(layout.line)
             typer.echo(f"encoder {services.encoder}  metrics {_page(ports.encoder_metrics)}")
             typer.echo(f"decoder {services.decoder}  metrics {_page(ports.decoder_metrics)}")
             while services.ended() is None:

@@ -19,6 +19,7 @@ from prometheus_client import disable_created_metrics
 
 from splitformer.errors import ConfigurationError
 from splitformer.serving.interceptor import RpcInterceptor
+from splitformer.serving.layout import cores_of, take_place
 from splitformer.serving.limits import check_budget_fits
 from splitformer.serving.logs import configure_logs, log
 from splitformer.serving.process import loop_factory, settle
@@ -203,6 +204,7 @@ def main(
     try:
         settings = settings_type.read(arguments, os.environ)
         check_budget_fits(settings.memory_bytes, settings.model)
+        take_place(cores_of(settings.cores), settings.nice)
         configure_logs(name, settings.log_level)
         # Without a second series for each counter, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self, get_type_hints
 
 from splitformer.errors import ConfigurationError
+from splitformer.serving.layout import cores_of
 from splitformer.serving.process import check_event_loop
 from splitformer.tls import TlsFiles
 
@@ -75,6 +76,13 @@ class Settings:
     metrics_port: int = port_setting(0, "Port of the /metrics page; 0 takes a free one.")
     model: str = setting("", "Model folder; empty: the embedded model.")
     threads: int = setting(1, "Threads for the arithmetic.", at_least=1)
+    cores: str = setting("", "Cores the process may use, such as 0-3,6; empty: all.")
+    nice: int = setting(
+        0,
+        "Niceness of the process; more yields to others, less takes privileges.",
+        at_least=-20,
+        at_most=19,
+    )
     memory_bytes: int = setting(2**30, "Budget, in bytes.", at_least=1, size=True)
     max_message_bytes: int = setting(
         64 * 2**20, "Largest gRPC message accepted, in bytes.", at_least=2**16, size=True
@@ -103,6 +111,7 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_range(field, getattr(self, field.name))
+        cores_of(self.cores)
         check_event_loop(self.event_loop)
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigurationError(

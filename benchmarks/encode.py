@@ -1,0 +1,163 @@
+"""`encode`: the encoder alone on 512 sentences of mixed length, against the peers and the floor.
+
+Every contestant encodes the same slice of the sentences in turn. CTranslate2 has no call that stops
+after the encoder: its time is that of the sources with one forced target token. Hugging Face gets
+padded batches of 32, sentences of like length together, in float32. The floor is the matrix
+products of as many rows alone, in int8, with the same threads.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import shapes
+from benchmarks.contest import Contest
+from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
+
+PADDED = 32
+"""Sentences in a batch of Hugging Face's."""
+
+FLOOR_ROWS = 96
+"""Rows that go through the native encoder together."""
+
+SHORTEST, LONGEST = 3, 120
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to measure.
+
+    Attributes:
+        sentences: In all.
+        slices: Parts of them that contestants take turns with.
+        slow: Slices in which Hugging Face takes part.
+    """
+
+    sentences: int
+    slices: int
+    slow: int
+
+
+QUICK = Plan(512, 8, 1)
+FULL = Plan(512, 8, 8)
+
+Sources = list[list[int]]
+
+
+def run(report: Report, cache: Path, quick: bool) -> None:
+    """Measure and report `encode.*` in the Marian-base shape."""
+    plan = QUICK if quick else FULL
+    contest = Contest(shapes.checkpoint_folder("marian-base", cache), cache)
+    sources = mixed(plan.sentences, contest.model.config.source_vocabulary_size)
+    translator = _fastest_layout(contest, sources[:PADDED])
+    samples: dict[str, list[float]] = {}
+    tokens = []
+    for run_once in _runs(contest, translator, sources[:PADDED], slow=True).values():
+        run_once()  # warm-up
+    for number in range(plan.slices):
+        part = sources[number :: plan.slices]
+        runs = _runs(contest, translator, part, slow=number < plan.slow)
+        contestants = {name: Contestant(each, lambda: None) for name, each in runs.items()}
+        for name, sample in interleaved(contestants, 1).items():
+            samples.setdefault(name, []).extend(sample.seconds)
+        tokens.append(sum(map(len, part)))
+    _figures(report, samples, tokens)
+    contest.close()
+
+
+def _runs(
+    contest: Contest, translator: Any, part: Sources, slow: bool
+) -> dict[str, Callable[[], object]]:
+    runs = {
+        "ours": lambda: contest.encoder.encode(part),
+        "floor": _floor(contest, part),
+        "ctranslate2": _ctranslate2(contest, translator, part),
+    }
+    if slow:
+        runs["hf"] = _hugging_face(contest, part)
+    return runs
+
+
+def mixed(count: int, vocabulary: int) -> Sources:
+    """Make sentences whose lengths are spread as those of text are: most short, a few long."""
+    numbers = np.random.default_rng(0)
+    lengths = np.clip(numbers.lognormal(3.0, 0.6, count), SHORTEST, LONGEST).astype(int)
+    return [numbers.integers(8, vocabulary, length).tolist() for length in lengths]
+
+
+def _figures(report: Report, samples: dict[str, list[float]], tokens: Sequence[int]) -> None:
+    ours = samples["ours"]
+    report.figure("encode.tokens_per_second", sum(tokens) / sum(ours))
+    report.figure("encode.vs_hf", _times(ours, samples["hf"]))
+    report.figure("encode.vs_ctranslate2", _times(ours, samples["ctranslate2"]))
+    report.figure("encode.vs_floor", 1 / _times(samples["floor"], ours))
+    report.detail("encode", {name: Sample(tuple(each)) for name, each in samples.items()})
+
+
+def _times(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """How many times faster we are: the median of the slices' own ratios."""
+    return statistics.median(b / a for a, b in zip(ours, theirs, strict=False))
+
+
+def _floor(contest: Contest, part: Sources) -> Callable[[], object]:
+    blocks, rest = divmod(sum(map(len, part)), FLOOR_ROWS)
+    plan = contest.encoder.plan
+
+    def run() -> None:
+        plan.products(FLOOR_ROWS, blocks)
+        if rest:
+            plan.products(rest, 1)
+
+    return run
+
+
+def _fastest_layout(contest: Contest, part: Sources) -> Any:
+    peers = {peer.name: peer for peer in contest.peers}
+    chosen = fastest(
+        {name: _ctranslate2(contest, peer.translator, part) for name, peer in peers.items()}
+    )
+    return peers[chosen].translator
+
+
+def _ctranslate2(contest: Contest, translator: Any, part: Sources) -> Callable[[], object]:
+    names = [[contest.names[i] for i in source] for source in part]
+    prefix = [[contest.names[shapes.START + 5]]] * len(names)
+
+    def run() -> None:
+        translator.translate_batch(
+            names,
+            target_prefix=prefix,
+            max_batch_size=1024,
+            batch_type="tokens",
+            beam_size=1,
+            max_decoding_length=1,
+        )
+
+    return run
+
+
+def _hugging_face(contest: Contest, part: Sources) -> Callable[[], object]:
+    encoder = contest.huggingface.get_encoder()
+    ordered = sorted(part, key=len)
+    batches = [_padded(ordered[i : i + PADDED]) for i in range(0, len(ordered), PADDED)]
+
+    def run() -> None:
+        with torch.inference_mode():
+            for ids, mask in batches:
+                encoder(input_ids=ids, attention_mask=mask)
+
+    return run
+
+
+def _padded(sources: Sources) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.full((len(sources), max(map(len, sources))), shapes.PAD)
+    for row, source in zip(ids, sources, strict=True):
+        row[: len(source)] = torch.tensor(source)
+    return ids, (ids != shapes.PAD).long()

@@ -1,0 +1,106 @@
+"""Which cores, how many threads and what niceness the two services get on one machine.
+
+Decoding is a chain of short steps that streams wait for; encoding is a few long ones. Where both
+want the same core, a step waits for the scheduler. So the default gives each service cores of its
+own: see `docs/decisions/0024-cores-of-their-own.md`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from splitformer.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one service runs.
+
+    Attributes:
+        cores: That it may use; empty: all.
+        threads: For the arithmetic.
+        nice: 0 is usual; more yields to others.
+    """
+
+    cores: tuple[int, ...] = ()
+    threads: int = 1
+    nice: int = 0
+
+    def flags(self, prefix: str, environment: Mapping[str, str]) -> list[str]:
+        """Return the service's flags, but for those that the environment settles."""
+        values = {
+            "cores": ",".join(map(str, self.cores)),
+            "threads": str(self.threads),
+            "nice": str(self.nice),
+        }
+        missing = (name for name in values if f"{prefix}{name.upper()}" not in environment)
+        return [part for name in missing for part in (f"--{name}", values[name])]
+
+    def __str__(self) -> str:
+        cores = f"cores {','.join(map(str, self.cores))}" if self.cores else "all cores"
+        return f"{cores}, threads {self.threads}, nice {self.nice}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The places of both services on one machine."""
+
+    encoder: Place
+    decoder: Place
+
+    @classmethod
+    def default(cls, cores: Sequence[int] | None = None) -> Self:
+        """Divide cores, by default all that this process may use: half each, the decoder first."""
+        given = tuple(sorted(os.sched_getaffinity(0) if cores is None else cores))
+        if len(given) < 2:
+            return cls(Place(nice=_YIELDING), Place())
+        half = (len(given) + 1) // 2
+        decoder, encoder = given[:half], given[half:]
+        return cls(Place(encoder, len(encoder), _YIELDING), Place(decoder, len(decoder)))
+
+    @property
+    def line(self) -> str:
+        """Say it in one line."""
+        return f"layout: encoder {self.encoder}; decoder {self.decoder}"
+
+
+_YIELDING = 5
+"""Niceness of an encoder: clients and others on its cores go first."""
+
+
+def cores_of(text: str) -> frozenset[int]:
+    """Read core numbers such as `0-3,6`; empty text is none.
+
+    Raises:
+        ConfigurationError: It is no such list, or names a core that this process may not use.
+    """
+    cores: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigurationError(f"cores: must be numbers and ranges like 0-3,6, got {text!r}")
+        cores.update(range(int(first), int(last or first) + 1))
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else frozenset(cores)
+    if not cores <= allowed:
+        raise ConfigurationError(
+            f"cores: must be among {','.join(map(str, sorted(allowed)))}, got {text!r}"
+        )
+    return frozenset(cores)
+
+
+def take_place(cores: frozenset[int], nice: int) -> None:
+    """Move this process, and what it starts from now on, to its cores and niceness.
+
+    Raises:
+        ConfigurationError: The system does not allow it.
+    """
+    try:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+    except (OSError, AttributeError) as error:
+        raise ConfigurationError(f"nice: {nice} is not possible here: {error}") from error
