@@ -4,8 +4,9 @@ A memory of 1500 x 512 in f16 is pulled as the decoder does it: in chunks over l
 from shared memory. Every time ends with one full read of the bytes. For shared memory the call that
 asks for the file is not counted in `shm_mb_s`, and is in `shm_whole_mb_s`.
 
-Then `OpenSession` by reference on a 24-token sentence, with two services by either path, and with
-both in one process, where the memory stays where it is; and the same under 16 callers.
+Then `OpenSession` by reference on a 24-token sentence, one by one and under 16 callers: by either
+path, on a model that takes no time; and in the Marian-base shape, with two services and with both
+in one process, where the memory stays where it is. `sentence_ms` is the difference of these two.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -31,6 +32,7 @@ from decoder_service.channels import EncoderChannels
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.sharing import SharedMemories
 from splitformer import wire
+from splitformer.serving.local import LocalServices
 from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
@@ -45,7 +47,7 @@ ROWS = 1500
 LONG = "long"
 """A shape with room for that many rows, whose encoder takes no time."""
 
-WAYS = ("shared", "chunks", "one_process")
+SPLIT, WHOLE = "two_services", "one_process"
 CALLERS = 16
 
 
@@ -58,7 +60,7 @@ class Plan:
     crowd: int
 
 
-QUICK = Plan(pulls=60, openings=60, crowd=8)
+QUICK = Plan(pulls=60, openings=60, crowd=6)
 FULL = Plan(pulls=400, openings=400, crowd=40)
 
 
@@ -66,20 +68,27 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     """Measure and report `handoff.*`."""
     plan = QUICK if quick else FULL
     folder = str(shapes.checkpoint_folder(LONG, cache))
-    with our_services(folder, cache, 1) as services:
-        asyncio.run(_bytes(report, services.encoder, plan))
+    with (
+        our_services(folder, cache, 1) as shared,
+        our_services(folder, cache, 1, "--shared-memory", "false") as fetched,
+    ):
+        asyncio.run(_bytes(report, shared.encoder, plan))
+        ways = {"shared": _ends(shared), "chunks": _ends(fetched)}
+        asyncio.run(_openings(report, "handoff.paths", ways, plan))
     folder = str(shapes.checkpoint_folder("marian-base", cache))
     command = ["benchmarks.peers.one_process", folder, "--language", shapes.LANGUAGE]
-    with ExitStack() as stack:
-        shared = stack.enter_context(our_services(folder, cache, 1))
-        fetched = stack.enter_context(our_services(folder, cache, 1, "--shared-memory", "false"))
-        whole = stack.enter_context(started({"whole": command}))["whole"].address
-        ways = {
-            "shared": (shared.encoder, shared.decoder),
-            "chunks": (fetched.encoder, fetched.decoder),
-            "one_process": (whole, whole),
-        }
-        asyncio.run(_openings(report, ways, plan))
+    with (
+        started({"whole": command}) as servers,
+        our_services(folder, cache, 1) as services,
+    ):
+        whole = servers["whole"].address
+        ways = {SPLIT: _ends(services), WHOLE: (whole, whole)}
+        middle = asyncio.run(_openings(report, "handoff", ways, plan))
+    report.figure("handoff.sentence_ms", middle[SPLIT] - middle[WHOLE])
+
+
+def _ends(services: LocalServices) -> tuple[str, str]:
+    return services.encoder, services.decoder
 
 
 # --- bytes ----------------------------------------------------------------------------------------
@@ -145,25 +154,26 @@ async def _mapped(shared: SharedMemories, reference: tensor_pb2.MemoryReference)
 # --- openings -------------------------------------------------------------------------------------
 
 
-async def _openings(report: Report, ways: dict[str, tuple[str, str]], plan: Plan) -> None:
-    """Open sessions one by one, then many at a time, each way in turn."""
+async def _openings(
+    report: Report, prefix: str, ways: dict[str, tuple[str, str]], plan: Plan
+) -> dict[str, float]:
+    """Open sessions one by one, then many at a time, each way in turn; return the medians in ms."""
     async with _connected(ways) as stubs:
         for stub in stubs.values():
             await _several(stub, 4)
-        times: dict[str, list[float]] = {name: [] for name in WAYS}
+        times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(plan.openings):
             for name, stub in stubs.items():
                 times[name] += await _several(stub, 1)
         middle = {name: 1000 * float(np.median(each)) for name, each in times.items()}
         for name, value in middle.items():
-            report.figure(f"handoff.{name}.open_ms", value)
-        report.figure("handoff.sentence_ms", middle["shared"] - middle["one_process"])
-        report.figure("handoff.sentence_chunks_ms", middle["chunks"] - middle["one_process"])
-        report.detail("handoff.open", {name: Sample(tuple(each)) for name, each in times.items()})
+            report.figure(f"{prefix}.{name}.open_ms", value)
+        report.detail(f"{prefix}.open", {name: Sample(tuple(each)) for name, each in times.items()})
         for name, stub in stubs.items():
             crowd = await asyncio.gather(*(_several(stub, plan.crowd) for _ in range(CALLERS)))
             slowest = 1000 * float(np.percentile(np.concatenate(crowd), 95))
-            report.figure(f"handoff.s{CALLERS}.{name}.open_p95_ms", slowest)
+            report.figure(f"{prefix}.s{CALLERS}.{name}.open_p95_ms", slowest)
+    return middle
 
 
 @asynccontextmanager

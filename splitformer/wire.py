@@ -189,20 +189,21 @@ class ChunkAssembler:
             raise InvalidArgumentError.of(
                 "chunk.offset", f"must be {self._filled}", chunk.offset, reason="CHUNK_OUT_OF_ORDER"
             )
-        end = self._filled + len(chunk.data)
-        if end > len(self._buffer) or not chunk.data:
+        data = chunk.data  # a copy each time it is asked for
+        end = self._filled + len(data)
+        if end > len(self._buffer) or not data:
             raise InvalidArgumentError.of(
                 "chunk.data",
                 f"must hold 1 to {len(self._buffer) - self._filled} bytes",
-                len(chunk.data),
-                reason="CHUNK_TOO_LONG" if chunk.data else "CHUNK_EMPTY",
+                len(data),
+                reason="CHUNK_TOO_LONG" if data else "CHUNK_EMPTY",
             )
-        if google_crc32c.value(chunk.data) != chunk.crc32c:
+        if google_crc32c.value(data) != chunk.crc32c:
             raise DataLossError(
                 f"chunk.crc32c: does not match the data at offset {chunk.offset},"
                 f" got {chunk.crc32c:#010x}"
             )
-        self._buffer[self._filled : end] = chunk.data
+        self._buffer[self._filled : end] = data
         self._filled = end
 
     def finish(self) -> bytearray:

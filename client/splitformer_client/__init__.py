@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from splitformer.errors import SplitformerError
     from splitformer_client import aio
+    from splitformer_client.bulk import Encoded
     from splitformer_client.memory import Memory
     from splitformer_client.options import GenerationOptions
     from splitformer_client.settings import Tls
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Alternative",
     "Client",
+    "Encoded",
     "End",
     "EndReason",
     "GenerationOptions",
@@ -52,6 +54,7 @@ __all__ = [
 
 _HOMES = {
     "SplitformerError": "splitformer.errors",
+    "Encoded": "splitformer_client.bulk",
     "Memory": "splitformer_client.memory",
     "GenerationOptions": "splitformer_client.options",
     "Tls": "splitformer_client.settings",

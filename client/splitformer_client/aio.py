@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 from splitformer import tracing
 from splitformer.wire import FloatArray
+from splitformer_client.bulk import AsyncEncoding, Sources
 from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Delivery, Encoder, Pooling, source_of
 from splitformer_client.fan import Fan, Services
@@ -243,6 +245,44 @@ class AsyncClient:
         """
         message = source_of(source, source_language, target_language)
         return await self._services.encoder.encode(message, delivery, lease, self._scope(timeout))
+
+    def encode_many(
+        self,
+        sources: Sources,
+        *,
+        delivery: Delivery = "auto",
+        source_language: str = "",
+        target_language: str = "",
+        lease: float = 0.0,
+        in_flight: int = 256,
+        timeout: float = math.inf,
+    ) -> AsyncEncoding:
+        """Encode many sources on one stream, giving each as it finishes, in any order.
+
+        Single calls of others go before them. A source that fails is given with its error, and the
+        others go on; references are to be released one by one.
+
+        Args:
+            sources: Texts or token ids; an iterator, asynchronous or not, is read as fast as
+                answers are.
+            delivery: As for `encode`.
+            source_language: As for `encode`.
+            target_language: As for `encode`.
+            lease: As for `encode`.
+            in_flight: Sources without an answer at most; the server has a limit of its own.
+            timeout: Seconds for the whole job; no limit by default.
+
+        Returns:
+            An iterator of `Encoded`, which also says how far it has come: `sent`, `done`, `failed`.
+        """
+        return self._services.encoder.encode_many(
+            sources,
+            lambda source: source_of(source, source_language, target_language),
+            delivery,
+            lease,
+            in_flight,
+            self._scope(timeout),
+        )
 
     async def stream_encode(
         self,

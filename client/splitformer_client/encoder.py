@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from grpc import ChannelCredentials
@@ -11,6 +11,7 @@ from splitformer import wire
 from splitformer.errors import DataLossError, FailedPreconditionError, InvalidArgumentError
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
+from splitformer_client.bulk import AsyncEncoding, Source, Sources
 from splitformer_client.convert import model_info_of
 from splitformer_client.link import Incoming, Link
 from splitformer_client.memory import Memory
@@ -65,19 +66,44 @@ class Encoder:
         self, source: pb.Source, delivery: Delivery, lease_seconds: float, scope: Scope
     ) -> Memory:
         """Encode one source; `lease_seconds` 0 is the server's default."""
+        link = self._links[self._settings.encoder]
+        request = self._request(source, delivery, lease_seconds)
+        return Memory.of_answer(
+            await link.call(EncoderServiceStub(link.channel).Encode, request, scope)
+        )
+
+    def encode_many(
+        self,
+        sources: Sources,
+        source_of_one: Callable[[Source], pb.Source],
+        delivery: Delivery,
+        lease_seconds: float,
+        in_flight: int,
+        scope: Scope,
+    ) -> AsyncEncoding:
+        """Encode many sources on one stream; see `AsyncEncoding`."""
+        link = self._links[self._settings.encoder]
+        return AsyncEncoding(
+            lambda requests: link.exchange(
+                EncoderServiceStub(link.channel).EncodeBatch, requests, scope
+            ),
+            sources,
+            lambda source: self._request(source_of_one(source), delivery, lease_seconds),
+            in_flight,
+        )
+
+    def _request(
+        self, source: pb.Source, delivery: Delivery, lease_seconds: float
+    ) -> pb.EncodeRequest:
         if delivery not in _DELIVERIES:
             raise InvalidArgumentError.of(
                 "delivery", f"must be one of {sorted(_DELIVERIES)}", delivery
             )
-        link = self._links[self._settings.encoder]
-        request = pb.EncodeRequest(
+        return pb.EncodeRequest(
             model=self._settings.model,
             source=source,
             delivery=_DELIVERIES[delivery],
             lease_ms=round(lease_seconds * 1000),
-        )
-        return Memory.of_answer(
-            await link.call(EncoderServiceStub(link.channel).Encode, request, scope)
         )
 
     async def stream_encode(self, source: pb.Source, scope: Scope) -> Memory:

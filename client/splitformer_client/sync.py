@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 from splitformer.wire import FloatArray
 from splitformer_client import aio
+from splitformer_client.bulk import AsyncEncoding, Encoded
 from splitformer_client.encoder import Delivery, Pooling
 from splitformer_client.memory import Memory
 from splitformer_client.options import GenerationOptions
@@ -19,7 +21,7 @@ from splitformer_client.sync_session import Generation, Session
 from splitformer_client.translation import Event, LongText
 from splitformer_client.values import ModelInfo, Score, Token, Translation
 
-__all__ = ["Client", "Generation", "Session", "Stream", "connect"]
+__all__ = ["Client", "Encoding", "Generation", "Session", "Stream", "connect"]
 
 
 def connect(
@@ -42,6 +44,29 @@ def connect(
             allowed_endpoint_suffixes=allowed_endpoint_suffixes,
         )
     )
+
+
+class Encoding(Stream[Encoded]):
+    """What became of many sources, as `AsyncEncoding`."""
+
+    def __init__(self, portal: Portal, encoding: AsyncEncoding) -> None:
+        super().__init__(portal, encoding)
+        self._encoding = encoding
+
+    @property
+    def sent(self) -> int:
+        """Sources sent so far."""
+        return self._encoding.sent
+
+    @property
+    def done(self) -> int:
+        """Sources answered so far, those that failed included."""
+        return self._encoding.done
+
+    @property
+    def failed(self) -> int:
+        """Sources that failed so far."""
+        return self._encoding.failed
 
 
 class Client:
@@ -165,6 +190,32 @@ class Client:
                 timeout=timeout,
             )
         )
+
+    def encode_many(
+        self,
+        sources: Iterable[str | Sequence[int]],
+        *,
+        delivery: Delivery = "auto",
+        source_language: str = "",
+        target_language: str = "",
+        lease: float = 0.0,
+        in_flight: int = 256,
+        timeout: float = math.inf,
+    ) -> Encoding:
+        """Encode many sources on one stream; an iterator of them is read on the client's thread."""
+
+        async def start() -> AsyncEncoding:
+            return self._client.encode_many(
+                sources,
+                delivery=delivery,
+                source_language=source_language,
+                target_language=target_language,
+                lease=lease,
+                in_flight=in_flight,
+                timeout=timeout,
+            )
+
+        return Encoding(self._portal, self._portal.run(start()))
 
     def stream_encode(
         self,

@@ -33,7 +33,7 @@ FIGURES = {
     " speculative.parallel_1.speed_vs_loop",
     "encode": "encode.vs_hf encode.vs_ctranslate2 encode.vs_floor",
     "handoff": "handoff.reference_mb_s handoff.shm_mb_s handoff.sentence_ms"
-    " handoff.s16.chunks.open_p95_ms",
+    " handoff.paths.s16.chunks.open_p95_ms",
     "isolation": "isolation.itl_p99_ratio isolation.idle_vs_alone_p99"
     " isolation.one_process_itl_p99_ratio fanout.encode_work_ratio",
     "invariance": "invariance.values invariance.differing_bits invariance.control_differing_bits",
@@ -60,7 +60,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "split_tax": {"streams": 2, "requests": 2, "seconds": 0.3},
         "encode": {"sentences": 16, "slices": 2},
         "handoff": {"pulls": 2, "openings": 2, "crowd": 1},
-        "isolation": {"rounds": 1, "seconds": 0.5, "source": 8, "target": 32},
+        "isolation": {"rounds": 1, "seconds": 0.3, "source": 500, "target": 500},
         "idle": {"sessions": 32, "streams": 2, "rounds": 1, "seconds": 0.3},
     }
     for name, change in changes.items():
