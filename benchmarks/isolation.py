@@ -1,8 +1,8 @@
 """`isolation`: what running decodes notice of a burst of encoding, and what five languages cost.
 
 Eight streams decode. The gaps between their tokens are measured while nothing else happens, with
-the encoder's process stopped, and while it works at a burst of 64 long sources; both services in the
-default layout of `splitformer serve`. The same with both engines in one process.
+the encoder's process stopped, and while it works at a burst of 64 long sources; both services in
+the default layout of `splitformer serve`. The same with both engines in one process.
 
 Fan-out: the tokens that the encoder service counts for a sentence in five languages, over those for
 one language.
@@ -36,9 +36,6 @@ from splitformer_client import connect
 STREAMS = 8
 TARGET = 480
 BURST = 64
-_UNDER_WAY_SECONDS = 0.2
-"""From the burst's start until the encoder is at it."""
-
 LEASE_MS = 2000
 LANGUAGES = ("ja", "de", "fr", "es", "zh_CN")
 
@@ -52,12 +49,14 @@ class Plan:
         seconds: Of each phase.
         source: Tokens of a long source.
         target: Tokens of a stream's target, enough for a phase.
+        under_way: Seconds from the burst's start until the encoder is at it.
     """
 
     rounds: int
     seconds: float
     source: int
     target: int = TARGET
+    under_way: float = 0.2
 
 
 QUICK = Plan(2, 2.0, 256)
@@ -142,7 +141,7 @@ async def _streams(
     await gaps.all_running.wait()
     encoding = asyncio.create_task(_burst(engines.encoder, plan)) if burst else None
     if encoding:
-        await asyncio.sleep(_UNDER_WAY_SECONDS)
+        await asyncio.sleep(plan.under_way)
     gaps.seconds.clear()
     tasks = [*streams, *filter(None, [encoding])]
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

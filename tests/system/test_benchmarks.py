@@ -60,7 +60,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "split_tax": {"streams": 2, "requests": 2, "seconds": 0.3},
         "encode": {"sentences": 16, "slices": 2},
         "handoff": {"pulls": 2, "openings": 2, "crowd": 1},
-        "isolation": {"rounds": 1, "seconds": 0.3, "source": 500, "target": 500},
+        "isolation": {"rounds": 1, "seconds": 0.1, "source": 500, "target": 500, "under_way": 0.0},
         "idle": {"sessions": 32, "streams": 2, "rounds": 1, "seconds": 0.3},
     }
     for name, change in changes.items():
