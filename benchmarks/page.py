@@ -48,6 +48,18 @@ SECTIONS: dict[str, str] = {
     " model, real sentences, targets until the model ends them. Where a line stops, requests were"
     " left over: the contestant is overloaded.",
     "split-tax": "What two services cost over the same engines in one process behind one RPC.",
+    "encode": "The encoder alone on 512 sentences of 3 to 120 tokens, Marian-base shape, two"
+    " threads, against Hugging Face's in float32 (padded batches of 32) and CTranslate2's in int8"
+    " with one forced target token.",
+    "handoff": "A memory of 1500 x 512 in f16, pulled from another process in chunks over loopback,"
+    " and mapped from shared memory, each with one full read (`shm_mb_s` without the call that asks"
+    " for it). Then `OpenSession` by reference for 24 tokens, in milliseconds: by both paths on a"
+    " tiny model; in the Marian-base shape with two services and with one process, of which"
+    " `sentence_ms` is the difference.",
+    "isolation": "Gaps between the tokens of eight streams while the encoder service is stopped"
+    " (alone), idle, and busy with 64 sources of 256 tokens, in the layout of `splitformer serve`"
+    " and with both engines in one process. Ratios are of 99th percentiles. `fanout`: tokens"
+    " encoded for five languages over those for one.",
     "idle": "1,000 open sessions that nobody uses: how much the process grows, over the bytes that"
     " the service counts for them, and how long steps take, over a service without them.",
     "speculative": "Guessing several tokens per step, over not guessing: the embedded model, one"

@@ -20,6 +20,11 @@ class EncoderMetrics:
         self.source_tokens = Counter(
             "splitformer_encoder_source_tokens", "Tokens of encoded sources.", registry=registry
         )
+        self.reused_sources = Counter(
+            "splitformer_encoder_reused_sources",
+            "Sources whose memory the same caller still had kept, so that nothing was encoded.",
+            registry=registry,
+        )
         self.queue_seconds = Histogram(
             "splitformer_encoder_queue_seconds",
             "Waiting for a place in a batch, per source.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,11 @@ class TokenizedSource:
     pieces: Sequence[SourcePiece]
     target_language: str
     seconds: float = 0.0
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for sources that have the same memory and the same header."""
+        return tuple(self.pieces), self.target_language
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from encoder_service.service import EncodedSource, EncoderService, TokenizedSour
 from encoder_service.store import StoredMemory
 from splitformer import wire
 from splitformer.errors import InvalidArgumentError, ResourceExhaustedError
+from splitformer.serving.callers import caller_of
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import (
     EncoderServiceServicer,
@@ -32,14 +33,16 @@ class EncoderServicer(EncoderServiceServicer):
 
     async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
         """Encode one source; return the memory inline or keep it under a lease."""
-        return await self._answer(request)
+        return await self._answer(caller_of(context), request)
 
     async def EncodeBatch(
         self, request_iterator: AsyncIterator[pb.EncodeBatchRequest], context: Context
     ) -> AsyncIterator[pb.EncodeBatchResponse]:
         """Encode many sources, answering each as it finishes."""
         most = self._service.settings.max_stream_sources
-        answers = BatchStream(partial(self._answer, bulk=True), most).run(request_iterator)
+        answers = BatchStream(partial(self._answer, caller_of(context), bulk=True), most).run(
+            request_iterator
+        )
         async with aclosing(answers):
             async for answer in answers:
                 yield answer
@@ -113,22 +116,32 @@ class EncoderServicer(EncoderServiceServicer):
         """Say how busy the service is."""
         return pb.EncoderServiceGetLoadResponse(load=self._service.load())
 
-    async def _answer(self, request: pb.EncodeRequest, bulk: bool = False) -> pb.EncodeResponse:
-        """Encode one source, once it is clear that its memory may come back as asked for."""
+    async def _answer(
+        self, caller: str, request: pb.EncodeRequest, bulk: bool = False
+    ) -> pb.EncodeResponse:
+        """Encode one source, once it is clear that its memory may come back as asked for.
+
+        A caller who has proved an identity, and still has the same source's memory kept, gets
+        another lease on that one.
+        """
         service = self._service
         _check_delivery(request.delivery)
         lease = service.lease_seconds(request.lease_ms)
         tokenized = self._tokenized(request.model, request.source)
         size = service.memory_bytes(len(tokenized.pieces))
         inline = self._inline(request.delivery, size)
+        keep_pieces = not request.omit_source_tokens
+        key = (caller, tokenized.key, keep_pieces) if caller and not inline else None
+        if key is not None and (memory_id := service.store.find(key)) is not None:
+            service.metrics.reused_sources.inc()
+            return pb.EncodeResponse(reference=self._another(memory_id, lease))
         with service.store.room(size):
-            keep_pieces = not request.omit_source_tokens
             source = await service.encode(tokenized, keep_pieces, bulk, keep=not inline)
             response = pb.EncodeResponse(timings=_timings(source))
             if inline:
                 response.inline.CopyFrom(self._inline_memory(source))
             else:
-                response.reference.CopyFrom(self._keep(source, lease))
+                response.reference.CopyFrom(self._keep(source, lease, key))
         return response
 
     def _tokenized(self, model: str, source: pb.Source) -> TokenizedSource:
@@ -161,12 +174,25 @@ class EncoderServicer(EncoderServiceServicer):
         tensor = wire.tensor_message(data, header.dtype, header.shape)
         return pb.InlineMemory(header=header, tensor=tensor)
 
-    def _keep(self, source: EncodedSource, seconds: float) -> tensor_pb2.MemoryReference:
+    def _keep(
+        self, source: EncodedSource, seconds: float, key: Hashable
+    ) -> tensor_pb2.MemoryReference:
         memory_id, lease = self._service.store.put_into_room(
-            source.header, source.encoded.memory, seconds
+            source.header, source.encoded.memory, seconds, key
         )
+        return self._reference(memory_id, source.header, lease)
+
+    def _another(self, memory_id: str, seconds: float) -> tensor_pb2.MemoryReference:
+        """Refer to a memory that is kept already, under a new lease."""
+        store = self._service.store
+        lease = store.share(memory_id, seconds)
+        return self._reference(memory_id, store.get(memory_id).header, lease)
+
+    def _reference(
+        self, memory_id: str, header: tensor_pb2.MemoryHeader, lease: tensor_pb2.Lease
+    ) -> tensor_pb2.MemoryReference:
         return tensor_pb2.MemoryReference(
-            memory_id=memory_id, endpoint=self._service.endpoint, header=source.header, lease=lease
+            memory_id=memory_id, endpoint=self._service.endpoint, header=header, lease=lease
         )
 
     def _fetched(self, memory: StoredMemory, lease: tensor_pb2.Lease) -> pb.FetchedHeader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,12 +19,16 @@ from splitformer.v1 import tensor_pb2
 
 @dataclass(slots=True)
 class StoredMemory:
-    """A memory, the leases on it (lease id to the time it expires), and its holders so far."""
+    """A memory, the leases on it (lease id to the time it expires), and its holders so far.
+
+    Under its key, if it has one, it is found by those who may share it.
+    """
 
     header: tensor_pb2.MemoryHeader
     segment: Segment
     leases: dict[str, float] = field(default_factory=dict)
     granted: int = 0
+    key: Hashable = None
 
 
 class MemoryStore:
@@ -57,6 +61,7 @@ class MemoryStore:
         self._lease_ended = lease_ended
         self._memory_gone = memory_gone
         self._memories: dict[str, StoredMemory] = {}
+        self._by_key: dict[Hashable, str] = {}
 
     def __len__(self) -> int:
         return len(self._memories)
@@ -77,10 +82,32 @@ class MemoryStore:
             self.reserved_bytes -= count
 
     def put_into_room(
-        self, header: tensor_pb2.MemoryHeader, segment: Segment, seconds: float
+        self,
+        header: tensor_pb2.MemoryHeader,
+        segment: Segment,
+        seconds: float,
+        key: Hashable = None,
     ) -> tuple[str, tensor_pb2.Lease]:
-        """Keep a memory that `room` has been kept for; never refused. Returns as `put`."""
-        return self._put(header, segment, seconds)
+        """Keep a memory that `room` has been kept for; never refused. Returns as `put`.
+
+        Args:
+            header: Of the memory.
+            segment: Its bytes.
+            seconds: How long its first lease lasts.
+            key: What `find` finds it by, unless another memory has the key; None: nothing.
+        """
+        memory_id, lease = self._put(header, segment, seconds)
+        if key is not None and key not in self._by_key:
+            self._memories[memory_id].key = key
+            self._by_key[key] = memory_id
+        return memory_id, lease
+
+    def find(self, key: Hashable) -> str | None:
+        """Return the id of the memory kept under a key; None if there is none."""
+        memory_id = self._by_key.get(key)
+        if memory_id is not None:
+            self._expire(memory_id)
+        return self._by_key.get(key)
 
     def put(
         self, header: tensor_pb2.MemoryHeader, segment: Segment, seconds: float
@@ -114,6 +141,12 @@ class MemoryStore:
     def grant(self, memory_id: str, seconds: float) -> tensor_pb2.Lease:
         """Grant one more lease on a memory; NotFoundError MEMORY_NOT_FOUND if there is none."""
         return self._grant(self.get(memory_id), seconds)
+
+    def share(self, memory_id: str, seconds: float) -> tensor_pb2.Lease:
+        """Grant its maker one more lease on a memory, which is no fetch; raises as `grant`."""
+        lease = self.grant(memory_id, seconds)
+        self._memories[memory_id].granted -= 1
+        return lease
 
     def count_fetch(self, memory_id: str) -> None:
         """Count a fetch that needs no lease, as whoever fetched holds the bytes themselves."""
@@ -173,6 +206,8 @@ class MemoryStore:
     def _drop_if_free(self, memory_id: str) -> None:
         if not self._memories[memory_id].leases:
             memory = self._memories.pop(memory_id)
+            if memory.key is not None:
+                del self._by_key[memory.key]
             self.used_bytes -= len(memory.segment)
             self._memory_gone(memory.granted - 1)
 

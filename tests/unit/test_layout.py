@@ -1,0 +1,79 @@
+"""Which cores each service gets, and what the system makes of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from encoder_service.settings import EncoderSettings
+from splitformer.errors import ConfigurationError
+from splitformer.serving.layout import Layout, Place, cores_of
+
+ALLOWED = sorted(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("cores", "encoder", "decoder"),
+    [
+        ([3], (), ()),
+        ([0, 1], (1,), (0,)),
+        ([4, 5, 6], (6,), (4, 5)),
+        (range(8), (4, 5, 6, 7), (0, 1, 2, 3)),
+    ],
+)
+def test_cores_are_divided_and_none_is_shared(
+    cores: list[int], encoder: tuple[int, ...], decoder: tuple[int, ...]
+) -> None:
+    layout = Layout.default(cores)
+    assert (layout.encoder.cores, layout.decoder.cores) == (encoder, decoder)
+    for place in (layout.encoder, layout.decoder):
+        assert place.threads == max(1, len(place.cores))
+    assert layout.encoder.nice > layout.decoder.nice == 0
+
+
+def test_a_layout_says_itself_in_one_line() -> None:
+    layout = Layout(Place((2, 3), 2, 5), Place())
+    expected = "layout: encoder cores 2,3, threads 2, nice 5; decoder all cores, threads 1, nice 0"
+    assert layout.line == expected
+
+
+def test_what_the_environment_settles_is_not_said_again() -> None:
+    place = Place((2, 3), 2, 5)
+    assert place.flags("X_", {}) == ["--cores", "2,3", "--threads", "2", "--nice", "5"]
+    assert place.flags("X_", {"X_CORES": "1", "X_NICE": ""}) == ["--threads", "2"]
+
+
+def test_lists_of_cores_are_read() -> None:
+    first = ALLOWED[0]
+    assert cores_of("") == frozenset()
+    assert cores_of(f"{first},{first}-{first}") == {first}
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1-", "0;1", "0-", "999999"])
+def test_lists_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"cores: .*got '{text}'"):
+        EncoderSettings(cores=text)
+
+
+def test_a_niceness_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="nice"):
+        EncoderSettings(nice=20)
+
+
+def test_a_process_takes_its_place() -> None:
+    core = ALLOWED[-1]
+    program = (
+        "import os; from splitformer.serving.layout import cores_of, take_place;"
+        f"take_place(cores_of('{core}'), 3); print(os.sched_getaffinity(0), os.nice(0))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.stdout.split() == [f"{{{core}}}", str(min(19, os.nice(0) + 3))]
