@@ -321,6 +321,8 @@ class DecoderService:
             self._decoder.precision, self.settings.memory_dtype, self._decoder.kernel
         )
         self._info = self._described(weights)
+        del weights
+        kernels.give_back()
         self.rules = OpeningRules(self._checkpoint, self.settings.memory_dtype, self._decoder)
         self._warm_up()
         self._drafting = self._measured()

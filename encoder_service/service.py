@@ -260,6 +260,8 @@ class EncoderService:
         )
         self._fingerprint = models.fingerprint(self._checkpoint, arithmetic)
         self._info = self._described(weights)
+        del weights
+        kernels.give_back()
 
     def _described(self, weights: Encoder) -> model_pb2.ModelInfo:
         config = weights.config

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ _Half = TypeVar("_Half", Encoder, Decoder)
 
 
 class Checkpoint:
-    """A model folder, opened: described, checked and fingerprinted, weights not loaded yet.
+    """A model folder, opened: described and checked, weights not loaded yet.
 
     Args:
         folder: Where the files are.
@@ -37,7 +38,7 @@ class Checkpoint:
         folder: The same.
         description: What the configuration comes to.
         tokenizer: Turns sources into tokens and tokens into targets.
-        fingerprint: SHA-256 over configuration, tokenizer and every tensor.
+        weights: Where the tensors are.
 
     Raises:
         ConfigurationError: A file is missing, unreadable or contradicts another one, or a tensor
@@ -46,14 +47,30 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        files = Files(folder)
+        self._files = files = Files(folder)
         self._family = family_of(files)
         self.description = self._family.describe(files)
         self.tokenizer = self._family.tokenizer(files, self.description)
         _check_vocabulary(self.tokenizer, self.description.architecture)
-        self._weights = Weights(files)
+        self.weights = Weights(files)
         self._places = self._located()
-        self.fingerprint = self._fingerprint(files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over configuration, tokenizer and every tensor's name, dtype, shape and bytes."""
+        digest = hashlib.sha256()
+        identity = {"description": self.description.identity(), "files": self._files.digests}
+        digest.update(json.dumps(identity, sort_keys=True).encode())
+        for name in sorted(self.weights.shapes):
+            tensor = self.weights.read(name)
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def check_values(self) -> None:
+        """Read everything that either half would; ConfigurationError if a number is not finite."""
+        for place in sorted({place for place in self._places.values() if place is not None}):
+            finite(place, self.weights.read(place))
 
     def load_encoder(self) -> Encoder:
         """Load the encoder's weights only, as float32, in evaluation mode."""
@@ -94,14 +111,14 @@ class Checkpoint:
         with torch.device("meta"):
             expected = Transformer(config).state_dict()
         places = {name: self._place(name, tensor) for name, tensor in expected.items()}
-        for name in sorted(self._weights.shapes.keys() - set(places.values())):
+        for name in sorted(self.weights.shapes.keys() - set(places.values())):
             if not self._family.is_redundant(name, config):
                 raise ConfigurationError(f"weights: unexpected tensor {name!r}")
         return places
 
     def _place(self, name: str, expected: Tensor) -> str | None:
         stored = self._family.stored(name, self.description.architecture)
-        shapes = self._weights.shapes
+        shapes = self.weights.shapes
         place = next((each for each in stored.names if each in shapes), None)
         if place is None:
             if stored.optional:
@@ -128,22 +145,11 @@ class Checkpoint:
                 tensors[name] = torch.zeros(parameter.shape)
                 continue
             if place not in read:
-                read[place] = finite(place, self._weights.read(place))
+                read[place] = finite(place, self.weights.read(place))
             tensors[name] = self._family.stored(prefix + name, config).convert(read[place])
         half.load_state_dict(tensors, assign=True)
         half.embedding.place_positions()
         return half.eval().requires_grad_(False)
-
-    def _fingerprint(self, files: Files) -> str:
-        """Hash configuration, tokenizer and every tensor's name, dtype, shape and bytes."""
-        digest = hashlib.sha256()
-        identity = {"description": self.description.identity(), "files": files.digests}
-        digest.update(json.dumps(identity, sort_keys=True).encode())
-        for name in sorted(self._weights.shapes):
-            tensor = self._weights.read(name)
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: TransformerConfig) -> None:

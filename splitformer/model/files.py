@@ -64,5 +64,5 @@ class Files:
 
 def check_bare(field: str, name: str) -> None:
     """ConfigurationError unless `name` is a file name and nothing more."""
-    if Path(name).name != name:
+    if Path(name).name != name or name in (".", ".."):
         raise ConfigurationError(f"{field}: must be a bare file name, got {name!r}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.files import Files, check_bare
+from splitformer.model.pickled import keep_as
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -27,6 +28,7 @@ class Weights:
 
     Attributes:
         shapes: Name to shape.
+        kinds: Element types that occur, as safetensors names them.
 
     Raises:
         ConfigurationError: A file is missing, damaged or not the one that the index promises.
@@ -36,10 +38,18 @@ class Weights:
         self._folder = files.folder
         self._places: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.kinds: tuple[str, ...] = ()
+        if not files.has(INDEX):
+            keep_as(files, SINGLE)
         if files.has(INDEX) and not files.has(SINGLE):
             self._open_shards(files.settings(INDEX))
         else:
             self._add(SINGLE)
+
+    @property
+    def files(self) -> int:
+        """How many files hold them."""
+        return len(set(self._places.values()))
 
     def read(self, name: str) -> Tensor:
         """Read one tensor, in the type it is stored in."""
@@ -64,11 +74,13 @@ class Weights:
                 )
 
     def _add(self, place: str) -> None:
-        def shapes(file: Any) -> dict[str, tuple[int, ...]]:
-            names: list[str] = file.keys()
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        def heads(file: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {n: (tuple(part.get_shape()), part.get_dtype()) for n, part in slices.items()}
 
-        found = _guarded(self._folder / place, shapes)
+        read = _guarded(self._folder / place, heads)
+        found = {name: shape for name, (shape, _) in read.items()}
+        self.kinds = tuple(sorted({*self.kinds, *(kind for _, kind in read.values())}))
         if twice := sorted(found.keys() & self.shapes.keys()):
             raise ConfigurationError(f"{place}: tensor {twice[0]!r} is in another file too")
         self.shapes |= found
@@ -76,12 +88,15 @@ class Weights:
 
 
 def finite(name: str, tensor: Tensor) -> Tensor:
-    """Return the tensor as float32; ConfigurationError if it holds infinities or NaNs."""
+    """Return the tensor as float32; ConfigurationError if it holds infinities or NaNs.
+
+    What is returned is a copy: a view would keep the whole file in memory that it is a part of.
+    """
     if not tensor.is_floating_point():
         raise ConfigurationError(
             f"tensor {name!r}: must hold floating-point numbers, got {tensor.dtype}"
         )
-    exact = tensor.float()
+    exact = tensor.to(torch.float32, copy=True)
     if not bool(torch.isfinite(exact).all()):
         raise ConfigurationError(f"tensor {name!r}: must hold finite numbers only")
     return exact

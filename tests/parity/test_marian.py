@@ -46,7 +46,12 @@ def write_vocabulary(path: Path, pieces: Iterable[str]) -> None:
     path.write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
 
 
-def make_pair(folder: Path, codes: tuple[str, ...] = (), separate: bool = False) -> Pair:
+def make_pair(
+    folder: Path,
+    codes: tuple[str, ...] = (),
+    separate: bool = False,
+    positions: int = POSITIONS,
+) -> Pair:
     sizes = make_folder(folder, codes, separate)
     config = MarianConfig(
         **sizes,
@@ -57,7 +62,7 @@ def make_pair(folder: Path, codes: tuple[str, ...] = (), separate: bool = False)
         decoder_attention_heads=2,
         encoder_ffn_dim=64,
         decoder_ffn_dim=48,
-        max_position_embeddings=POSITIONS,
+        max_position_embeddings=positions,
         activation_function="swish",
         scale_embedding=True,
         share_encoder_decoder_embeddings=not separate,

@@ -25,6 +25,11 @@ WEIGHTS = ROOT / "models/splitformer_models/en-multi/model.safetensors"
 ELSEWHERE = {
     "make demo": ("tests/system/test_commands.py", "demo.py"),
     "make test": (".ci/run", "make test"),
+    "splitformer inspect FOLDER": ("tests/service/test_inspect_verify.py", 'run("inspect", '),
+    "splitformer verify FOLDER --source-language eng_Latn --target-language fra_Latn": (
+        "tests/service/test_inspect_verify.py",
+        'run("verify", ',
+    ),
 }
 """Commands that are run by something else: the file, and what in it shows that."""
 

@@ -1,0 +1,142 @@
+"""`splitformer inspect`: what a model folder holds, whether it is supported, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+
+from splitformer.errors import ConfigurationError
+from splitformer.model.cache import CrossCache, SelfCache
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.decoder import Decoder
+from splitformer.model.encoder import Encoder
+from splitformer.model.families.fields import GENERATION
+from splitformer.model.files import Files
+
+_BYTES = {"int8": 1, "fp32": 4}
+_CACHE_BYTES = {"int8": 2, "fp32": 4}
+"""Of an element of keys and values: 16 bits where weights are in 8."""
+
+_LANGUAGES_SHOWN = 8
+_SUGGESTED: dict[str, Any] = {
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "min_length": 0,
+    "max_length": None,
+    "early_stopping": False,
+    "do_sample": False,
+}
+"""Options that checkpoints suggest and callers ask for, and the value that means nothing."""
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Model folder, as downloaded.")],
+) -> None:
+    """Say what a model folder is, whether it is supported and what it takes; no service is needed.
+
+    The exit status is 1 if it cannot be served.
+    """
+    typer.echo(_row("folder", str(folder)))
+    try:
+        checkpoint = Checkpoint(folder)
+        checkpoint.check_values()
+    except ConfigurationError as error:
+        typer.echo(_row("supported", f"no: {error}"))
+        raise typer.Exit(1) from error
+    typer.echo(_row("supported", "yes"))
+    for name, value in facts(checkpoint):
+        typer.echo(_row(name, value))
+
+
+def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Yield what there is to say of a model that is supported, as names and values."""
+    description, config = checkpoint.description, checkpoint.description.architecture
+    yield "name", description.name
+    yield "family", description.family
+    yield "fingerprint", checkpoint.fingerprint
+    yield "stored as", f"{checkpoint.weights.files} file(s), {', '.join(checkpoint.weights.kinds)}"
+    yield from _languages(checkpoint)
+    yield "layers", f"{config.encoder_layers} + {config.decoder_layers}"
+    yield "width", f"{config.d_model}"
+    source = f"{config.source_vocabulary_size:,} source" if config.mel_bins == 0 else "audio"
+    yield "vocabulary", f"{source}, {config.target_vocabulary_size:,} target"
+    yield "longest", f"source {config.longest_source:,}, target {config.max_positions:,} positions"
+    for name, half in halves(checkpoint).items():
+        yield from _sizes(name, half)
+    stack = config.decoder
+    for precision, size in _CACHE_BYTES.items():
+        cross = CrossCache.bytes_for(1, stack.layers, stack.width, size)
+        own = SelfCache.bytes_for(config.max_positions, stack.layers, stack.width, size)
+        yield (
+            f"session, {precision}",
+            f"{cross:,} bytes per source position, {own:,} for the longest target",
+        )
+    if suggested := _suggested(Files(checkpoint.folder)):
+        yield "suggests", f"{suggested} (callers must ask for it)"
+
+
+def halves(checkpoint: Checkpoint) -> dict[str, Encoder | Decoder]:
+    """Return both halves without memory for their weights."""
+    config = checkpoint.description.architecture
+    with torch.device("meta"):
+        return {"encoder": Encoder(config), "decoder": Decoder(config)}
+
+
+def weight_bytes(half: nn.Module, precision: str) -> int:
+    """Return about what a service holds: matrices in its precision, the rest in 32 bits.
+
+    Tables of embeddings stay in 32 bits; an output projection that is one is held once more.
+    """
+    matrices = sum(part.weight.numel() for part in half.modules() if isinstance(part, nn.Linear))
+    tied = any(
+        part.weight is other.weight
+        for part in half.modules()
+        if isinstance(part, nn.Linear)
+        for other in half.modules()
+        if isinstance(other, nn.Embedding)
+    )
+    own = sum(parameter.numel() for parameter in half.parameters())
+    tables = sum(p.weight.numel() for p in half.modules() if isinstance(p, nn.Embedding))
+    rest = own - matrices + (tables if tied else 0)
+    return matrices * _BYTES[precision] + rest * 4
+
+
+def _languages(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    languages = checkpoint.description.languages
+    yield "sources", _some(tuple(filter(None, languages.sources))) or "any language"
+    if languages.targets:
+        where = "chosen on the decoder's side" if languages.on_decoder else "bound to the memory"
+        yield "targets", f"{_some(languages.targets)}; {where}"
+    else:
+        yield "targets", "not named"
+
+
+def _sizes(name: str, half: nn.Module) -> Iterator[tuple[str, str]]:
+    yield name, f"{sum(p.numel() for p in half.parameters()) / 1e6:,.1f} M parameters"
+    for precision in _BYTES:
+        size = weight_bytes(half, precision) / 2**20
+        yield f"{name}, {precision}", f"about {size:,.0f} MiB of weights"
+
+
+def _suggested(files: Files) -> str:
+    name = GENERATION if files.has(GENERATION) else "config.json"
+    values = files.settings(name)
+    given = {key: values[key] for key in _SUGGESTED if values.get(key) is not None}
+    return ", ".join(f"{key} {v}" for key, v in given.items() if v != _SUGGESTED[key])
+
+
+def _some(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:_LANGUAGES_SHOWN])
+    more = len(names) - _LANGUAGES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _row(name: str, value: str) -> str:
+    return f"{name:<14} {value}"
