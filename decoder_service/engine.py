@@ -20,7 +20,15 @@ import torch
 
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import InternalError, NotFoundError, SplitformerError, UnavailableError
-from splitformer.generation import Decoding, EndReason, Failures, Hypotheses, News, step
+from splitformer.generation import (
+    Decoding,
+    EndReason,
+    Failures,
+    Hypotheses,
+    News,
+    likeliest_of,
+    step,
+)
 from splitformer.model.decoder import DecoderState
 from splitformer.model.stepping import StepDecoder
 from splitformer.wire import FloatArray
@@ -154,6 +162,10 @@ class DecoderEngine:
     async def begin(self, memory: FloatArray) -> DecoderState:
         """Project a memory (S, D) into keys and values, between two steps."""
         return await self._call(lambda: self._project(memory))
+
+    async def likeliest_of(self, state: DecoderState, token: int, among: Sequence[int]) -> int:
+        """Feed a state its first token; return the likeliest of some ids to come next."""
+        return await self._call(lambda: likeliest_of(self._decoder, state, token, among))
 
     async def fork(self, state: DecoderState) -> DecoderState:
         """Copy a state that no generation is using."""

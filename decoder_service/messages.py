@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from decoder_service.generating import Ended, IndexedToken, Yielded
 from decoder_service.interacting import Part as Interacted
-from decoder_service.opening import Branch, Wish
+from decoder_service.opening import Branch, SpeechWish, Wish
 from decoder_service.steers import Finish, Force, Redirect, Rewind, Start, Steer, bad_action
 from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
 from splitformer.generation import (
@@ -20,7 +20,9 @@ from splitformer.generation import (
     Hypothesis,
     Produced,
 )
-from splitformer.v1 import decoder_service_pb2 as pb
+from splitformer.model.speech import TRANSCRIBE
+from splitformer.serving.models import TASKS
+from splitformer.v1 import decoder_service_pb2 as pb, model_pb2
 
 _OFFERED = frozenset(
     (
@@ -57,6 +59,9 @@ _MODES = {
     pb.DECODING_MODE_LOOP: DecodingMode.LOOP,
     pb.DECODING_MODE_PARALLEL: DecodingMode.PARALLEL,
 }
+
+_TASKS = {model_pb2.SPEECH_TASK_UNSPECIFIED: TRANSCRIBE}
+_TASKS |= {number: task for task, number in TASKS.items()}
 
 _REASONS = {
     EndReason.EOS: pb.END_REASON_EOS,
@@ -136,7 +141,16 @@ def wish_of(header: pb.SessionHeader) -> Wish:
         language=header.target_language,
         prefix=text if form == "text" else ids,
         max_positions=header.max_positions,
+        speech=_speech_of(header.speech) if header.HasField("speech") else None,
     )
+
+
+def _speech_of(options: pb.SpeechOptions) -> SpeechWish:
+    if options.task not in _TASKS:
+        raise InvalidArgumentError.of(
+            "speech.task", "must be a SpeechTask", options.task, reason="BAD_OPTION"
+        )
+    return SpeechWish(_TASKS[options.task], options.timestamps)
 
 
 def check_one_shot(header: pb.SessionHeader) -> None:

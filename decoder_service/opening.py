@@ -10,11 +10,25 @@ import numpy as np
 from splitformer.errors import FailedPreconditionError, InvalidArgumentError, shown
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.speech import TRANSCRIBE
 from splitformer.model.stepping import StepDecoder
 from splitformer.model.tokenizer import Detokenizer, SourcePiece
 from splitformer.serving import languages, models
 from splitformer.v1 import tensor_pb2
 from splitformer.wire import FloatArray, checked_shape
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechWish:
+    """What a model of speech is asked to write.
+
+    Attributes:
+        task: "transcribe" or "translate".
+        times: Mark times.
+    """
+
+    task: str = TRANSCRIBE
+    times: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +39,13 @@ class Wish:
         language: Target language.
         prefix: Beginning of the target, as text, as ids or None.
         max_positions: Positions to make room for; 0: all the model has.
+        speech: Of a model of speech; None: nothing in particular.
     """
 
     language: str
     prefix: str | Sequence[int] | None = None
     max_positions: int = 0
+    speech: SpeechWish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +80,19 @@ class OpeningRules:
     def start_tokens(self, wish: Wish) -> tuple[int, ...]:
         """Return the decoder's first input: language token, then prefix.
 
+        A language that is to be found out is taken to be any: they take the same room.
+
         Raises:
-            InvalidArgumentError: UNKNOWN_LANGUAGE, TOKEN_OUT_OF_RANGE or TARGET_TOO_LONG.
+            InvalidArgumentError: UNKNOWN_LANGUAGE, TOKEN_OUT_OF_RANGE, TARGET_TOO_LONG or
+                BAD_OPTION.
         """
         known = self._description.languages
         languages.check_target(known, wish.language)
-        start = known.starts[wish.language if known.on_decoder else ""]
+        language = known.targets[0] if self.detects(wish.language) else wish.language
+        start = (
+            *known.starts[language if known.on_decoder else ""],
+            *self._behind_language(wish.speech),
+        )
         limit = self.positions(wish)
         prefix = self._ids(wish.prefix or (), limit, len(start), "target_prefix")
         return (*start, *prefix)
@@ -96,6 +119,16 @@ class OpeningRules:
         for token in (*start[1:], *produced):
             detokenizer.add(token)
         return detokenizer
+
+    def detects(self, language: str) -> bool:
+        """True if a session's language has to be found out."""
+        speech = self._description.speech
+        return speech is not None and speech.detects and not language
+
+    def same_speech(self, start: tuple[int, ...]) -> SpeechWish | None:
+        """Return what a session was asked to write, from its decoder's first input."""
+        speech = self._description.speech
+        return None if speech is None else SpeechWish(*speech.told(start))
 
     def positions(self, wish: Wish) -> int:
         """Return the longest decoder input; InvalidArgumentError TARGET_TOO_LONG if too long."""
@@ -179,8 +212,24 @@ class OpeningRules:
         layers, width = self._config.decoder.layers, self._config.decoder.width
         return SelfCache.bytes_for(positions, layers, width, self._element_bytes)
 
+    def _behind_language(self, wish: SpeechWish | None) -> tuple[int, ...]:
+        """Return what models of speech are told behind the language."""
+        speech = self._description.speech
+        if speech is None:
+            if wish is not None:
+                rule = "must not be set: this model's sources are text"
+                raise InvalidArgumentError.of("speech", rule, wish.task, reason="BAD_OPTION")
+            return ()
+        wish = wish or SpeechWish()
+        known = tuple(speech.tasks) or (TRANSCRIBE,)
+        if wish.task not in known:
+            raise InvalidArgumentError.of(
+                "speech.task", f"must be one of {', '.join(known)}", wish.task, reason="BAD_OPTION"
+            )
+        return speech.behind_language(wish.task, wish.times)
+
     def _check_shape(self, shape: tuple[int, ...]) -> None:
-        width, most = self._config.d_model, self._config.max_positions
+        width, most = self._config.d_model, self._config.longest_source
         if len(shape) != 2 or shape[1] != width or shape[0] > most:
             raise InvalidArgumentError.of(
                 "memory.shape", f"must be [1 to {most}, {width}]", list(shape), reason="BAD_SHAPE"

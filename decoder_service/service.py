@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -28,12 +29,13 @@ from splitformer.generation import (
     Drafting,
     GenerationOptions,
     Sequential,
+    SpeechRules,
     Target,
     Vocabulary,
     row_cost_of,
     run,
 )
-from splitformer.model.decoder import Decoder
+from splitformer.model.decoder import Decoder, DecoderState
 from splitformer.serving import kernels, models
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
@@ -256,11 +258,14 @@ class DecoderService:
             memory = wire.unpack(data, header.dtype, header.shape, "memory")
             self.rules.check_values(memory)
             state = await self.engine.begin(memory)
+            language = header.target_language or wish.language
+            if self.rules.detects(language):
+                language = await self._detected(state)
+                start = self.rules.start_tokens(dataclasses.replace(wish, language=language))
             target = Target(start, state, self.rules.detokenizer(start), positions)
             target.source = pieces_of(header)
             memory_bytes = self.rules.memory_bytes(header.shape[0])
             share = Share(self.budget, memory_bytes)
-            language = header.target_language or wish.language
             session = self.sessions.add(target, language, header.shape[0], own, share)
             reservation.keep(own + memory_bytes)
         return Opened(session, received - began, time.perf_counter() - received)
@@ -276,7 +281,8 @@ class DecoderService:
             if language == parent.language:
                 target = await self._branch(parent.target, kept)
             else:
-                start = self.rules.start_tokens(Wish(language))
+                speech = self.rules.same_speech(parent.target.start)
+                start = self.rules.start_tokens(Wish(language, speech=speech))
                 state = parent.target.state.afresh()
                 target = Target(start, state, self.rules.detokenizer(start), positions)
             target.source = parent.target.source
@@ -285,6 +291,14 @@ class DecoderService:
             )
             reservation.keep(own)
         return Opened(session, 0.0, time.perf_counter() - began)
+
+    async def _detected(self, state: DecoderState) -> str:
+        """Find out the language of a memory; what was computed for that stays in the state."""
+        description = self._checkpoint.description
+        assert description.speech is not None
+        start, tokens = description.languages.starts[""], description.speech.languages
+        found = await self.engine.likeliest_of(state, start[0], list(tokens.values()))
+        return next(language for language, token in tokens.items() if token == found)
 
     async def _branch(self, target: Target, kept: int) -> Target:
         """Copy a target up to `kept` tokens; the end goes with the last of them."""
@@ -307,11 +321,13 @@ class DecoderService:
         torch.set_num_threads(self.settings.threads)
         self._checkpoint = models.open_checkpoint(self.settings.model)
         description = self._checkpoint.description
+        speech = description.speech
         self._vocabulary = Vocabulary(
             description.eos_id,
             description.never_generated,
             description.architecture.target_vocabulary_size,
             description.end_at_limit,
+            SpeechRules.of(speech, description.eos_id) if speech is not None else None,
         )
         weights = self._checkpoint.load_decoder()
         self._decoder = kernels.step_decoder(

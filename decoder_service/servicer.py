@@ -162,6 +162,7 @@ class DecoderServicer(DecoderServiceServicer):
             timings=pb.OpenTimings(
                 transfer_seconds=opened.transfer_seconds, project_seconds=opened.project_seconds
             ),
+            target_language=opened.session.language,
         )
 
     def _described(self, session: Session) -> pb.GetSessionResponse:

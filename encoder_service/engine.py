@@ -19,7 +19,7 @@ from splitformer.errors import (
     SplitformerError,
     UnavailableError,
 )
-from splitformer.model.encoding import SourceEncoder
+from splitformer.model.encoding import Source, SourceEncoder
 
 _RETRY_SECONDS = 0.5
 _FULL_TOKENS = 32
@@ -68,7 +68,7 @@ class Encoded:
 class _Job:
     """One source on its way through the engine."""
 
-    ids: Sequence[int]
+    source: Source
     bulk: bool
     keep: bool
     answer: asyncio.Future[Encoded]
@@ -123,11 +123,11 @@ class EncoderEngine:
         """Seconds that what is open will take, going by the last batches."""
         return self._open_tokens * self._seconds / self._tokens if self._tokens else 0.0
 
-    async def encode(self, ids: Sequence[int], bulk: bool = False, keep: bool = False) -> Encoded:
+    async def encode(self, source: Source, bulk: bool = False, keep: bool = False) -> Encoded:
         """Encode one source.
 
         Args:
-            ids: Its tokens, at least one.
+            source: Its tokens or features, of length 1 at least.
             bulk: Let single sources go first.
             keep: The memory is to be kept for others, not to be sent now.
 
@@ -139,15 +139,15 @@ class EncoderEngine:
         if self._closed:
             raise UnavailableError.stopped()
         self._check_room()
-        job = _Job(ids, bulk, keep, self._loop.create_future())
+        job = _Job(source, bulk, keep, self._loop.create_future())
         self._open += 1
-        self._open_tokens += len(ids)
+        self._open_tokens += len(source)
         try:
             self._inbox.put(job)
             return await job.answer
         finally:
             self._open -= 1
-            self._open_tokens -= len(ids)
+            self._open_tokens -= len(source)
 
     def _check_room(self) -> None:
         limits, wait = self._limits, self.expected_wait
@@ -187,7 +187,7 @@ class EncoderEngine:
         self._seconds = _FADING * self._seconds + ended - started
         self._tokens = _FADING * self._tokens + _tokens(batch)
         self.publish(batch, memories, started, ended)
-        self._count([len(job.ids) for job in batch])
+        self._count([len(job.source) for job in batch])
 
     def _count(self, lengths: list[int]) -> None:
         tokens = sum(lengths)
@@ -211,7 +211,7 @@ class EncoderEngine:
             if job is None:
                 return False
             self._waiting.append(job)
-            tokens += len(job.ids)
+            tokens += len(job.source)
             seconds = max(0.0, until - time.perf_counter()) if tokens < _FULL_TOKENS else 0.0
 
     def schedule(self) -> list[_Job]:
@@ -220,7 +220,7 @@ class EncoderEngine:
         batch: list[_Job] = []
         longest = tokens = 0
         for job in self._in_turn():
-            longest, tokens = max(longest, len(job.ids)), tokens + len(job.ids)
+            longest, tokens = max(longest, len(job.source)), tokens + len(job.source)
             rows = longest * (len(batch) + 1) if self._encoder.padded else tokens
             if batch and rows > self._limits.batch_tokens:
                 break
@@ -241,14 +241,14 @@ class EncoderEngine:
             jobs.remove(first_bulk)
             jobs.insert(1, first_bulk)
         if self._encoder.padded and jobs:
-            length = len(jobs[0].ids)
-            jobs.sort(key=lambda job: abs(len(job.ids) - length))
+            length = len(jobs[0].source)
+            jobs.sort(key=lambda job: abs(len(job.source) - length))
         return jobs
 
     def encode_batch(self, batch: list[_Job]) -> tuple[list[Segment], float, float]:
         """Run a batch; return its packed memories and when it started and ended."""
         started = time.perf_counter()
-        memories = self._encoder.encode([job.ids for job in batch])
+        memories = self._encoder.encode([job.source for job in batch])
         packed = [self._pack(job, memory) for job, memory in zip(batch, memories, strict=True)]
         return packed, started, time.perf_counter()
 
@@ -271,7 +271,7 @@ class EncoderEngine:
 
 
 def _tokens(jobs: Sequence[_Job]) -> int:
-    return sum(len(job.ids) for job in jobs)
+    return sum(len(job.source) for job in jobs)
 
 
 def _deliver(answers: list[tuple[asyncio.Future[Encoded], Encoded]]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from encoder_service.engine import Encoded, EncoderEngine, Limits
@@ -17,8 +18,15 @@ from encoder_service.settings import EncoderSettings
 from encoder_service.sharing import start_sharing
 from encoder_service.store import MemoryStore
 from splitformer import tracing, wire
-from splitformer.errors import InvalidArgumentError, UnavailableError
+from splitformer.errors import (
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from splitformer.model.audio.features import LogMel, Samples
 from splitformer.model.encoder import Encoder
+from splitformer.model.encoding import Features, Source
+from splitformer.model.hearing import STRIDE
 from splitformer.model.tokenizer import SourcePiece
 from splitformer.serving import kernels, languages, models
 from splitformer.serving.telemetry import Telemetry
@@ -45,6 +53,26 @@ class TokenizedSource:
     def key(self) -> Hashable:
         """Equal for sources that have the same memory and the same header."""
         return tuple(self.pieces), self.target_language
+
+    @property
+    def given(self) -> Source:
+        """What the encoder takes in."""
+        return [piece.id for piece in self.pieces]
+
+
+@dataclass(frozen=True, slots=True)
+class HeardSource:
+    """A piece of audio as features.
+
+    Attributes:
+        given: The features.
+        seconds: How long it took to compute them.
+    """
+
+    given: Features
+    seconds: float
+    pieces: Sequence[SourcePiece] = ()
+    target_language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +109,7 @@ class EncoderService:
         self.metrics.leases.set_function(lambda: self.store.leases)
         self.endpoint = settings.filled_in("advertise", settings.advertise)
         self.draining = False
+        self._audio_streams = 0
         self._dtype = models.memory_dtype(settings.memory_dtype)
 
     async def start(self, port: int) -> None:
@@ -103,7 +132,7 @@ class EncoderService:
             self.settings.shared_memory, self.store, self.metrics.shared_bytes.inc
         )
         self.metrics.open_sources.set_function(lambda: self._engine.open)
-        await self._engine.encode([self._checkpoint.description.eos_id])
+        await self._engine.encode(self._first_source())
         self._sweeper = asyncio.create_task(self._sweep())
 
     def drain(self) -> None:
@@ -126,7 +155,7 @@ class EncoderService:
 
     async def encode(
         self,
-        source: TokenizedSource,
+        source: TokenizedSource | HeardSource,
         keep_pieces: bool,
         bulk: bool = False,
         keep: bool = False,
@@ -134,7 +163,7 @@ class EncoderService:
         """Encode a source; one of a bulk job lets single ones go first.
 
         Args:
-            source: Its tokens.
+            source: Its tokens or features.
             keep_pieces: Put them into the header.
             bulk: It is one of a bulk job.
             keep: The memory is to be kept, so decoders of this host shall be able to map it.
@@ -143,12 +172,9 @@ class EncoderService:
             ResourceExhaustedError: QUEUE_FULL.
             UnavailableError: DRAINING.
         """
-        if self.draining:
-            raise UnavailableError(
-                "the service takes no new sources", reason="DRAINING", retry_after=1.0
-            )
+        self._check_not_draining()
         pieces, tokenize_seconds = source.pieces, source.seconds
-        encoded = await self._engine.encode([piece.id for piece in pieces], bulk, keep)
+        encoded = await self._engine.encode(source.given, bulk, keep)
         self.metrics.sources.inc()
         self.metrics.source_tokens.inc(len(pieces))
         tracing.parts(
@@ -217,6 +243,63 @@ class EncoderService:
                     reason="TOKEN_OUT_OF_RANGE",
                 )
         return TokenizedSource([SourcePiece(token, 0, 0) for token in ids], target_language)
+
+    async def hear(self, samples: Samples) -> HeardSource:
+        """Compute the features of at most a window of samples."""
+        started = time.perf_counter()
+        features = Features(await asyncio.to_thread(self.features, samples))
+        return HeardSource(features, time.perf_counter() - started)
+
+    @property
+    def features(self) -> LogMel:
+        """What the model takes in.
+
+        Raises:
+            InvalidArgumentError: SOURCE_IS_TEXT, the model takes no audio.
+        """
+        speech = self._checkpoint.description.speech
+        if speech is None:
+            raise InvalidArgumentError.of(
+                "model", "must take audio; use Encode for text", self.name, reason="SOURCE_IS_TEXT"
+            )
+        return speech.features
+
+    @contextlib.contextmanager
+    def audio_stream(self) -> Iterator[None]:
+        """Count an audio stream while it lasts.
+
+        Raises:
+            UnavailableError: DRAINING.
+            ResourceExhaustedError: TOO_MANY_AUDIO_STREAMS.
+        """
+        self._check_not_draining()
+        most = self.settings.max_audio_streams
+        if self._audio_streams >= most:
+            raise ResourceExhaustedError(
+                f"audio: at most {most} streams at once, and as many are open",
+                reason="TOO_MANY_AUDIO_STREAMS",
+                retry_after=1.0,
+            )
+        self._audio_streams += 1
+        try:
+            yield
+        finally:
+            self._audio_streams -= 1
+
+    def check_takes_text(self) -> None:
+        """InvalidArgumentError SOURCE_IS_AUDIO if sources of the model are audio."""
+        if self._checkpoint.description.speech is not None:
+            raise InvalidArgumentError.of(
+                "model",
+                "must take text; use EncodeAudio for audio",
+                self.name,
+                reason="SOURCE_IS_AUDIO",
+            )
+
+    @property
+    def name(self) -> str:
+        """Name under which requests ask for our model."""
+        return self._checkpoint.description.name
 
     def check_model(self, name: str) -> None:
         """NotFoundError MODEL_NOT_FOUND unless `name` is empty or our model's."""
@@ -296,19 +379,34 @@ class EncoderService:
                 metadata={"limit": str(limit), "length": str(length)},
             )
 
-    def _header(self, source: TokenizedSource, keep_pieces: bool) -> tensor_pb2.MemoryHeader:
+    def _header(
+        self, source: TokenizedSource | HeardSource, keep_pieces: bool
+    ) -> tensor_pb2.MemoryHeader:
         return tensor_pb2.MemoryHeader(
             kind=tensor_pb2.MEMORY_KIND_SEQUENCE,
             model=self._checkpoint.description.name,
             fingerprint=self._fingerprint,
             dtype=self._dtype,
-            shape=(len(source.pieces), self._checkpoint.description.architecture.d_model),
+            shape=(len(source.given), self._checkpoint.description.architecture.d_model),
             source_tokens=[
                 tensor_pb2.SourceToken(id=piece.id, begin=piece.begin, end=piece.end)
                 for piece in (source.pieces if keep_pieces else ())
             ],
             target_language=source.target_language,
         )
+
+    def _check_not_draining(self) -> None:
+        if self.draining:
+            raise UnavailableError(
+                "the service takes no new sources", reason="DRAINING", retry_after=1.0
+            )
+
+    def _first_source(self) -> Source:
+        """A short one to begin with."""
+        speech = self._checkpoint.description.speech
+        if speech is None:
+            return [self._checkpoint.description.eos_id]
+        return Features(np.zeros((STRIDE, speech.features.bins), np.float32))
 
     async def _sweep(self) -> None:
         while True:

@@ -9,12 +9,14 @@ from typing import Any
 
 from grpc import aio
 
+from encoder_service.audio_stream import AudioStream, form_of
 from encoder_service.batch_stream import BatchStream
 from encoder_service.pooling import check_pooling, pooled
 from encoder_service.service import EncodedSource, EncoderService, TokenizedSource
 from encoder_service.store import StoredMemory
 from splitformer import wire
 from splitformer.errors import InvalidArgumentError, ResourceExhaustedError
+from splitformer.model.audio.track import Window
 from splitformer.serving.callers import caller_of
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import (
@@ -46,6 +48,22 @@ class EncoderServicer(EncoderServiceServicer):
         async with aclosing(answers):
             async for answer in answers:
                 yield answer
+
+    async def EncodeAudio(
+        self, request_iterator: AsyncIterator[pb.EncodeAudioRequest], context: Context
+    ) -> AsyncIterator[pb.EncodeAudioResponse]:
+        """Take audio up, and encode the windows that are asked for."""
+        header = await _audio_header(request_iterator)
+        service = self._service
+        service.check_model(header.model)
+        lease = service.lease_seconds(header.lease_ms)
+        encode = partial(self._window, lease=lease)
+        with service.audio_stream():
+            idle = service.settings.audio_idle_seconds
+            stream = AudioStream(form_of(header), service.features, encode, idle)
+            async with aclosing(stream.run(request_iterator)) as answers:
+                async for answer in answers:
+                    yield answer
 
     async def StreamEncode(
         self, request: pb.StreamEncodeRequest, context: Context
@@ -144,10 +162,27 @@ class EncoderServicer(EncoderServiceServicer):
                 response.reference.CopyFrom(self._keep(source, lease, key))
         return response
 
+    async def _window(self, window: Window, lease: float) -> pb.AudioWindow:
+        """Encode a window of audio and keep its memory."""
+        service = self._service
+        heard = await service.hear(window.samples)
+        with service.store.room(service.memory_bytes(len(heard.given))):
+            source = await service.encode(heard, keep_pieces=False, keep=True)
+            reference = self._keep(source, lease, None)
+        rate = service.features.sample_rate
+        return pb.AudioWindow(
+            start_seconds=window.start / rate,
+            duration_seconds=len(window.samples) / rate,
+            reference=reference,
+            last=window.last,
+            timings=_timings(source),
+        )
+
     def _tokenized(self, model: str, source: pb.Source) -> TokenizedSource:
         """Return a source's tokens."""
         service = self._service
         service.check_model(model)
+        service.check_takes_text()
         form = source.WhichOneof("form")
         if form == "text":
             return service.tokenize(source.text, source.language, source.target_language)
@@ -209,6 +244,15 @@ class EncoderServicer(EncoderServiceServicer):
                 "chunk_bytes", f"must be 0 to {largest}", requested, reason="BAD_CHUNK_SIZE"
             )
         return requested or self._service.settings.chunk_bytes
+
+
+async def _audio_header(requests: AsyncIterator[pb.EncodeAudioRequest]) -> pb.AudioHeader:
+    """Receive an audio stream's first message."""
+    async for request in requests:
+        if request.HasField("header"):
+            return request.header
+        break
+    raise InvalidArgumentError.of("header", "must come first", None, reason="NO_HEADER")
 
 
 def _check_delivery(delivery: int) -> None:

@@ -58,6 +58,13 @@ class EncoderSettings(Settings):
         256, "Sources in flight on one EncodeBatch at most; more are not read.", at_least=1
     )
 
+    max_audio_streams: int = setting(
+        16, "Audio streams open at once; more are refused.", at_least=1
+    )
+    audio_idle_seconds: float = setting(
+        300.0, "Audio streams on which nothing happens for this long are ended.", at_least=0.001
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         memory_dtype(self.memory_dtype)

@@ -11,10 +11,11 @@ import dataclasses
 import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Literal, Self, Unpack
 
 from splitformer import tracing
 from splitformer.wire import FloatArray
+from splitformer_client.audio import Audio, AudioEncoding, AudioForm
 from splitformer_client.bulk import AsyncEncoding, Sources
 from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Delivery, Encoder, Pooling, source_of
@@ -35,8 +36,9 @@ from splitformer_client.settings import (
     tls_of,
 )
 from splitformer_client.tasks import Aftermath, together
+from splitformer_client.transcription import Heard, SpeechJob, Task, Transcribing
 from splitformer_client.translation import Event, Job, LongText, Translating
-from splitformer_client.values import ModelInfo, Score, Token, Translation
+from splitformer_client.values import ModelInfo, Score, Token, Transcript, Translation
 
 __all__ = ["AsyncClient", "AsyncGeneration", "AsyncSession", "connect"]
 
@@ -222,6 +224,69 @@ class AsyncClient:
                     session.score_within(scope, target, include_end) for target in targets
                 )
 
+    async def transcribe(
+        self,
+        audio: Audio,
+        *,
+        language: str = "",
+        task: Task = "transcribe",
+        timestamps: bool = True,
+        encoding: AudioEncoding | Literal[""] = "",
+        sample_rate: int = 0,
+        channels: int = 0,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Transcript:
+        """Write down what is said in an audio, of any length.
+
+        Args:
+            audio: Path of a file, bytes, an open file, chunks as they come, or an array of samples
+                between -1 and 1, (samples,) or (samples, channels).
+            language: What is spoken; empty: found out in the first window.
+            task: "transcribe" writes what was said, "translate" writes it in English.
+            timestamps: Mark times; segments are phrases then, and whole windows otherwise.
+            encoding: "wav", "flac", "pcm_s16le" or "pcm_f32le"; empty: as the file itself says.
+            sample_rate: Samples per second, where no file says it.
+            channels: Interleaved channels of raw encodings.
+            timeout: Seconds for the whole; left out: no limit.
+            **options: How tokens are chosen.
+
+        Raises:
+            InvalidArgumentError: The audio is bad: BAD_AUDIO, AUDIO_TRUNCATED, EMPTY_AUDIO,
+                BAD_SAMPLE_RATE or BAD_CHANNELS; or the model takes text (SOURCE_IS_TEXT).
+        """
+        form = AudioForm(encoding, sample_rate, channels)
+        job = SpeechJob(audio, form, language, task, timestamps, TOKENS_PER_MESSAGE, options)
+        with self._operation("transcribe", math.inf if timeout is None else timeout) as scope:
+            return await Transcribing(self._services, job, scope).transcript()
+
+    async def transcribe_stream(
+        self,
+        audio: Audio,
+        *,
+        language: str = "",
+        task: Task = "transcribe",
+        timestamps: bool = True,
+        encoding: AudioEncoding | Literal[""] = "",
+        sample_rate: int = 0,
+        channels: int = 0,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncGenerator[Heard]:
+        """Transcribe, giving tokens as they come, and each segment once its text is certain.
+
+        Arguments are those of `transcribe`. Tokens that no segment takes up were cut off by the end
+        of a window, and are heard again. Leaving the loop early cancels what is running and lets go
+        of everything, as with `translate_stream`.
+        """
+        form = AudioForm(encoding, sample_rate, channels)
+        job = SpeechJob(audio, form, language, task, timestamps, options=options)
+        with self._operation("transcribe", math.inf if timeout is None else timeout) as scope:
+            work = Transcribing(self._services, job, scope)
+            async with contextlib.aclosing(work.events()) as events:
+                async for event in events:
+                    yield event
+
     async def encode(
         self,
         source: str | Sequence[int],
@@ -341,6 +406,8 @@ class AsyncClient:
         target_prefix: str | Sequence[int] | None = None,
         request_id: str | None = None,
         max_positions: int = 0,
+        task: Task | Literal[""] = "",
+        timestamps: bool = False,
         timeout: float | None = None,
     ) -> AsyncSession:
         """Open a session on a memory: a local one is uploaded, a reference is passed on.
@@ -351,13 +418,17 @@ class AsyncClient:
             target_prefix: Text or token ids that the target starts with.
             request_id: Makes opening idempotent; a second call with it gives the same session.
             max_positions: Positions to reserve room for; 0: as many as the model has.
+            task: What a model of speech is to write, "transcribe" or "translate".
+            timestamps: Let it mark times.
             timeout: Seconds, for all attempts while the decoder is unavailable.
 
         Raises:
             PermissionDeniedError: ENDPOINT_NOT_ALLOWED.
             ResourceExhaustedError: OVER_BUDGET; `retry_after` says when to try again.
         """
-        opening = Opening(memory, language, target_prefix, request_id, max_positions)
+        opening = Opening(
+            memory, language, target_prefix, request_id, max_positions, task, timestamps
+        )
         return await self._services.decoder.open_session(opening, self._scope(timeout))
 
     def decode(

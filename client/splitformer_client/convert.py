@@ -12,6 +12,7 @@ from splitformer_client.values import (
     ModelInfo,
     Score,
     SessionInfo,
+    SpeechInfo,
     Timings,
     Token,
 )
@@ -87,6 +88,18 @@ def model_info_of(message: model_pb2.ModelInfo) -> ModelInfo:
         device=message.device,
         batch_invariant=message.batch_invariant,
         server_version=message.server_version,
+        speech=_speech_info_of(message.speech) if message.HasField("speech") else None,
+    )
+
+
+def _speech_info_of(message: model_pb2.SpeechInfo) -> SpeechInfo:
+    return SpeechInfo(
+        sample_rate=message.sample_rate,
+        window_seconds=message.window_seconds,
+        tasks=tuple(_name(model_pb2.SpeechTask, task, "SPEECH_TASK_") for task in message.tasks),
+        detects_language=message.detects_language,
+        first_time_token=message.first_time_token,
+        time_seconds=message.time_seconds,
     )
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from grpc import ChannelCredentials
 
 from splitformer import wire
-from splitformer.errors import PermissionDeniedError
-from splitformer.v1 import decoder_service_pb2 as pb, tensor_pb2
+from splitformer.errors import InvalidArgumentError, PermissionDeniedError
+from splitformer.v1 import decoder_service_pb2 as pb, model_pb2, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer_client.convert import model_info_of
 from splitformer_client.link import Link
@@ -33,6 +33,11 @@ class Opening:
         target_prefix: Text or token ids that the target starts with.
         request_id: Makes the opening idempotent; None: drawn once for all attempts.
         max_positions: Positions to reserve room for; 0: as many as the model has.
+        task: What a model of speech is to write, "transcribe" or "translate"; empty: other models.
+        timestamps: Let it mark times.
+
+    Raises:
+        InvalidArgumentError: An unknown task, or times without one.
     """
 
     memory: Memory
@@ -40,6 +45,15 @@ class Opening:
     target_prefix: str | Sequence[int] | None = None
     request_id: str | None = None
     max_positions: int = 0
+    task: str = ""
+    timestamps: bool = False
+
+    def __post_init__(self) -> None:
+        if self.task not in _TASKS:
+            known = ", ".join(filter(None, _TASKS))
+            raise InvalidArgumentError.of("task", f"must be one of {known}", self.task)
+        if self.timestamps and not self.task:
+            raise InvalidArgumentError.of("timestamps", "needs a task", self.timestamps)
 
     def header(self, model: str, request_id: str) -> pb.SessionHeader:
         """Write it as the protocol's message."""
@@ -52,7 +66,20 @@ class Opening:
             reference=None if memory.is_local else memory.reference,
             target_prefix=prefix_message(self.target_prefix),
             max_positions=self.max_positions,
+            speech=self._speech,
         )
+
+    @property
+    def _speech(self) -> pb.SpeechOptions | None:
+        task = _TASKS[self.task]
+        return pb.SpeechOptions(task=task, timestamps=self.timestamps) if task else None
+
+
+_TASKS = {
+    "": model_pb2.SPEECH_TASK_UNSPECIFIED,
+    "transcribe": model_pb2.SPEECH_TASK_TRANSCRIBE,
+    "translate": model_pb2.SPEECH_TASK_TRANSLATE,
+}
 
 
 class Decoder:
@@ -93,9 +120,8 @@ class Decoder:
             return await self._home.upload(method, self._uploaded(header, opening.memory), scope)
 
         reply = await while_unavailable(attempt, self._settings.upload_attempts, scope)
-        return AsyncSession(
-            self._link_to(reply.endpoint), reply, opening.language, self._make_scope
-        )
+        language = reply.target_language or opening.language
+        return AsyncSession(self._link_to(reply.endpoint), reply, language, self._make_scope)
 
     def decode(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -11,9 +12,11 @@ from splitformer import wire
 from splitformer.errors import DataLossError, FailedPreconditionError, InvalidArgumentError
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
+from splitformer_client.audio import Audio, AudioForm
 from splitformer_client.bulk import AsyncEncoding, Source, Sources
 from splitformer_client.convert import model_info_of
 from splitformer_client.link import Incoming, Link
+from splitformer_client.listening import Listening, listening
 from splitformer_client.memory import Memory
 from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
 from splitformer_client.settings import Settings, encoder_options
@@ -125,6 +128,13 @@ class Encoder:
         )
         vector = (await link.call(EncoderServiceStub(link.channel).Embed, request, scope)).vector
         return wire.unpack(wire.tensor_bytes(vector), vector.dtype, vector.shape, "vector")
+
+    def listening(
+        self, audio: Audio, form: AudioForm, scope: Scope
+    ) -> contextlib.AbstractAsyncContextManager[Listening]:
+        """Open a stream for an audio, whose windows are encoded as they are asked for."""
+        link = self._links[self._settings.encoder]
+        return listening(link, audio, form, self._settings.model, scope)
 
     async def fetch(self, memory: Memory, scope: Scope) -> Memory:
         """Bring the numbers of a referenced memory here; the lease of the fetch is ended again."""

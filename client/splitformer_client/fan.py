@@ -85,6 +85,21 @@ class Fan:
         finally:
             await self._services.aftermath.run(self._let_go())
 
+    @contextlib.asynccontextmanager
+    async def over(self, opening: Opening) -> AsyncIterator[AsyncSession]:
+        """Give a session over a memory that is held already, and end its lease.
+
+        Leaving closes the session unless it has ended.
+        """
+        self._held.append(opening.memory)
+        try:
+            task = asyncio.create_task(self._services.decoder.open_session(opening, self._scope))
+            self._opening[opening.language] = task
+            self._releasing = self._services.aftermath.start(self._release_when_open())
+            yield await asyncio.shield(task)  # stopping it is up to `_let_go`
+        finally:
+            await self._services.aftermath.run(self._let_go())
+
     async def _encode(
         self, text: str, source_language: str, languages: Sequence[str]
     ) -> dict[str, Memory]:

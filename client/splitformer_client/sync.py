@@ -6,10 +6,11 @@ import math
 import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Literal, Self, Unpack
 
 from splitformer.wire import FloatArray
 from splitformer_client import aio
+from splitformer_client.audio import Audio, AudioEncoding
 from splitformer_client.bulk import AsyncEncoding, Encoded
 from splitformer_client.encoder import Delivery, Pooling
 from splitformer_client.memory import Memory
@@ -18,8 +19,9 @@ from splitformer_client.portal import Portal, Stream
 from splitformer_client.session import AsyncGeneration
 from splitformer_client.settings import Tls
 from splitformer_client.sync_session import Generation, Session
+from splitformer_client.transcription import Heard, Task
 from splitformer_client.translation import Event, LongText
-from splitformer_client.values import ModelInfo, Score, Token, Translation
+from splitformer_client.values import ModelInfo, Score, Token, Transcript, Translation
 
 __all__ = ["Client", "Encoding", "Generation", "Session", "Stream", "connect"]
 
@@ -169,6 +171,61 @@ class Client:
             )
         )
 
+    def transcribe(
+        self,
+        audio: Audio,
+        *,
+        language: str = "",
+        task: Task = "transcribe",
+        timestamps: bool = True,
+        encoding: AudioEncoding | Literal[""] = "",
+        sample_rate: int = 0,
+        channels: int = 0,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Transcript:
+        """Write down what is said in an audio, of any length."""
+        return self._portal.run(
+            self._client.transcribe(
+                audio,
+                language=language,
+                task=task,
+                timestamps=timestamps,
+                encoding=encoding,
+                sample_rate=sample_rate,
+                channels=channels,
+                timeout=timeout,
+                **options,
+            )
+        )
+
+    def transcribe_stream(
+        self,
+        audio: Audio,
+        *,
+        language: str = "",
+        task: Task = "transcribe",
+        timestamps: bool = True,
+        encoding: AudioEncoding | Literal[""] = "",
+        sample_rate: int = 0,
+        channels: int = 0,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Stream[Heard]:
+        """Transcribe, giving tokens as they come, and segments once their texts are certain."""
+        events = self._client.transcribe_stream(
+            audio,
+            language=language,
+            task=task,
+            timestamps=timestamps,
+            encoding=encoding,
+            sample_rate=sample_rate,
+            channels=channels,
+            timeout=timeout,
+            **options,
+        )
+        return Stream(self._portal, events)
+
     def encode(
         self,
         source: str | Sequence[int],
@@ -270,6 +327,8 @@ class Client:
         target_prefix: str | Sequence[int] | None = None,
         request_id: str | None = None,
         max_positions: int = 0,
+        task: Task | Literal[""] = "",
+        timestamps: bool = False,
         timeout: float | None = None,
     ) -> Session:
         """Open a session on a memory: a local one is uploaded, a reference is passed on."""
@@ -280,6 +339,8 @@ class Client:
                 target_prefix=target_prefix,
                 request_id=request_id,
                 max_positions=max_positions,
+                task=task,
+                timestamps=timestamps,
                 timeout=timeout,
             )
         )

@@ -151,6 +151,61 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """Something that was said.
+
+    Attributes:
+        start: When it began, in seconds from the beginning of the audio.
+        end: When it ended.
+        text: What was said, with the space before it, if any: texts joined are the whole text.
+        tokens: Its tokens, numbered through in its window.
+    """
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said in an audio.
+
+    Attributes:
+        language: The language spoken; empty if the model knows one only.
+        text: All of it.
+        segments: Its pieces, in order.
+        duration: Length of the audio, in seconds.
+    """
+
+    language: str
+    text: str
+    segments: tuple[Segment, ...]
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechInfo:
+    """What is special about a model whose sources are audio.
+
+    Attributes:
+        sample_rate: Samples per second that it works on.
+        window_seconds: Audio that one memory stands for.
+        tasks: "transcribe", and "translate" if it knows that.
+        detects_language: True if it finds out a language that is not named.
+        first_time_token: Token that marks a window's beginning; later times follow it.
+        time_seconds: From one of them to the next.
+    """
+
+    sample_rate: int
+    window_seconds: float
+    tasks: tuple[str, ...]
+    detects_language: bool
+    first_time_token: int
+    time_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model as one of the services runs it.
 
@@ -175,6 +230,7 @@ class ModelInfo:
         device: For example "cpu".
         batch_invariant: True if answers are bit-identical whatever shares their batch.
         server_version: Version of the server software.
+        speech: What is special about a model whose sources are audio; None: they are text.
     """
 
     name: str
@@ -197,6 +253,7 @@ class ModelInfo:
     device: str
     batch_invariant: bool
     server_version: str
+    speech: SpeechInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from splitformer.generation.options import DecodingMode, DraftMode, GenerationOp
 from splitformer.generation.row_cost import RowCost, row_cost_of
 from splitformer.generation.scoring import Scoring
 from splitformer.generation.sequential import Sequential
+from splitformer.generation.speech import SpeechRules, likeliest_of
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import Alternative, Details, EndReason, Produced, Target
 from splitformer.generation.ways import decoding_for, drafts_of
@@ -31,11 +32,13 @@ __all__ = [
     "Scoring",
     "Search",
     "Sequential",
+    "SpeechRules",
     "Stops",
     "Target",
     "Vocabulary",
     "decoding_for",
     "drafts_of",
+    "likeliest_of",
     "row_cost_of",
     "run",
     "step",

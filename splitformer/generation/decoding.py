@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from splitformer.generation.hypotheses import Hypotheses
+from splitformer.generation.speech import SpeechRules
 from splitformer.generation.target import EndReason, Produced, Target
 from splitformer.model.decoder import DecoderState
 from splitformer.model.stepping import Advanced, Asked
@@ -31,12 +32,14 @@ class Vocabulary:
         size: How many ids there are (V).
         end_at_limit: The last token that a target has room for is the end token, whatever is
             likeliest.
+        speech: What targets keep to if the model is one of speech.
     """
 
     eos_id: int
     never: tuple[int, ...] = ()
     size: int = 0
     end_at_limit: bool = False
+    speech: SpeechRules | None = None
 
 
 @dataclass(slots=True)

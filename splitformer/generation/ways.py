@@ -13,6 +13,7 @@ from splitformer.generation.options import DecodingMode, DraftMode, GenerationOp
 from splitformer.generation.parallel import Parallel
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.speculative import Speculative
+from splitformer.generation.spoken import Spoken, check_spoken
 from splitformer.generation.target import Target
 
 
@@ -35,7 +36,13 @@ def decoding_for(
         start: First token that its reader wants; None: the one after the last produced.
         forced: Tokens to take next instead of choosing.
         drafting: What guessing several tokens at once has to know of the model.
+
+    Raises:
+        UnimplementedError: OPTION_NOT_OFFERED, a model of speech is asked for beams or drafts.
     """
+    if vocabulary.speech is not None:
+        check_spoken(options, vocabulary)
+        return Spoken(target, options, limit, vocabulary, start, forced)
     if options.beams > 1:
         return Beam(target, options, limit, vocabulary, start)
     if options.mode is DecodingMode.PARALLEL:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from splitformer.model.audio.features import LogMel
@@ -43,6 +43,16 @@ class Speech:
         """From one time token to the next: a row of the memory."""
         features = self.features
         return 2 * features.hop / features.sample_rate
+
+    @property
+    def detects(self) -> bool:
+        """True if there is a language to find out."""
+        return bool(self.languages)
+
+    def told(self, start: Sequence[int]) -> tuple[str, bool]:
+        """Return the task that a decoder's first input names, and whether times are marked."""
+        named = [task for task, token in self.tasks.items() if token in start]
+        return (*named, TRANSCRIBE)[0], self.no_times_id not in start
 
     def behind_language(self, task: str, times: bool) -> tuple[int, ...]:
         """Return what follows the language in the decoder's first input; the task must be known."""

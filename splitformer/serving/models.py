@@ -10,7 +10,14 @@ import splitformer
 from splitformer import wire
 from splitformer.errors import ConfigurationError, NotFoundError, shown
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.speech import TRANSCRIBE, Speech
 from splitformer.v1 import model_pb2, tensor_pb2
+
+TASKS = {
+    TRANSCRIBE: model_pb2.SPEECH_TASK_TRANSCRIBE,
+    "translate": model_pb2.SPEECH_TASK_TRANSLATE,
+}
+"""Tasks of models of speech, by name."""
 
 CHARACTERS_PER_TOKEN = 64
 """Far more than any text has on average; one with more is too long without being tokenised."""
@@ -43,8 +50,6 @@ def _open(folder: Path) -> Checkpoint:
         checkpoint = Checkpoint(folder)
     except ConfigurationError as error:
         raise ConfigurationError(f"model: {str(folder)!r} is no usable model: {error}") from error
-    if checkpoint.description.speech is not None:
-        raise ConfigurationError(f"model: {str(folder)!r} takes audio, which is not offered yet")
     return checkpoint
 
 
@@ -97,4 +102,16 @@ def model_info(
         weight_bytes=sum(parameter.nbytes for parameter in half.parameters()),
         memory_dtype=memory_dtype(dtype_name),
         server_version=splitformer.__version__,
+        speech=_speech_info(description.speech) if description.speech is not None else None,
+    )
+
+
+def _speech_info(speech: Speech) -> model_pb2.SpeechInfo:
+    return model_pb2.SpeechInfo(
+        sample_rate=speech.features.sample_rate,
+        window_seconds=speech.features.window_seconds,
+        tasks=[TASKS[task] for task in tuple(speech.tasks) or (TRANSCRIBE,)],
+        detects_language=speech.detects,
+        first_time_token=speech.first_time_id,
+        time_seconds=speech.time_seconds,
     )

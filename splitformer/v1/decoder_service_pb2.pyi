@@ -155,12 +155,15 @@ class SessionHeader(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     TARGET_PREFIX_FIELD_NUMBER: _builtins.int
     MAX_POSITIONS_FIELD_NUMBER: _builtins.int
+    SPEECH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model; empty: the default one."""
     request_id: _builtins.str
     """Makes opening idempotent: a second call with the same id answers with the same session."""
     target_language: _builtins.str
-    """Target language; empty if the model has none or the memory is bound to one."""
+    """Target language; empty if the model has none or the memory is bound to one. For models of speech
+    the language spoken; empty: the decoder finds it out.
+    """
     max_positions: _builtins.int
     """Positions to reserve room for; 0: as many as the model has."""
     @_builtins.property
@@ -175,6 +178,10 @@ class SessionHeader(_message.Message):
     def target_prefix(self) -> Global___TargetPrefix:
         """The target starts with these; they are computed, not generated."""
 
+    @_builtins.property
+    def speech(self) -> Global___SpeechOptions:
+        """For models of speech; others refuse it."""
+
     def __init__(
         self,
         *,
@@ -185,16 +192,43 @@ class SessionHeader(_message.Message):
         reference: _tensor_pb2.MemoryReference | None = ...,
         target_prefix: Global___TargetPrefix | None = ...,
         max_positions: _builtins.int = ...,
+        speech: Global___SpeechOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory", "reference", b"reference", "target_prefix", b"target_prefix", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory", "reference", b"reference", "speech", b"speech", "target_prefix", b"target_prefix", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_positions", b"max_positions", "memory", b"memory", "model", b"model", "reference", b"reference", "request_id", b"request_id", "target_language", b"target_language", "target_prefix", b"target_prefix", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_positions", b"max_positions", "memory", b"memory", "model", b"model", "reference", b"reference", "request_id", b"request_id", "speech", b"speech", "target_language", b"target_language", "target_prefix", b"target_prefix", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_memory: _TypeAlias = _typing.Literal["upload", "reference"]  # noqa: Y015
     _WhichOneofArgType_memory: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_memory) -> _WhichOneofReturnType_memory | None: ...
 
 Global___SessionHeader: _TypeAlias = SessionHeader  # noqa: Y015
+
+@_typing.final
+class SpeechOptions(_message.Message):
+    """What a model of speech is to write. It holds for the whole session and its forks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
+    task: _model_pb2.SpeechTask.ValueType
+    """Not set: transcribe."""
+    timestamps: _builtins.bool
+    """Mark times: tokens before and behind each phrase say when in the window it was said."""
+    def __init__(
+        self,
+        *,
+        task: _model_pb2.SpeechTask.ValueType = ...,
+        timestamps: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task", "timestamps", b"timestamps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpeechOptions: _TypeAlias = SpeechOptions  # noqa: Y015
 
 @_typing.final
 class TargetPrefix(_message.Message):
@@ -272,6 +306,7 @@ class OpenSessionResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """128 random bits, hexadecimal."""
     endpoint: _builtins.str
@@ -284,6 +319,8 @@ class OpenSessionResponse(_message.Message):
     """Bytes of keys and values held for it."""
     model: _builtins.str
     """Name of the model."""
+    target_language: _builtins.str
+    """The session's language: that of the header, of the memory, or the one found out; may be empty."""
     @_builtins.property
     def fingerprint(self) -> _tensor_pb2.Fingerprint:
         """Fingerprints of the model."""
@@ -303,10 +340,11 @@ class OpenSessionResponse(_message.Message):
         model: _builtins.str = ...,
         fingerprint: _tensor_pb2.Fingerprint | None = ...,
         timings: Global___OpenTimings | None = ...,
+        target_language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "fingerprint", b"fingerprint", "idle_timeout_ms", b"idle_timeout_ms", "model", b"model", "replica", b"replica", "session_id", b"session_id", "size_bytes", b"size_bytes", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "fingerprint", b"fingerprint", "idle_timeout_ms", b"idle_timeout_ms", "model", b"model", "replica", b"replica", "session_id", b"session_id", "size_bytes", b"size_bytes", "target_language", b"target_language", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

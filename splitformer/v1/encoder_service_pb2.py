@@ -26,19 +26,19 @@ from splitformer.v1 import model_pb2 as splitformer_dot_v1_dot_model__pb2
 from splitformer.v1 import tensor_pb2 as splitformer_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$splitformer/v1/encoder_service.proto\x12\x0esplitformer.v1\x1a\x1asplitformer/v1/model.proto\x1a\x1bsplitformer/v1/tensor.proto\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"w\n\x06Source\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12*\n\x06tokens\x18\x02 \x01(\x0b\x32\x18.splitformer.v1.TokenIdsH\x00\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x17\n\x0ftarget_language\x18\x04 \x01(\tB\x06\n\x04\x66orm\"X\n\rEncodeTimings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x18\n\x10tokenize_seconds\x18\x02 \x01(\x01\x12\x16\n\x0e\x65ncode_seconds\x18\x03 \x01(\x01\"\xa6\x01\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0b\x32\x16.splitformer.v1.Source\x12\x30\n\x08\x64\x65livery\x18\x03 \x01(\x0e\x32\x1e.splitformer.v1.MemoryDelivery\x12\x10\n\x08lease_ms\x18\x04 \x01(\x03\x12\x1a\n\x12omit_source_tokens\x18\x05 \x01(\x08\"d\n\x0cInlineMemory\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.splitformer.v1.MemoryHeader\x12&\n\x06tensor\x18\x02 \x01(\x0b\x32\x16.splitformer.v1.Tensor\"\xb0\x01\n\x0e\x45ncodeResponse\x12.\n\x06inline\x18\x01 \x01(\x0b\x32\x1c.splitformer.v1.InlineMemoryH\x00\x12\x34\n\treference\x18\x02 \x01(\x0b\x32\x1f.splitformer.v1.MemoryReferenceH\x00\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.EncodeTimingsB\x08\n\x06memory\"}\n\x13StreamEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0b\x32\x16.splitformer.v1.Source\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\x05\x12\x1a\n\x12omit_source_tokens\x18\x04 \x01(\x08\"d\n\rMemoryTrailer\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\x05\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.EncodeTimings\"\xae\x01\n\x14StreamEncodeResponse\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.splitformer.v1.MemoryHeaderH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.splitformer.v1.MemoryChunkH\x00\x12\x30\n\x07trailer\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.MemoryTrailerH\x00\x42\x06\n\x04part\"Q\n\x12\x45ncodeBatchRequest\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12.\n\x07request\x18\x02 \x01(\x0b\x32\x1d.splitformer.v1.EncodeRequest\">\n\rEncodeFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x93\x01\n\x13\x45ncodeBatchResponse\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1e.splitformer.v1.EncodeResponseH\x00\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.EncodeFailureH\x00\x42\t\n\x07outcome\"\x86\x01\n\x0b\x41udioHeader\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x1d.splitformer.v1.AudioEncoding\x12\x13\n\x0bsample_rate\x18\x03 \x01(\x05\x12\x10\n\x08\x63hannels\x18\x04 \x01(\x05\x12\x10\n\x08lease_ms\x18\x05 \x01(\x03\"\"\n\tAudioSeek\x12\x15\n\rstart_seconds\x18\x01 \x01(\x01\"\x87\x01\n\x12\x45ncodeAudioRequest\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.splitformer.v1.AudioHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12)\n\x04seek\x18\x03 \x01(\x0b\x32\x19.splitformer.v1.AudioSeekH\x00\x42\x06\n\x04part\"\x88\x01\n\x13\x45ncodeAudioResponse\x12\x15\n\rstart_seconds\x18\x01 \x01(\x01\x12\x18\n\x10\x64uration_seconds\x18\x02 \x01(\x01\x12\x32\n\treference\x18\x03 \x01(\x0b\x32\x1f.splitformer.v1.MemoryReference\x12\x0c\n\x04last\x18\x04 \x01(\x08\"N\n\x12\x46\x65tchMemoryRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\x05\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\"1\n\x11SharedMemoryOffer\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06socket\x18\x02 \x01(\t\"\x96\x01\n\rFetchedHeader\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.splitformer.v1.MemoryHeader\x12$\n\x05lease\x18\x02 \x01(\x0b\x32\x15.splitformer.v1.Lease\x12\x31\n\x06shared\x18\x03 \x01(\x0b\x32!.splitformer.v1.SharedMemoryOffer\"\xae\x01\n\x13\x46\x65tchMemoryResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.splitformer.v1.FetchedHeaderH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.splitformer.v1.MemoryChunkH\x00\x12\x30\n\x07trailer\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.MemoryTrailerH\x00\x42\x06\n\x04part\"J\n\x11RenewLeaseRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\":\n\x12RenewLeaseResponse\x12$\n\x05lease\x18\x01 \x01(\x0b\x32\x15.splitformer.v1.Lease\";\n\x14ReleaseMemoryRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"1\n\x15ReleaseMemoryResponse\x12\x18\n\x10remaining_leases\x18\x01 \x01(\x05\"o\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0b\x32\x16.splitformer.v1.Source\x12(\n\x07pooling\x18\x03 \x01(\x0e\x32\x17.splitformer.v1.Pooling\"g\n\rEmbedResponse\x12&\n\x06vector\x18\x01 \x01(\x0b\x32\x16.splitformer.v1.Tensor\x12.\n\x07timings\x18\x02 \x01(\x0b\x32\x1d.splitformer.v1.EncodeTimings\"2\n!EncoderServiceGetModelInfoRequest\x12\r\n\x05model\x18\x01 \x01(\t\"N\n\"EncoderServiceGetModelInfoResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.splitformer.v1.ModelInfo\"\x1e\n\x1c\x45ncoderServiceGetLoadRequest\"C\n\x1d\x45ncoderServiceGetLoadResponse\x12\"\n\x04load\x18\x01 \x01(\x0b\x32\x14.splitformer.v1.Load*l\n\x0eMemoryDelivery\x12\x1f\n\x1bMEMORY_DELIVERY_UNSPECIFIED\x10\x00\x12\x1a\n\x16MEMORY_DELIVERY_INLINE\x10\x01\x12\x1d\n\x19MEMORY_DELIVERY_REFERENCE\x10\x02*\x9c\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UDIO_ENCODING_WAV\x10\x01\x12\x17\n\x13\x41UDIO_ENCODING_FLAC\x10\x02\x12\x1c\n\x18\x41UDIO_ENCODING_PCM_S16LE\x10\x03\x12\x1c\n\x18\x41UDIO_ENCODING_PCM_F32LE\x10\x04*E\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x0f\n\x0bPOOLING_CLS\x10\x02\x32\xa0\x07\n\x0e\x45ncoderService\x12G\n\x06\x45ncode\x12\x1d.splitformer.v1.EncodeRequest\x1a\x1e.splitformer.v1.EncodeResponse\x12[\n\x0cStreamEncode\x12#.splitformer.v1.StreamEncodeRequest\x1a$.splitformer.v1.StreamEncodeResponse0\x01\x12Z\n\x0b\x45ncodeBatch\x12\".splitformer.v1.EncodeBatchRequest\x1a#.splitformer.v1.EncodeBatchResponse(\x01\x30\x01\x12Z\n\x0b\x45ncodeAudio\x12\".splitformer.v1.EncodeAudioRequest\x1a#.splitformer.v1.EncodeAudioResponse(\x01\x30\x01\x12X\n\x0b\x46\x65tchMemory\x12\".splitformer.v1.FetchMemoryRequest\x1a#.splitformer.v1.FetchMemoryResponse0\x01\x12S\n\nRenewLease\x12!.splitformer.v1.RenewLeaseRequest\x1a\".splitformer.v1.RenewLeaseResponse\x12\\\n\rReleaseMemory\x12$.splitformer.v1.ReleaseMemoryRequest\x1a%.splitformer.v1.ReleaseMemoryResponse\x12\x44\n\x05\x45mbed\x12\x1c.splitformer.v1.EmbedRequest\x1a\x1d.splitformer.v1.EmbedResponse\x12u\n\x0cGetModelInfo\x12\x31.splitformer.v1.EncoderServiceGetModelInfoRequest\x1a\x32.splitformer.v1.EncoderServiceGetModelInfoResponse\x12\x66\n\x07GetLoad\x12,.splitformer.v1.EncoderServiceGetLoadRequest\x1a-.splitformer.v1.EncoderServiceGetLoadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$splitformer/v1/encoder_service.proto\x12\x0esplitformer.v1\x1a\x1asplitformer/v1/model.proto\x1a\x1bsplitformer/v1/tensor.proto\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"w\n\x06Source\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12*\n\x06tokens\x18\x02 \x01(\x0b\x32\x18.splitformer.v1.TokenIdsH\x00\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x17\n\x0ftarget_language\x18\x04 \x01(\tB\x06\n\x04\x66orm\"X\n\rEncodeTimings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x18\n\x10tokenize_seconds\x18\x02 \x01(\x01\x12\x16\n\x0e\x65ncode_seconds\x18\x03 \x01(\x01\"\xa6\x01\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0b\x32\x16.splitformer.v1.Source\x12\x30\n\x08\x64\x65livery\x18\x03 \x01(\x0e\x32\x1e.splitformer.v1.MemoryDelivery\x12\x10\n\x08lease_ms\x18\x04 \x01(\x03\x12\x1a\n\x12omit_source_tokens\x18\x05 \x01(\x08\"d\n\x0cInlineMemory\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.splitformer.v1.MemoryHeader\x12&\n\x06tensor\x18\x02 \x01(\x0b\x32\x16.splitformer.v1.Tensor\"\xb0\x01\n\x0e\x45ncodeResponse\x12.\n\x06inline\x18\x01 \x01(\x0b\x32\x1c.splitformer.v1.InlineMemoryH\x00\x12\x34\n\treference\x18\x02 \x01(\x0b\x32\x1f.splitformer.v1.MemoryReferenceH\x00\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.EncodeTimingsB\x08\n\x06memory\"}\n\x13StreamEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0b\x32\x16.splitformer.v1.Source\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\x05\x12\x1a\n\x12omit_source_tokens\x18\x04 \x01(\x08\"d\n\rMemoryTrailer\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\x05\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.EncodeTimings\"\xae\x01\n\x14StreamEncodeResponse\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.splitformer.v1.MemoryHeaderH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.splitformer.v1.MemoryChunkH\x00\x12\x30\n\x07trailer\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.MemoryTrailerH\x00\x42\x06\n\x04part\"Q\n\x12\x45ncodeBatchRequest\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12.\n\x07request\x18\x02 \x01(\x0b\x32\x1d.splitformer.v1.EncodeRequest\">\n\rEncodeFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x93\x01\n\x13\x45ncodeBatchResponse\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1e.splitformer.v1.EncodeResponseH\x00\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.EncodeFailureH\x00\x42\t\n\x07outcome\"\x86\x01\n\x0b\x41udioHeader\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x1d.splitformer.v1.AudioEncoding\x12\x13\n\x0bsample_rate\x18\x03 \x01(\x05\x12\x10\n\x08\x63hannels\x18\x04 \x01(\x05\x12\x10\n\x08lease_ms\x18\x05 \x01(\x03\"\"\n\tAudioSeek\x12\x15\n\rstart_seconds\x18\x01 \x01(\x01\"\n\n\x08\x41udioEnd\"\xb0\x01\n\x12\x45ncodeAudioRequest\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.splitformer.v1.AudioHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12)\n\x04seek\x18\x03 \x01(\x0b\x32\x19.splitformer.v1.AudioSeekH\x00\x12\'\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x18.splitformer.v1.AudioEndH\x00\x42\x06\n\x04part\"\xb0\x01\n\x0b\x41udioWindow\x12\x15\n\rstart_seconds\x18\x01 \x01(\x01\x12\x18\n\x10\x64uration_seconds\x18\x02 \x01(\x01\x12\x32\n\treference\x18\x03 \x01(\x0b\x32\x1f.splitformer.v1.MemoryReference\x12\x0c\n\x04last\x18\x04 \x01(\x08\x12.\n\x07timings\x18\x05 \x01(\x0b\x32\x1d.splitformer.v1.EncodeTimings\"\x1c\n\x0b\x41udioWanted\x12\r\n\x05\x62ytes\x18\x01 \x01(\x03\"{\n\x13\x45ncodeAudioResponse\x12-\n\x06window\x18\x01 \x01(\x0b\x32\x1b.splitformer.v1.AudioWindowH\x00\x12-\n\x06wanted\x18\x02 \x01(\x0b\x32\x1b.splitformer.v1.AudioWantedH\x00\x42\x06\n\x04part\"N\n\x12\x46\x65tchMemoryRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\x05\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\"1\n\x11SharedMemoryOffer\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06socket\x18\x02 \x01(\t\"\x96\x01\n\rFetchedHeader\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.splitformer.v1.MemoryHeader\x12$\n\x05lease\x18\x02 \x01(\x0b\x32\x15.splitformer.v1.Lease\x12\x31\n\x06shared\x18\x03 \x01(\x0b\x32!.splitformer.v1.SharedMemoryOffer\"\xae\x01\n\x13\x46\x65tchMemoryResponse\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.splitformer.v1.FetchedHeaderH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.splitformer.v1.MemoryChunkH\x00\x12\x30\n\x07trailer\x18\x03 \x01(\x0b\x32\x1d.splitformer.v1.MemoryTrailerH\x00\x42\x06\n\x04part\"J\n\x11RenewLeaseRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\":\n\x12RenewLeaseResponse\x12$\n\x05lease\x18\x01 \x01(\x0b\x32\x15.splitformer.v1.Lease\";\n\x14ReleaseMemoryRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"1\n\x15ReleaseMemoryResponse\x12\x18\n\x10remaining_leases\x18\x01 \x01(\x05\"o\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x06source\x18\x02 \x01(\x0b\x32\x16.splitformer.v1.Source\x12(\n\x07pooling\x18\x03 \x01(\x0e\x32\x17.splitformer.v1.Pooling\"g\n\rEmbedResponse\x12&\n\x06vector\x18\x01 \x01(\x0b\x32\x16.splitformer.v1.Tensor\x12.\n\x07timings\x18\x02 \x01(\x0b\x32\x1d.splitformer.v1.EncodeTimings\"2\n!EncoderServiceGetModelInfoRequest\x12\r\n\x05model\x18\x01 \x01(\t\"N\n\"EncoderServiceGetModelInfoResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.splitformer.v1.ModelInfo\"\x1e\n\x1c\x45ncoderServiceGetLoadRequest\"C\n\x1d\x45ncoderServiceGetLoadResponse\x12\"\n\x04load\x18\x01 \x01(\x0b\x32\x14.splitformer.v1.Load*l\n\x0eMemoryDelivery\x12\x1f\n\x1bMEMORY_DELIVERY_UNSPECIFIED\x10\x00\x12\x1a\n\x16MEMORY_DELIVERY_INLINE\x10\x01\x12\x1d\n\x19MEMORY_DELIVERY_REFERENCE\x10\x02*\x9c\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UDIO_ENCODING_WAV\x10\x01\x12\x17\n\x13\x41UDIO_ENCODING_FLAC\x10\x02\x12\x1c\n\x18\x41UDIO_ENCODING_PCM_S16LE\x10\x03\x12\x1c\n\x18\x41UDIO_ENCODING_PCM_F32LE\x10\x04*E\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x0f\n\x0bPOOLING_CLS\x10\x02\x32\xa0\x07\n\x0e\x45ncoderService\x12G\n\x06\x45ncode\x12\x1d.splitformer.v1.EncodeRequest\x1a\x1e.splitformer.v1.EncodeResponse\x12[\n\x0cStreamEncode\x12#.splitformer.v1.StreamEncodeRequest\x1a$.splitformer.v1.StreamEncodeResponse0\x01\x12Z\n\x0b\x45ncodeBatch\x12\".splitformer.v1.EncodeBatchRequest\x1a#.splitformer.v1.EncodeBatchResponse(\x01\x30\x01\x12Z\n\x0b\x45ncodeAudio\x12\".splitformer.v1.EncodeAudioRequest\x1a#.splitformer.v1.EncodeAudioResponse(\x01\x30\x01\x12X\n\x0b\x46\x65tchMemory\x12\".splitformer.v1.FetchMemoryRequest\x1a#.splitformer.v1.FetchMemoryResponse0\x01\x12S\n\nRenewLease\x12!.splitformer.v1.RenewLeaseRequest\x1a\".splitformer.v1.RenewLeaseResponse\x12\\\n\rReleaseMemory\x12$.splitformer.v1.ReleaseMemoryRequest\x1a%.splitformer.v1.ReleaseMemoryResponse\x12\x44\n\x05\x45mbed\x12\x1c.splitformer.v1.EmbedRequest\x1a\x1d.splitformer.v1.EmbedResponse\x12u\n\x0cGetModelInfo\x12\x31.splitformer.v1.EncoderServiceGetModelInfoRequest\x1a\x32.splitformer.v1.EncoderServiceGetModelInfoResponse\x12\x66\n\x07GetLoad\x12,.splitformer.v1.EncoderServiceGetLoadRequest\x1a-.splitformer.v1.EncoderServiceGetLoadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitformer.v1.encoder_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMORYDELIVERY']._serialized_start=3112
-  _globals['_MEMORYDELIVERY']._serialized_end=3220
-  _globals['_AUDIOENCODING']._serialized_start=3223
-  _globals['_AUDIOENCODING']._serialized_end=3379
-  _globals['_POOLING']._serialized_start=3381
-  _globals['_POOLING']._serialized_end=3450
+  _globals['_MEMORYDELIVERY']._serialized_start=3360
+  _globals['_MEMORYDELIVERY']._serialized_end=3468
+  _globals['_AUDIOENCODING']._serialized_start=3471
+  _globals['_AUDIOENCODING']._serialized_end=3627
+  _globals['_POOLING']._serialized_start=3629
+  _globals['_POOLING']._serialized_end=3698
   _globals['_TOKENIDS']._serialized_start=113
   _globals['_TOKENIDS']._serialized_end=136
   _globals['_SOURCE']._serialized_start=138
@@ -67,38 +67,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDIOHEADER']._serialized_end=1637
   _globals['_AUDIOSEEK']._serialized_start=1639
   _globals['_AUDIOSEEK']._serialized_end=1673
-  _globals['_ENCODEAUDIOREQUEST']._serialized_start=1676
-  _globals['_ENCODEAUDIOREQUEST']._serialized_end=1811
-  _globals['_ENCODEAUDIORESPONSE']._serialized_start=1814
-  _globals['_ENCODEAUDIORESPONSE']._serialized_end=1950
-  _globals['_FETCHMEMORYREQUEST']._serialized_start=1952
-  _globals['_FETCHMEMORYREQUEST']._serialized_end=2030
-  _globals['_SHAREDMEMORYOFFER']._serialized_start=2032
-  _globals['_SHAREDMEMORYOFFER']._serialized_end=2081
-  _globals['_FETCHEDHEADER']._serialized_start=2084
-  _globals['_FETCHEDHEADER']._serialized_end=2234
-  _globals['_FETCHMEMORYRESPONSE']._serialized_start=2237
-  _globals['_FETCHMEMORYRESPONSE']._serialized_end=2411
-  _globals['_RENEWLEASEREQUEST']._serialized_start=2413
-  _globals['_RENEWLEASEREQUEST']._serialized_end=2487
-  _globals['_RENEWLEASERESPONSE']._serialized_start=2489
-  _globals['_RENEWLEASERESPONSE']._serialized_end=2547
-  _globals['_RELEASEMEMORYREQUEST']._serialized_start=2549
-  _globals['_RELEASEMEMORYREQUEST']._serialized_end=2608
-  _globals['_RELEASEMEMORYRESPONSE']._serialized_start=2610
-  _globals['_RELEASEMEMORYRESPONSE']._serialized_end=2659
-  _globals['_EMBEDREQUEST']._serialized_start=2661
-  _globals['_EMBEDREQUEST']._serialized_end=2772
-  _globals['_EMBEDRESPONSE']._serialized_start=2774
-  _globals['_EMBEDRESPONSE']._serialized_end=2877
-  _globals['_ENCODERSERVICEGETMODELINFOREQUEST']._serialized_start=2879
-  _globals['_ENCODERSERVICEGETMODELINFOREQUEST']._serialized_end=2929
-  _globals['_ENCODERSERVICEGETMODELINFORESPONSE']._serialized_start=2931
-  _globals['_ENCODERSERVICEGETMODELINFORESPONSE']._serialized_end=3009
-  _globals['_ENCODERSERVICEGETLOADREQUEST']._serialized_start=3011
-  _globals['_ENCODERSERVICEGETLOADREQUEST']._serialized_end=3041
-  _globals['_ENCODERSERVICEGETLOADRESPONSE']._serialized_start=3043
-  _globals['_ENCODERSERVICEGETLOADRESPONSE']._serialized_end=3110
-  _globals['_ENCODERSERVICE']._serialized_start=3453
-  _globals['_ENCODERSERVICE']._serialized_end=4381
+  _globals['_AUDIOEND']._serialized_start=1675
+  _globals['_AUDIOEND']._serialized_end=1685
+  _globals['_ENCODEAUDIOREQUEST']._serialized_start=1688
+  _globals['_ENCODEAUDIOREQUEST']._serialized_end=1864
+  _globals['_AUDIOWINDOW']._serialized_start=1867
+  _globals['_AUDIOWINDOW']._serialized_end=2043
+  _globals['_AUDIOWANTED']._serialized_start=2045
+  _globals['_AUDIOWANTED']._serialized_end=2073
+  _globals['_ENCODEAUDIORESPONSE']._serialized_start=2075
+  _globals['_ENCODEAUDIORESPONSE']._serialized_end=2198
+  _globals['_FETCHMEMORYREQUEST']._serialized_start=2200
+  _globals['_FETCHMEMORYREQUEST']._serialized_end=2278
+  _globals['_SHAREDMEMORYOFFER']._serialized_start=2280
+  _globals['_SHAREDMEMORYOFFER']._serialized_end=2329
+  _globals['_FETCHEDHEADER']._serialized_start=2332
+  _globals['_FETCHEDHEADER']._serialized_end=2482
+  _globals['_FETCHMEMORYRESPONSE']._serialized_start=2485
+  _globals['_FETCHMEMORYRESPONSE']._serialized_end=2659
+  _globals['_RENEWLEASEREQUEST']._serialized_start=2661
+  _globals['_RENEWLEASEREQUEST']._serialized_end=2735
+  _globals['_RENEWLEASERESPONSE']._serialized_start=2737
+  _globals['_RENEWLEASERESPONSE']._serialized_end=2795
+  _globals['_RELEASEMEMORYREQUEST']._serialized_start=2797
+  _globals['_RELEASEMEMORYREQUEST']._serialized_end=2856
+  _globals['_RELEASEMEMORYRESPONSE']._serialized_start=2858
+  _globals['_RELEASEMEMORYRESPONSE']._serialized_end=2907
+  _globals['_EMBEDREQUEST']._serialized_start=2909
+  _globals['_EMBEDREQUEST']._serialized_end=3020
+  _globals['_EMBEDRESPONSE']._serialized_start=3022
+  _globals['_EMBEDRESPONSE']._serialized_end=3125
+  _globals['_ENCODERSERVICEGETMODELINFOREQUEST']._serialized_start=3127
+  _globals['_ENCODERSERVICEGETMODELINFOREQUEST']._serialized_end=3177
+  _globals['_ENCODERSERVICEGETMODELINFORESPONSE']._serialized_start=3179
+  _globals['_ENCODERSERVICEGETMODELINFORESPONSE']._serialized_end=3257
+  _globals['_ENCODERSERVICEGETLOADREQUEST']._serialized_start=3259
+  _globals['_ENCODERSERVICEGETLOADREQUEST']._serialized_end=3289
+  _globals['_ENCODERSERVICEGETLOADRESPONSE']._serialized_start=3291
+  _globals['_ENCODERSERVICEGETLOADRESPONSE']._serialized_end=3358
+  _globals['_ENCODERSERVICE']._serialized_start=3701
+  _globals['_ENCODERSERVICE']._serialized_end=4629
 # @@protoc_insertion_point(module_scope)

@@ -549,7 +549,9 @@ class AudioSeek(_message.Message):
 
     START_SECONDS_FIELD_NUMBER: _builtins.int
     start_seconds: _builtins.float
-    """Seconds from the start of the audio."""
+    """Seconds from the start of the audio; within it, and not before the last seek. What lies before
+    is forgotten.
+    """
     def __init__(
         self,
         *,
@@ -564,16 +566,38 @@ class AudioSeek(_message.Message):
 Global___AudioSeek: _TypeAlias = AudioSeek  # noqa: Y015
 
 @_typing.final
+class AudioEnd(_message.Message):
+    """No more audio follows; seeks still may."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudioEnd: _TypeAlias = AudioEnd  # noqa: Y015
+
+@_typing.final
 class EncodeAudioRequest(_message.Message):
-    """One message of an audio stream: a header, then chunks and seeks."""
+    """One message of an audio stream: a header, then chunks, an end, and seeks, one at a time. Closing the
+    stream is an end as well.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     SEEK_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """More audio."""
+    """More audio. Little more is kept than a window takes: a caller that sends far more than it is
+    asked for is refused.
+    """
     @_builtins.property
     def header(self) -> Global___AudioHeader:
         """First."""
@@ -582,25 +606,30 @@ class EncodeAudioRequest(_message.Message):
     def seek(self) -> Global___AudioSeek:
         """Encode the window that starts here."""
 
+    @_builtins.property
+    def end(self) -> Global___AudioEnd:
+        """No more audio follows."""
+
     def __init__(
         self,
         *,
         header: Global___AudioHeader | None = ...,
         chunk: _builtins.bytes = ...,
         seek: Global___AudioSeek | None = ...,
+        end: Global___AudioEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part", "seek", b"seek"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "header", b"header", "part", b"part", "seek", b"seek"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part", "seek", b"seek"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "header", b"header", "part", b"part", "seek", b"seek"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk", "seek"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk", "seek", "end"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___EncodeAudioRequest: _TypeAlias = EncodeAudioRequest  # noqa: Y015
 
 @_typing.final
-class EncodeAudioResponse(_message.Message):
+class AudioWindow(_message.Message):
     """One encoded window."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -609,6 +638,7 @@ class EncodeAudioResponse(_message.Message):
     DURATION_SECONDS_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
     start_seconds: _builtins.float
     """Where the window starts, in seconds."""
     duration_seconds: _builtins.float
@@ -619,6 +649,10 @@ class EncodeAudioResponse(_message.Message):
     def reference(self) -> _tensor_pb2.MemoryReference:
         """Its memory."""
 
+    @_builtins.property
+    def timings(self) -> Global___EncodeTimings:
+        """Where the time went; tokenising is making features."""
+
     def __init__(
         self,
         *,
@@ -626,12 +660,67 @@ class EncodeAudioResponse(_message.Message):
         duration_seconds: _builtins.float = ...,
         reference: _tensor_pb2.MemoryReference | None = ...,
         last: _builtins.bool = ...,
+        timings: Global___EncodeTimings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_seconds", b"duration_seconds", "last", b"last", "reference", b"reference", "start_seconds", b"start_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_seconds", b"duration_seconds", "last", b"last", "reference", b"reference", "start_seconds", b"start_seconds", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudioWindow: _TypeAlias = AudioWindow  # noqa: Y015
+
+@_typing.final
+class AudioWanted(_message.Message):
+    """The window that was asked for lacks audio: the caller sends about so much more, or an end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    """How much, in bytes."""
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudioWanted: _TypeAlias = AudioWanted  # noqa: Y015
+
+@_typing.final
+class EncodeAudioResponse(_message.Message):
+    """One message of the answer to an audio stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def window(self) -> Global___AudioWindow:
+        """Answers a seek."""
+
+    @_builtins.property
+    def wanted(self) -> Global___AudioWanted:
+        """Asks for audio."""
+
+    def __init__(
+        self,
+        *,
+        window: Global___AudioWindow | None = ...,
+        wanted: Global___AudioWanted | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "wanted", b"wanted", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "wanted", b"wanted", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["window", "wanted"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___EncodeAudioResponse: _TypeAlias = EncodeAudioResponse  # noqa: Y015
 

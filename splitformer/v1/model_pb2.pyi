@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from splitformer.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SpeechTask:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SpeechTaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SpeechTask.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPEECH_TASK_UNSPECIFIED: _SpeechTask.ValueType  # 0
+    """Not set: transcribe."""
+    SPEECH_TASK_TRANSCRIBE: _SpeechTask.ValueType  # 1
+    """What was said, in the language that it was said in."""
+    SPEECH_TASK_TRANSLATE: _SpeechTask.ValueType  # 2
+    """What was said, in English."""
+
+class SpeechTask(_SpeechTask, metaclass=_SpeechTaskEnumTypeWrapper):
+    """What a model of speech is to write."""
+
+SPEECH_TASK_UNSPECIFIED: SpeechTask.ValueType  # 0
+"""Not set: transcribe."""
+SPEECH_TASK_TRANSCRIBE: SpeechTask.ValueType  # 1
+"""What was said, in the language that it was said in."""
+SPEECH_TASK_TRANSLATE: SpeechTask.ValueType  # 2
+"""What was said, in English."""
+Global___SpeechTask: _TypeAlias = SpeechTask  # noqa: Y015
 
 @_typing.final
 class ModelInfo(_message.Message):
@@ -44,6 +69,7 @@ class ModelInfo(_message.Message):
     MEMORY_DTYPE_FIELD_NUMBER: _builtins.int
     BATCH_INVARIANT_FIELD_NUMBER: _builtins.int
     SERVER_VERSION_FIELD_NUMBER: _builtins.int
+    SPEECH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name under which requests ask for it."""
     family: _builtins.str
@@ -86,6 +112,10 @@ class ModelInfo(_message.Message):
     def target_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Target languages it knows; empty if it has no notion of one."""
 
+    @_builtins.property
+    def speech(self) -> Global___SpeechInfo:
+        """What is special about a model whose sources are audio; not set: they are text."""
+
     def __init__(
         self,
         *,
@@ -108,14 +138,59 @@ class ModelInfo(_message.Message):
         memory_dtype: _tensor_pb2.DataType.ValueType = ...,
         batch_invariant: _builtins.bool = ...,
         server_version: _builtins.str = ...,
+        speech: Global___SpeechInfo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "speech", b"speech"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "d_model", b"d_model", "device", b"device", "family", b"family", "fingerprint", b"fingerprint", "heads", b"heads", "language_on_decoder", b"language_on_decoder", "layers", b"layers", "max_positions", b"max_positions", "memory_dtype", b"memory_dtype", "memory_kind", b"memory_kind", "name", b"name", "parameters", b"parameters", "precision", b"precision", "server_version", b"server_version", "source_language", b"source_language", "target_languages", b"target_languages", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "d_model", b"d_model", "device", b"device", "family", b"family", "fingerprint", b"fingerprint", "heads", b"heads", "language_on_decoder", b"language_on_decoder", "layers", b"layers", "max_positions", b"max_positions", "memory_dtype", b"memory_dtype", "memory_kind", b"memory_kind", "name", b"name", "parameters", b"parameters", "precision", b"precision", "server_version", b"server_version", "source_language", b"source_language", "speech", b"speech", "target_languages", b"target_languages", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelInfo: _TypeAlias = ModelInfo  # noqa: Y015
+
+@_typing.final
+class SpeechInfo(_message.Message):
+    """A model whose sources are audio."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLE_RATE_FIELD_NUMBER: _builtins.int
+    WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    DETECTS_LANGUAGE_FIELD_NUMBER: _builtins.int
+    FIRST_TIME_TOKEN_FIELD_NUMBER: _builtins.int
+    TIME_SECONDS_FIELD_NUMBER: _builtins.int
+    sample_rate: _builtins.int
+    """Samples per second that it works on; audio of other rates is resampled."""
+    window_seconds: _builtins.float
+    """Audio that one memory stands for, in seconds."""
+    detects_language: _builtins.bool
+    """True if it finds out the language of a window that a session names none for."""
+    first_time_token: _builtins.int
+    """Token that marks the beginning of the window; later times have the ids that follow."""
+    time_seconds: _builtins.float
+    """Seconds from one of them to the next."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[Global___SpeechTask.ValueType]:
+        """Tasks it knows."""
+
+    def __init__(
+        self,
+        *,
+        sample_rate: _builtins.int = ...,
+        window_seconds: _builtins.float = ...,
+        tasks: _abc.Iterable[Global___SpeechTask.ValueType] | None = ...,
+        detects_language: _builtins.bool = ...,
+        first_time_token: _builtins.int = ...,
+        time_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detects_language", b"detects_language", "first_time_token", b"first_time_token", "sample_rate", b"sample_rate", "tasks", b"tasks", "time_seconds", b"time_seconds", "window_seconds", b"window_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpeechInfo: _TypeAlias = SpeechInfo  # noqa: Y015
 
 @_typing.final
 class Load(_message.Message):

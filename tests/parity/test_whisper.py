@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +14,28 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperTokenizer,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from splitformer import native
+from splitformer.generation import (
+    GenerationOptions,
+    SpeechRules,
+    Target,
+    Vocabulary,
+    decoding_for,
+    likeliest_of,
+    run,
+)
 from splitformer.model.audio.features import LogMel, Samples
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.encoding import Features, SourceEncoder, TorchEncoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
 from splitformer.model.stepping import Asked, StepDecoder, TorchDecoder
+from splitformer_client import connect
+from tests.support.servers import ServerThread
 from tests.support.sounds import RATE, sound
-from tests.support.whisper import make_whisper, reference
+from tests.support.whisper import MAX_TARGET, SECONDS, make_whisper, reference
 
 KERNELS = [
     "torch",
@@ -51,6 +65,15 @@ def test_filters_are_the_reference_s() -> None:
     for bins in (80, 128):
         theirs = WhisperFeatureExtractor(feature_size=bins)
         assert np.allclose(LogMel(bins).filters, theirs.mel_filters, atol=1e-12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny models are slow on several threads while others want the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Pair:
@@ -137,3 +160,199 @@ def test_tokenizer(pair: Pair) -> None:
         theirs.decode([token], skip_special_tokens=True) for token in every if token < 256
     )
     assert not tokenizer.decode([token for token in every if token >= pair.ours.description.eos_id])
+
+
+STARTS = [("en", "transcribe", True), ("de", "translate", True), ("zh", "transcribe", False)]
+
+
+def greedy(pair: Pair, memory: torch.Tensor, start: tuple[int, ...], timestamps: bool) -> list[int]:
+    """What Transformers' own processors and logits give, end token included if there is one."""
+    config = copy.deepcopy(pair.theirs.generation_config)
+    config.return_timestamps, config.no_speech_threshold = timestamps, None
+    processors = pair.theirs._retrieve_logit_processors(config, None, len(start), 1, "cpu")
+    ids, cache, output = torch.tensor([start]), None, (memory[None],)
+    while ids.shape[1] < MAX_TARGET + 1:
+        new = ids if cache is None else ids[:, -1:]
+        answer = pair.theirs(
+            encoder_outputs=output, decoder_input_ids=new, past_key_values=cache, use_cache=True
+        )
+        scores, cache = answer.logits[:, -1], answer.past_key_values
+        for processor in processors:
+            scores = processor(ids, scores)
+        ids = torch.cat([ids, scores.argmax(-1)[:, None]], dim=1)
+        if ids[0, -1] == config.eos_token_id:
+            break
+    return ids[0, len(start) :].tolist()
+
+
+def vocabulary_of(pair: Pair) -> Vocabulary:
+    description = pair.ours.description
+    size = description.architecture.target_vocabulary_size
+    rules = SpeechRules.of(pair.speech, description.eos_id)
+    return Vocabulary(description.eos_id, description.never_generated, size, speech=rules)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("language", "task", "timestamps"), STARTS)
+def test_greedy_output(pair: Pair, kernel: str, language: str, task: str, timestamps: bool) -> None:
+    if not pair.speech.languages:
+        language, task = "en", "transcribe"
+    start = (
+        *pair.ours.description.languages.starts[language],
+        *pair.speech.behind_language(task, timestamps),
+    )
+    encoder, decoder, vocabulary = pair.encoder("torch"), pair.decoder(kernel), vocabulary_of(pair)
+    seen = set()
+    for seed in range(3):
+        memory = torch.from_numpy(encoder.encode([pair.features(sound(0.9, seed))])[0])
+        expected = greedy(pair, memory, start, timestamps)
+        detokenizer = pair.ours.tokenizer.detokenizer()
+        target = Target(start, decoder.begin(memory), detokenizer, MAX_TARGET)
+        options = GenerationOptions()
+        run(decoder, decoding_for(target, options, MAX_TARGET, vocabulary), vocabulary.never)
+        ids = [token.id for token in target.produced]
+        assert ids + ([vocabulary.eos_id] if target.end else []) == expected
+        assert not timestamps or any(token >= pair.speech.first_time_id for token in expected)
+        seen.update(expected)
+    assert len(seen) > 8, "repetition would prove little"
+    decoder.close()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_language_detection(pair: Pair, kernel: str) -> None:
+    if not pair.speech.detects:
+        pytest.skip("it knows one language only")
+    encoder, decoder = pair.encoder("torch"), pair.decoder(kernel)
+    start = pair.ours.description.languages.starts[""]
+    for seed in range(4):
+        features = pair.features(sound(0.9, seed))
+        expected = pair.theirs.detect_language(torch.from_numpy(features.values.T.copy())[None])
+        state = decoder.begin(torch.from_numpy(encoder.encode([features])[0]))
+        among = list(pair.speech.languages.values())
+        assert likeliest_of(decoder, state, start[0], among) == int(expected)
+    decoder.close()
+
+
+@torch.inference_mode()
+def test_whole_generation_without_times(pair: Pair) -> None:
+    """Transformers' `generate` from beginning to end, against a transcript in process."""
+    languages = {"language": "de", "task": "transcribe"} if pair.speech.languages else {}
+    samples = sound(0.9, 2)
+    features = torch.from_numpy(pair.features(samples).values.T.copy())[None]
+    expected = pair.theirs.generate(
+        features, do_sample=False, num_beams=1, return_timestamps=False, **languages
+    )[0].tolist()
+    memory = torch.from_numpy(pair.encoder("torch").encode([pair.features(samples)])[0])
+    start = (
+        *pair.ours.description.languages.starts["de" if languages else "en"],
+        *pair.speech.behind_language("transcribe", False),
+    )
+    ours, end = greedy(pair, memory, start, False), pair.ours.description.eos_id
+    # Theirs ends a token early, before one that no position would be left to go on from.
+    assert expected == [token for token in ours if token != end][: len(expected)]
+    assert len(expected) >= len(ours) - 1
+
+
+class Reference:
+    """A transcript as Transformers makes it, one window after the other.
+
+    Features are those of each window alone, as a service that hears the audio for the first time
+    has to compute them.
+    """
+
+    def __init__(self, pair: Pair, language: str, task: str, timestamps: bool) -> None:
+        self.pair, self.language, self.task, self.timestamps = pair, language, task, timestamps
+        self.extractor = WhisperFeatureExtractor.from_pretrained(pair.folder)
+
+    def memory(self, samples: Samples) -> torch.Tensor:
+        features = self.extractor(samples, sampling_rate=RATE, return_tensors="pt")
+        memory: torch.Tensor = self.pair.theirs.model.encoder(
+            features["input_features"]
+        ).last_hidden_state[0]
+        return memory
+
+    def start(self, memory: torch.Tensor) -> tuple[int, ...]:
+        speech, starts = self.pair.speech, self.pair.ours.description.languages.starts
+        if speech.detects and not self.language:
+            output = BaseModelOutput(last_hidden_state=memory[None])
+            found = int(self.pair.theirs.detect_language(encoder_outputs=output))
+            self.language = next(k for k, v in speech.languages.items() if v == found)
+        known = self.language if speech.languages else ""
+        return (*starts[known], *speech.behind_language(self.task, self.timestamps))
+
+    def segments(self, samples: Samples) -> list[tuple[float, float, list[int]]]:
+        """Start, end and text tokens of every segment, cut as Transformers does."""
+        found, at, window = [], 0, SECONDS * RATE
+        first, eos = self.pair.speech.first_time_id, self.pair.ours.description.eos_id
+        while at < len(samples):
+            piece = samples[at : at + window]
+            memory = self.memory(piece)
+            ids = greedy(self.pair, memory, self.start(memory), self.timestamps)
+            ids = [token for token in ids if token != eos][:MAX_TARGET]
+            seconds, duration = at / RATE, len(piece) / RATE
+            if not self.timestamps:
+                found.append((seconds, seconds + duration, ids))
+                at += window
+                continue
+            segments, offset = self.pair.theirs._retrieve_segment(
+                seek_sequence=torch.tensor(ids),
+                seek_outputs=[None],
+                time_offset=torch.tensor([seconds], dtype=torch.float64),
+                timestamp_begin=first,
+                seek_num_frames=torch.tensor([len(piece) // 160]),
+                time_precision=0.02,
+                time_precision_features=0.01,
+                input_stride=2,
+                prev_idx=0,
+                idx=0,
+                return_token_timestamps=False,
+                decoder_input_ids=torch.tensor([[0]]),
+            )
+            for segment in segments:
+                tokens = segment["tokens"].tolist()
+                begin, end = float(segment["start"]), float(segment["end"])
+                if len(segments) == 1 and int(offset) == len(piece) // 160:
+                    # The only phrase: theirs counts it from the window's beginning, and lets one
+                    # that is not closed end where it begins.
+                    begin = seconds + (tokens[0] - first) * 0.02
+                    end = end if tokens[-1] >= first else seconds + duration
+                text = [token for token in tokens if token < first]
+                found.append((begin, min(end, seconds + duration), text))
+            at += int(offset) * 160
+        return found
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("language", "task", "timestamps"), [("", "transcribe", True), ("de", "translate", False)]
+)
+def test_transcripts_over_the_wire(
+    pair: Pair, servers: ServerThread, kernel: str, language: str, task: str, timestamps: bool
+) -> None:
+    if not pair.speech.languages:
+        language, task = "", "transcribe"
+    settings = {"kernels": kernel, "memory_dtype": "f32"}
+    encoder = servers.start_encoder(pair.folder, **settings)
+    decoder = servers.start_decoder(pair.folder, encoder, **settings)
+    samples = sound(3.3, 5)
+    reference = Reference(pair, language, task, timestamps)
+    expected = reference.segments(samples)
+    with connect(encoder.address, decoder.address, timeout=60) as client:
+        transcript = client.transcribe(
+            samples,
+            sample_rate=RATE,
+            language=language,
+            task="translate" if task == "translate" else "transcribe",
+            timestamps=timestamps,
+        )
+    assert len(transcript.segments) == len(expected) > 3
+    for segment, (start, end, ids) in zip(transcript.segments, expected, strict=True):
+        assert [token.id for token in segment.tokens] == ids
+        assert segment.start == pytest.approx(start, abs=1e-6)
+        assert segment.end == pytest.approx(end, abs=1e-6)
+    assert transcript.language == (reference.language if pair.speech.languages else "")
+    assert transcript.duration == pytest.approx(3.3)
+    assert len(encoder.service.store) == len(decoder.service.sessions) == 0
