@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import queue
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from splitformer_client import Client, Segment, Token, aio, connect
 from tests.conftest import Services, nothing_is_held
 from tests.support.servers import Running, ServerThread
 from tests.support.sounds import RATE, file_of, sound
+from tests.support.waiting import comes_true
 from tests.support.whisper import make_whisper
 
 PCM = pb.AudioHeader(encoding=pb.AUDIO_ENCODING_PCM_F32LE, sample_rate=RATE, channels=1)
@@ -45,11 +47,16 @@ def hearing(folder: Path, server_loop: asyncio.AbstractEventLoop) -> Iterator[Se
     thread.close()
 
 
+def become_true(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds: servers learn a moment later that a caller has left."""
+    asyncio.run(comes_true(condition))
+
+
 @pytest.fixture
 def client(hearing: Services) -> Iterator[Client]:
     with connect(hearing.encoder.address, hearing.decoder.address, timeout=60) as client:
         yield client
-    assert nothing_is_held(hearing)
+    become_true(lambda: nothing_is_held(hearing))
 
 
 @contextlib.contextmanager
@@ -111,20 +118,20 @@ def test_audio_is_asked_for_as_the_window_needs_it(hearing: Services) -> None:
     def requests() -> Iterator[pb.EncodeAudioRequest]:
         yield request(header=PCM)
         yield seek(0)
-        yield from iter(outbox.pop, None)
+        yield from iter(outbox.get, None)
 
-    outbox: list[pb.EncodeAudioRequest | None] = [None]
+    outbox: queue.SimpleQueue[pb.EncodeAudioRequest | None] = queue.SimpleQueue()
     with talking(hearing.encoder) as stub:
         stream = stub.EncodeAudio(requests(), timeout=60)
-        outbox.append(request(chunk=sound(1.5).tobytes()))
         message = next(stream)
         while message.HasField("wanted"):
             sent.append(message.wanted.bytes)
+            outbox.put(request(chunk=sound(1.5).tobytes()))
             message = next(stream)
         assert message.window.duration_seconds == 1.0
         release(hearing.encoder, message.window)
-        assert len(sent) <= 2
-        stream.cancel()
+        assert len(sent) == 1
+        outbox.put(None)
 
 
 BAD: list[tuple[list[pb.EncodeAudioRequest], str, str]] = [
@@ -205,8 +212,8 @@ def test_bad_streams_are_refused_by_name(
         answers(hearing.encoder, *requests)
     assert caught.value.reason == reason
     assert message in caught.value.message
-    assert nothing_is_held(hearing)
-    assert hearing.encoder.service._audio_streams == 0
+    become_true(lambda: nothing_is_held(hearing))
+    become_true(lambda: hearing.encoder.service._audio_streams == 0)
 
 
 def test_who_sends_far_more_than_is_asked_for_is_refused(hearing: Services) -> None:
@@ -222,8 +229,6 @@ def test_silent_and_surplus_streams(folder: Path, servers: ServerThread) -> None
         yield request(header=PCM)
         yield seek(0)
         yield from iter(lambda: held.get(timeout=30), None)
-
-    import queue  # noqa: PLC0415
 
     held: queue.Queue[None] = queue.Queue()
     with talking(encoder) as stub:
@@ -298,7 +303,7 @@ def test_a_stream_shows_tokens_and_then_what_is_certain(client: Client) -> None:
 def test_leaving_a_stream_early_lets_go_of_everything(client: Client, hearing: Services) -> None:
     with client.transcribe_stream(sound(9), sample_rate=RATE) as events:
         next(events)
-    assert hearing.encoder.service._audio_streams == 0
+    become_true(lambda: hearing.encoder.service._audio_streams == 0)
 
 
 async def test_chunks_that_are_still_coming(hearing: Services) -> None:
