@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
 import queue
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -382,3 +386,52 @@ def test_models_say_that_they_take_audio(client: Client, services: Services) -> 
         assert speech.time_seconds == pytest.approx(0.02)
     with connect(services.encoder.address, services.decoder.address) as text:
         assert text.encoder_info().speech is None
+
+
+@pytest.mark.parametrize("form", ["text", "times", "srt", "vtt", "json"])
+def test_the_command(hearing: Services, client: Client, tmp_path: Path, form: str) -> None:
+    path = tmp_path / "talk.wav"
+    path.write_bytes(file_of(sound(2.2, 4)))
+    segments = client.transcribe(path).segments
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "SPLITFORMER_ENCODER": hearing.encoder.address,
+        "SPLITFORMER_DECODER": hearing.decoder.address,
+    }
+    command = [sys.executable, "-m", "splitformer_client", "transcribe", "-f", form, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    written = done.stdout.decode()
+    if form == "json":
+        texts = [json.loads(line)["text"] for line in written.splitlines()]
+        assert texts == [segment.text for segment in segments]
+    else:
+        for segment in segments:
+            assert segment.text.strip() in written
+        assert written.count(" --> ") == (0 if form == "text" else len(segments))
+    assert written.startswith("WEBVTT") == (form == "vtt")
+
+
+def test_the_command_reports_what_is_wrong_in_one_line(hearing: Services, tmp_path: Path) -> None:
+    path = tmp_path / "talk.wav"
+    path.write_bytes(file_of(sound(2))[:-100])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "SPLITFORMER_ENCODER": hearing.encoder.address,
+        "SPLITFORMER_DECODER": hearing.decoder.address,
+    }
+    command = [sys.executable, "-m", "splitformer_client", "transcribe"]
+    for arguments, message in (
+        ([str(path)], "(AUDIO_TRUNCATED)"),
+        ([str(tmp_path / "none.wav")], "No such file or directory (OS_ERROR)"),
+        ([str(path), "--encoding", "pcm_s16le"], "must be 4000 to 192000 Hz, got 0"),
+    ):
+        done = subprocess.run(
+            [*command, *arguments], env=environment, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 1
+        (line,) = done.stderr.decode().splitlines()
+        assert line.startswith("error: ")
+        assert message in line

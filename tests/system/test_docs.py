@@ -20,7 +20,10 @@ from splitformer.serving.local import LocalServices, Ports
 from splitformer_client import connect
 from tests.support.certificates import Authority
 from tests.support.markdown import ROOT, Found, blocks, commands, documents
+from tests.support.sounds import file_of, sound
+from tests.support.whisper import make_whisper
 
+SPEECH = ROOT / "docs/speech.md"
 WEIGHTS = ROOT / "models/splitformer_models/en-multi/model.safetensors"
 ELSEWHERE = {
     "make demo": ("tests/system/test_commands.py", "demo.py"),
@@ -67,8 +70,31 @@ def local(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
+def hearing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
+    """Both services over a tiny Whisper."""
+    folder = tmp_path_factory.mktemp("whisper")
+    model = make_whisper(folder / "tiny-whisper")
+    with LocalServices(Ports.free(), str(model), folder / "log") as services:
+        yield services
+
+
+@pytest.fixture(scope="module")
 def environment(local: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment in which `splitformer` is a command that finds the services."""
+    return environment_of(local, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def hearing_environment(
+    hearing: LocalServices, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The same for the services that take audio."""
+    return environment_of(hearing, tmp_path_factory)
+
+
+def environment_of(
+    local: LocalServices, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("bin")
     command = folder / "splitformer"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m splitformer_client "$@"\n')
@@ -83,8 +109,10 @@ def environment(local: LocalServices, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize("file", WITH_PYTHON)
-def test_python_blocks_run(file: Path, local: LocalServices, environment: dict[str, str]) -> None:
+def test_python_blocks_run(file: Path, request: pytest.FixtureRequest) -> None:
     """All blocks of a page run in order and see each other's names."""
+    local: LocalServices = request.getfixturevalue("hearing" if file == SPEECH else "local")
+    environment = request.getfixturevalue(environment_for(file))
     found = blocks(file, "python")
     sources = [(str(file), block.line, at_home(block.text, local)) for block in found]
     done = subprocess.run(
@@ -131,9 +159,14 @@ def test_commands_run(
     elif words[0] in ("promtool", "prometheus"):
         run_prometheus(words)
     elif "splitformer" in words:
-        run_client(command.text, request.getfixturevalue("environment"), tmp_path)
+        run_client(command.text, request.getfixturevalue(environment_for(command.file)), tmp_path)
     else:
         pytest.fail(f"{command.place}: nobody runs `{command.text}`")
+
+
+def environment_for(file: Path) -> str:
+    """Name of the fixture with the environment that a page's commands run in."""
+    return "hearing_environment" if file == SPEECH else "environment"
 
 
 def run_service(words: list[str], model: Path, folder: Path) -> None:
@@ -159,6 +192,7 @@ def run_service(words: list[str], model: Path, folder: Path) -> None:
 def run_client(command: str, environment: dict[str, str], folder: Path) -> None:
     """Run a command of ours in a shell, in a folder with a file to translate."""
     (folder / "notes.txt").write_text("Open the file.\n\nSave all changes.\n")
+    (folder / "talk.flac").write_bytes(file_of(sound(2.5), "FLAC"))
     if shutil.which("jq") is None:
         command = command.partition(" | jq ")[0]
     done = subprocess.run(
@@ -171,7 +205,8 @@ def run_client(command: str, environment: dict[str, str], folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    written = [file.read_text() for file in folder.iterdir() if file.name != "notes.txt"]
+    given = {"notes.txt", "talk.flac"}
+    written = [file.read_text() for file in folder.iterdir() if file.name not in given]
     assert done.stdout or any(written)
 
 
