@@ -356,3 +356,17 @@ def test_transcripts_over_the_wire(
     assert transcript.language == (reference.language if pair.speech.languages else "")
     assert transcript.duration == pytest.approx(3.3)
     assert len(encoder.service.store) == len(decoder.service.sessions) == 0
+
+
+@pytest.mark.skipif(not native.available(), reason=f"native: {native.reason()}")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_memory_is_the_same_bits_on_any_number_of_threads(
+    pair: Pair, precision: native.Precision
+) -> None:
+    weights, source = pair.ours.load_encoder(), pair.features(sound(1))
+    memories = []
+    for threads in (1, 2, 3):
+        encoder = NativeEncoder(weights, precision, threads)
+        memories.append(encoder.encode([source])[0])
+        encoder.close()
+    assert all(np.array_equal(memory, memories[0]) for memory in memories)
