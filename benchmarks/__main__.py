@@ -22,6 +22,7 @@ SCENARIOS = (
     "isolation",
     "invariance",
     "speculative",
+    "modes",
 )
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"
 

@@ -9,6 +9,7 @@ from splitformer_client.values import (
     Alternative,
     End,
     EndReason,
+    Hypothesis,
     ModelInfo,
     Score,
     SessionInfo,
@@ -38,7 +39,17 @@ def token_of(message: pb.Token) -> Token:
     )
 
 
-def end_of(message: pb.End) -> End:
+def hypothesis_of(message: pb.Hypothesis) -> Hypothesis:
+    """Read a candidate of a beam search."""
+    return Hypothesis(
+        message.text,
+        tuple(map(token_of, message.tokens)),
+        message.score,
+        _REASONS.get(message.reason, EndReason.UNSPECIFIED),
+    )
+
+
+def end_of(message: pb.End, hypotheses: tuple[Hypothesis, ...] = ()) -> End:
     """Read the last message of a generation."""
     timings = message.timings
     return End(
@@ -57,6 +68,7 @@ def end_of(message: pb.End) -> End:
         ),
         drafted_tokens=message.drafted_tokens,
         accepted_tokens=message.accepted_tokens,
+        hypotheses=hypotheses,
     )
 
 

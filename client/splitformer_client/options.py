@@ -35,6 +35,9 @@ class GenerationOptions(TypedDict, total=False):
         no_repeat_ngram_size: No n-gram of this size occurs twice.
         stop: End when the text contains one of these.
         suppressed_tokens: Never choose these ids.
+        num_beams: Beam search that follows this many hypotheses; a stream gives what is certain.
+        num_return_sequences: Hypotheses to return in `End`, at most `num_beams`.
+        length_penalty: Exponent of the length in a hypothesis' score; left out: 1.
         alternatives: Likeliest other tokens to report with each token.
         attention: Report each token's attention over the source.
         alignments: Report which source positions each token aligns with.
@@ -56,6 +59,9 @@ class GenerationOptions(TypedDict, total=False):
     no_repeat_ngram_size: int | None
     stop: Sequence[str] | None
     suppressed_tokens: Sequence[int] | None
+    num_beams: int | None
+    num_return_sequences: int | None
+    length_penalty: float | None
     alternatives: int | None
     attention: bool | None
     alignments: bool | None

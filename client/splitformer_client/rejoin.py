@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 from collections import deque
 from collections.abc import Iterator, Sequence
 
 from splitformer_client.sentences import separator_in
-from splitformer_client.values import End, EndReason, Timings, Token
+from splitformer_client.values import End, EndReason, Hypothesis, Timings, Token
 
 
 class Rejoiner:
@@ -54,17 +55,17 @@ class Rejoiner:
         self._ends.append(end)
         self._text += end.text
         if self._done:
-            yield joined(self._ends, self._text)
+            yield joined(self._ends, self._text, self._separators)
         else:
             self._text += self._separators[len(self._ends) - 1]
 
 
-def joined(ends: Sequence[End], text: str) -> End:
+def joined(ends: Sequence[End], text: str, separators: Sequence[str] = ()) -> End:
     """Make one end of the ends of all pieces: sums, and EOS only if every piece reached it."""
     if len(ends) == 1:
         return ends[0]
     return End(
-        reason=next((end.reason for end in ends if end.reason is not EndReason.EOS), EndReason.EOS),
+        reason=_reason([end.reason for end in ends]),
         tokens=sum(end.tokens for end in ends),
         total_tokens=sum(end.total_tokens for end in ends),
         steps=sum(end.steps for end in ends),
@@ -74,7 +75,44 @@ def joined(ends: Sequence[End], text: str) -> End:
         log_probability=sum(end.log_probability for end in ends),
         text=text,
         timings=_joined_timings(ends),
+        hypotheses=_best(ends, separators),
     )
+
+
+def _best(ends: Sequence[End], separators: Sequence[str]) -> tuple[Hypothesis, ...]:
+    """Put together hypotheses of the pieces: those with the best sums, as many as a piece has.
+
+    The best one is made of the best ones. There is none unless every piece has some.
+    """
+    most = max(len(end.hypotheses) for end in ends)
+    best = ends[0].hypotheses
+    for end, separator in zip(ends[1:], separators, strict=True):
+        pairs = ((first, second) for first in best for second in end.hypotheses)
+        best = tuple(
+            heapq.nlargest(
+                most, (_behind(*pair, separator) for pair in pairs), key=lambda each: each.score
+            )
+        )
+    return best
+
+
+def _behind(first: Hypothesis, second: Hypothesis, separator: str) -> Hypothesis:
+    tokens = [
+        dataclasses.replace(token, index=i)
+        for i, token in enumerate(second.tokens, len(first.tokens))
+    ]
+    if tokens:
+        tokens[0] = dataclasses.replace(tokens[0], text=separator + tokens[0].text)
+    return Hypothesis(
+        first.text + separator + second.text,
+        (*first.tokens, *tokens),
+        first.score + second.score,
+        _reason([first.reason, second.reason]),
+    )
+
+
+def _reason(reasons: Sequence[EndReason]) -> EndReason:
+    return next((reason for reason in reasons if reason is not EndReason.EOS), EndReason.EOS)
 
 
 def _joined_timings(ends: Sequence[End]) -> Timings:

@@ -15,12 +15,12 @@ from typing import Self, Unpack
 from splitformer.errors import DataLossError, FailedPreconditionError, SplitformerError
 from splitformer.v1 import decoder_service_pb2 as pb
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
-from splitformer_client.convert import end_of, score_of, session_info_of, token_of
+from splitformer_client.convert import end_of, hypothesis_of, score_of, session_info_of, token_of
 from splitformer_client.interaction import AsyncInteraction
 from splitformer_client.link import Incoming, Link
 from splitformer_client.options import GenerationOptions, options_message, prefix_message
 from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
-from splitformer_client.values import End, Score, SessionInfo, Token
+from splitformer_client.values import End, Hypothesis, Score, SessionInfo, Token
 
 MakeScope = Callable[[float | None], Scope]
 """Starts an operation that may take the given seconds, None for the client's default."""
@@ -254,6 +254,7 @@ class AsyncGeneration:
         self._messages = messages
         self._on_end = on_end
         self._ready: deque[Token] = deque()
+        self._hypotheses: tuple[Hypothesis, ...] = ()
         self._end: End | None = None
 
     @property
@@ -288,8 +289,10 @@ class AsyncGeneration:
         async for message in self._messages:
             if message.HasField("tokens"):
                 self._ready.extend(map(token_of, message.tokens.tokens))
+            elif message.HasField("hypotheses"):
+                self._hypotheses = tuple(map(hypothesis_of, message.hypotheses.hypotheses))
             elif message.HasField("end"):
-                self._end = end_of(message.end)
+                self._end = end_of(message.end, self._hypotheses)
                 if self._on_end is not None:
                     self._on_end()
                 await self._finish()

@@ -58,6 +58,24 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A candidate of a beam search.
+
+    Attributes:
+        text: Its text.
+        tokens: Its tokens, the end token not among them.
+        score: Sum of its log-probabilities after filters, the end token's included, divided by the
+            number of its tokens, likewise, to the power of the length penalty.
+        reason: Why it ended.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    score: float
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Where the time of a generation went, in seconds, as the decoder measured it.
 
@@ -89,6 +107,7 @@ class End:
         timings: Where the time went.
         drafted_tokens: Tokens that were guessed for this call.
         accepted_tokens: Tokens of those that the model agreed with.
+        hypotheses: What a beam search has found, best first; the first is what was streamed.
     """
 
     reason: EndReason
@@ -101,6 +120,7 @@ class End:
     timings: Timings = Timings()
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    hypotheses: tuple[Hypothesis, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +138,11 @@ class Translation:
     text: str
     tokens: tuple[Token, ...]
     end: End
+
+    @property
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """What a beam search has found, best first; the first is this translation."""
+        return self.end.hypotheses
 
     @property
     def log_probability(self) -> float:

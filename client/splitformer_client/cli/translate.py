@@ -70,6 +70,15 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest p.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    num_beams: Annotated[
+        int | None, typer.Option(help="Beam search with so many hypotheses.")
+    ] = None,
+    num_return_sequences: Annotated[
+        int | None, typer.Option(help="Show so many hypotheses, with scores.")
+    ] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="Exponent of the length in a hypothesis' score.")
+    ] = None,
     draft: Annotated[
         Draft | None, typer.Option(help="Where guesses for several tokens per step come from.")
     ] = None,
@@ -95,6 +104,7 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
 
     On a terminal, tokens appear as they come. Elsewhere every translation is a line that starts
     with the code of its language and a tab, in the order of the input. An empty line stays empty.
+    Of several hypotheses each is a line, best first, with its score between code and text.
     """
     if texts and file:
         raise typer.BadParameter("give either TEXT or --file", param_hint="--file")
@@ -104,6 +114,9 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         top_k=top_k,
         top_p=top_p,
         seed=seed,
+        num_beams=num_beams,
+        num_return_sequences=num_return_sequences,
+        length_penalty=length_penalty,
         draft=draft,
         mode=mode,
         max_passes=max_passes,
