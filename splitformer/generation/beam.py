@@ -11,7 +11,10 @@ would not be better than the worst of them; or when nothing can go on.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from functools import reduce
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +33,8 @@ from splitformer.generation.stops import Said, Stops
 from splitformer.generation.target import EndReason, Produced, Target
 from splitformer.model.decoder import DecoderState
 from splitformer.model.stepping import Advanced
+
+_total = itemgetter(0)
 
 
 class Continuation(NamedTuple):
@@ -109,24 +114,20 @@ class Beam:
 
     def ask(self, request: Request) -> None:
         """Ask for the likeliest next tokens of every beam."""
-        self._rules = []
-        for live in self._search.live:
-            state = self._state(live.node)
-            output = request.add(self._pending(live.node, state), state)
-            rules = self._rules_at(live.node)
+        live = self._search.live
+        if self._options.reshaped:
+            self._rules = [self._rules_at(each.node) for each in live]
+        else:  # they depend on how much was said, not on what
+            self._rules = [self._rules_at(live[0].node)] * len(live)
+        for each, rules in zip(live, self._rules, strict=True):
+            state = self._state(each.node)
+            output = request.add(self._pending(each.node, state), state)
             rules.ask(request, output, 2 * self.width)
-            self._rules.append(rules)
 
     def take(self, answer: Advanced, first: int) -> None:
         """Choose the beams of the next step, and hand on what has become certain."""
         search = self._search
-        found = [
-            Continuation(live.total + min(0.0, value), live.node, token, log_probability)
-            for i, (live, rules) in enumerate(zip(search.live, self._rules, strict=True))
-            for token, value, log_probability in rules.rank(answer, first + i, 2 * self.width)
-        ]
-        found.sort(key=lambda each: -each.total)
-        going_on = self._sift(found[: 2 * self.width])
+        going_on = self._sift(self._continuations(answer, first))
         children = [(each.node(), each) for each in going_on]
         self._move(children)
         search.live = [Live(node, each.total) for node, each in children]
@@ -170,6 +171,8 @@ class Beam:
         """Inputs of a beam that have not been through the decoder yet."""
         if not node.depth:
             return self.target.pending
+        if state.length == self._prompt + node.depth - 1:
+            return (node.id,)
         return [each.id for each in node.after(state.length - self._prompt)]
 
     @property
@@ -185,6 +188,28 @@ class Beam:
         produced = search.origin + node.depth
         last = len(self.target.start) + produced == self.target.max_positions
         return Rules.at(self._options, self._vocabulary, seen, produced, last)
+
+    def _continuations(self, answer: Advanced, first: int) -> list[Continuation]:
+        """Return the likeliest continuations of all beams together, likeliest first."""
+        most = 2 * self.width
+        found: list[tuple[float, int, int, int]] = []  # sum, beam, place in its ranking, token
+        rankings = []
+        for i, (live, rules) in enumerate(zip(self._search.live, self._rules, strict=True)):
+            ranking = rules.rank(answer, first + i, most)
+            rankings.append(ranking)
+            least = found[-1][0] if len(found) == most else -math.inf
+            for place, token in enumerate(ranking.ids):
+                total = live.total + min(0.0, ranking.values[place])
+                if total <= least:  # so are those behind it
+                    break
+                found.append((total, i, place, token))
+            found.sort(key=_total, reverse=True)  # keeps the order of equals
+            del found[most:]
+        lives = self._search.live
+        return [
+            Continuation(total, lives[i].node, token, rankings[i].before[place])
+            for total, i, place, token in found
+        ]
 
     def _sift(self, best: list[Continuation]) -> list[Continuation]:
         """Put aside what is complete; return what goes on."""
@@ -246,10 +271,9 @@ class Beam:
         original = self._state(node)
         if not unused:
             return original.fork()
-        closest = max(unused, key=lambda other: common((node, other)).depth)
-        unused.remove(closest)
-        state = self._states[closest]
-        state.adopt(original, self._prompt + common((node, closest)).depth)
+        same, closest = max((common(node, other).depth, i) for i, other in enumerate(unused))
+        state = self._states[unused.pop(closest)]
+        state.adopt(original, self._prompt + same)
         return state
 
     def _nothing_better(self) -> bool:
@@ -263,10 +287,10 @@ class Beam:
     def _hand_on(self) -> None:
         """Give the target what has become certain."""
         search, target, eos_id = self._search, self.target, self._vocabulary.eos_id
-        contenders = [live.node for live in search.live if self._may_win(live)]
-        if search.over:
-            contenders = []
-        agreed = common([*contenders, *(each.node for each in search.complete[:1])])
+        contenders = [each.node for each in search.complete[:1]]
+        if not search.over:
+            contenders += [live.node for live in search.live if self._may_win(live)]
+        agreed = reduce(common, contenders)
         for node in agreed.after(search.certain.depth):
             target.take(node.id, node.log_probability, eos_id)
         search.certain = agreed

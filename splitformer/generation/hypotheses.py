@@ -6,7 +6,7 @@ one before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from splitformer.generation.options import GenerationOptions
@@ -43,18 +43,21 @@ class Node:
         return nodes[::-1]
 
 
-def common(nodes: Iterable[Node]) -> Node:
-    """Return the last token that hypotheses of one search have in common."""
-    ends = set(nodes)
-    while len(ends) > 1:
-        deepest = max(node.depth for node in ends)
-        ends = {_before(node) if node.depth == deepest else node for node in ends}
-    return ends.pop()
-
-
-def _before(node: Node) -> Node:
-    assert node.parent is not None
-    return node.parent
+def common(first: Node, second: Node) -> Node:
+    """Return the last token that two hypotheses of one search have in common."""
+    one: Node | None = first
+    other: Node | None = second
+    while one is not other:
+        assert one is not None
+        assert other is not None
+        if one.depth < other.depth:
+            one, other = other, one
+        if one.depth > other.depth:
+            one = one.parent
+        else:
+            one, other = one.parent, other.parent
+    assert one is not None
+    return one
 
 
 @dataclass(frozen=True, slots=True, eq=False)

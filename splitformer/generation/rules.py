@@ -22,18 +22,18 @@ MOST_CANDIDATES = 64
 """Beyond so many, ranking costs more than handing over the row."""
 
 
-class Ranked(NamedTuple):
-    """A token that may come next.
+class Ranking(NamedTuple):
+    """The tokens that may come next, likeliest first.
 
     Attributes:
-        id: Token id.
-        value: Its log-probability, or logit, after filters.
+        ids: Token ids.
+        values: Their log-probabilities, or logits, after filters.
         before: The same before filters.
     """
 
-    id: int
-    value: float
-    before: float
+    ids: list[int]
+    values: list[float]
+    before: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +104,35 @@ class Rules:
         if row or not wanted:
             request.logits.add(output)
 
-    def rank(
-        self, answer: Advanced, output: int, count: int, normalised: bool = True
-    ) -> list[Ranked]:
-        """Return the likeliest tokens, likeliest first; if none is left, the end.
+    def rank(self, answer: Advanced, output: int, count: int, normalised: bool = True) -> Ranking:
+        """Return the likeliest tokens; if none is left, the end.
 
         Args:
             answer: The step's.
             output: Which output.
-            count: How many, as in `ask`; fewer if there are no more.
+            count: How many, as in `ask`; fewer if there are no more, more if others asked for them.
             normalised: Filters see log-probabilities, as in beam search; else they see logits.
         """
         shift = answer.log_sums[output] if normalised else 0.0
         if self.end_due:
-            return [Ranked(self.vocabulary.eos_id, 0.0, answer.given[output] - shift)]
+            return Ranking([self.vocabulary.eos_id], [0.0], [answer.given[output] - shift])
         if not self._wanted(count):
             return self._from_row(answer.logits[output].double() - shift, count)
         found = answer.candidates[output]
+        values = [logit - shift for logit in found.logits] if normalised else found.logits
+        if not (self.banned or self.penalised):
+            return Ranking(found.ids, values, values)
         ranked = [
-            Ranked(token, self._penalised(token, value := logit - shift), value)
-            for token, logit in zip(found.ids, found.logits, strict=True)
+            (-self._penalised(token, value), token, value)
+            for token, value in zip(found.ids, values, strict=True)
             if token not in self.banned
         ]
-        if self.penalised:
-            ranked.sort(key=lambda each: (-each.value, each.id))
-        return ranked[:count]
+        ranked.sort()
+        return Ranking(
+            [token for _, token, _ in ranked[:count]],
+            [-value for value, _, _ in ranked[:count]],
+            [before for _, _, before in ranked[:count]],
+        )
 
     def filtered(self, row: torch.Tensor) -> torch.Tensor:
         """Apply all filters to a whole row: (V,) -> (V,)."""
@@ -150,10 +154,9 @@ class Rules:
         few = count > 0 and wanted <= max(count, MOST_CANDIDATES)
         return wanted if few and left and self.penalty >= 1 else 0
 
-    def _from_row(self, row: torch.Tensor, count: int) -> list[Ranked]:
+    def _from_row(self, row: torch.Tensor, count: int) -> Ranking:
         """Rank a whole row (V,)."""
         best, end = likeliest(self.filtered(row), count), self.vocabulary.eos_id
-        return [
-            Ranked(token, value, float(row[token]))
-            for token, value in zip(best.ids, best.logits, strict=True)
-        ] or [Ranked(end, float(row[end]), float(row[end]))]
+        if not best.ids:
+            return Ranking([end], [float(row[end])], [float(row[end])])
+        return Ranking(best.ids, best.logits, row[best.ids].tolist())

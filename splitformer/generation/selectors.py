@@ -7,19 +7,19 @@ difference to what is drawn, but for rounding in the last bit.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
-from math import exp
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from splitformer.generation.filters import likely
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import MOST_CANDIDATES
+
+Values = NDArray[np.float64]
 
 _BLOCK = 32
 """Draws that are made together; setting the generator up takes longer than they do."""
@@ -81,7 +81,7 @@ def select(logits: Tensor, options: GenerationOptions, position: int) -> int:
     return taken if taken < len(weights) else int(weights.nonzero()[-1])
 
 
-def select_among(
+def place_among(
     ids: Sequence[int],
     logits: Sequence[float],
     options: GenerationOptions,
@@ -91,34 +91,34 @@ def select_among(
     """Draw a token from the likeliest ones, as `select` does from all.
 
     Args:
-        ids: The likeliest tokens, likeliest first, at least one.
+        ids: The likeliest tokens, likeliest first, of equals the smallest; at least one.
         logits: Their logits.
         options: What the caller asked for.
         position: Index of the token in the target.
         total: Weight of all tokens, relative to the likeliest; if `needs_row`.
 
     Returns:
-        The token; None if tokens that are not among these may matter.
+        Its place among them; None if tokens that are not among these may matter.
     """
     assert options.seed is not None
-    pairs = sorted(zip(logits, ids, strict=True), reverse=True)  # Transformers' order of equals
-    logits, ids = [logit for logit, _ in pairs], [token for _, token in pairs]
-    largest, temperature = logits[0], _temperature(options)
-    weights = [exp((logit - largest) / temperature) for logit in logits]
-    count = _kept(logits, weights, options, total)
+    values, tokens = np.array(logits), np.array(ids)
+    weights = np.exp((values - values[0]) / _temperature(options))
+    order = None
+    if options.top_p is not None and (values[1:] == values[:-1]).any():
+        order = np.lexsort((-tokens, -values))  # Transformers' order of equals
+        values, tokens, weights = values[order], tokens[order], weights[order]
+    count = _kept(values, weights, options, total)
     if count is None:
         return None
-    order = sorted(range(count), key=ids.__getitem__)
-    cumulative = list(accumulate(weights[i] for i in order))
+    by_id = tokens[:count].argsort()
+    cumulative = weights[by_id].cumsum()
     point = uniform(options.seed, position) * cumulative[-1]
-    return ids[order[min(bisect_right(cumulative, point), count - 1)]]
+    place = by_id[min(int(cumulative.searchsorted(point, "right")), count - 1)]
+    return int(place if order is None else order[place])
 
 
 def _kept(
-    logits: Sequence[float],
-    weights: Sequence[float],
-    options: GenerationOptions,
-    total: float | None,
+    logits: Values, weights: Values, options: GenerationOptions, total: float | None
 ) -> int | None:
     """How many of the likeliest tokens may be drawn; None if more than there are here may."""
     count: int | None = None
@@ -126,25 +126,24 @@ def _kept(
         count = _first(logits, options.top_k)
         if count is None:
             return None
-        total = sum(weights[:count])
+        total = float(weights[:count].sum())
     if options.top_p is not None and options.top_p < 1:
         assert total is not None
-        reached = list(accumulate(weights[:count]))
-        enough = next((i for i, sum_ in enumerate(reached, 1) if sum_ >= options.top_p * total), 0)
-        known = enough and (count is not None or logits[enough - 1] > logits[-1])
-        count = enough if known else count
+        enough = int(weights[:count].cumsum().searchsorted(options.top_p * total)) + 1
+        within = enough <= len(weights[:count])
+        if within and (count is not None or logits[enough - 1] > logits[-1]):
+            count = enough
     if options.min_p is not None:
-        least = options.min_p * weights[0]
-        enough = sum(weight >= least for weight in weights[:count])
+        enough = int((weights[:count] >= options.min_p).sum())
         count = enough if count is not None or enough < len(weights) else None
     return count
 
 
-def _first(logits: Sequence[float], count: int) -> int | None:
+def _first(logits: Values, count: int) -> int | None:
     """How many are as likely as the `count`-th, or likelier; None if it cannot be known."""
     if len(logits) <= count or logits[-1] == logits[count - 1]:
         return None
-    return sum(logit >= logits[count - 1] for logit in logits)
+    return int((logits >= logits[count - 1]).sum())
 
 
 def _temperature(options: GenerationOptions) -> float:

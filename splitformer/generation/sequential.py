@@ -10,8 +10,8 @@ from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Rules
 from splitformer.generation.selectors import (
     needs_row,
+    place_among,
     select,
-    select_among,
     shortlist,
     weights_of,
 )
@@ -118,7 +118,8 @@ class Sequential:
         if self._due is not None:
             request.given[output] = self._due
         elif not self._plain:
-            self._rules_at(index).ask(request, output, self._count, self._row)
+            self._rules = self._rules_at(index)
+            self._rules.ask(request, output, self._count, self._row)
         if self._inspection is not None:
             self._inspection.ask(request, output)
 
@@ -146,18 +147,16 @@ class Sequential:
     def _choose(self, answer: Advanced, first: int) -> tuple[int, float] | None:
         """Choose a token and return its logit; None if that takes more than was asked for."""
         options, position = self._options, len(self.target.produced)
-        rules = self._rules_at(position)
-        ranked = rules.rank(answer, first, self._count, normalised=False) if self._count else []
-        if ranked and not options.sampled:
-            return ranked[0].id, ranked[0].before
+        rules = self._rules if self._count else self._rules_at(position)
         row = rules.filtered(answer.logits[first]) if first in answer.logits else None
-        token = None
-        if ranked:
-            total = None if row is None else float(weights_of(row, options).double().sum())
-            ids, logits = [each.id for each in ranked], [each.value for each in ranked]
-            token = select_among(ids, logits, options, position, total)
-        if token is not None:
-            return token, next(each.before for each in ranked if each.id == token)
+        if self._count:
+            ranking = rules.rank(answer, first, self._count, normalised=False)
+            place: int | None = 0
+            if options.sampled:
+                total = None if row is None else float(weights_of(row, options).double().sum())
+                place = place_among(ranking.ids, ranking.values, options, position, total)
+            if place is not None:
+                return ranking.ids[place], ranking.before[place]
         if row is None:
             return None
         left = float(row.max()) > RULED_OUT  # where everything is ruled out, there is only the end

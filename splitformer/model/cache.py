@@ -210,9 +210,11 @@ class SelfCache:
         self.reserve(other.length)
         for i in range(begin // PAGE_POSITIONS, -(-other.length // PAGE_POSITIONS)):
             first = i * PAGE_POSITIONS
-            rows = slice(max(begin - first, 0), min(other.length - first, PAGE_POSITIONS))
+            row = max(begin - first, 0)
+            many = min(other.length - first, PAGE_POSITIONS) - row
+            to, source = self._pages[i].narrow(3, row, many), other._pages[i].narrow(3, row, many)
             with torch.inference_mode():  # pages that torch's step added can be written in it only
-                self._pages[i][:, :, :, rows] = other._pages[i][:, :, :, rows]
+                to.copy_(source)
 
     def _add(self, page: Tensor) -> None:
         self._pages.append(page)

@@ -36,6 +36,8 @@ FIGURES = {
     " handoff.paths.s16.chunks.open_p95_ms",
     "isolation": "isolation.itl_p99_ratio isolation.idle_vs_alone_p99"
     " isolation.one_process_itl_p99_ratio fanout.encode_work_ratio",
+    "modes": "modes.beam5.b2.vs_ctranslate2 modes.sampling_vs_greedy modes.logprobs_vs_plain"
+    " modes.mixed_vs_greedy",
     "invariance": "invariance.values invariance.differing_bits invariance.control_differing_bits",
 }
 
@@ -61,6 +63,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "encode": {"sentences": 16, "slices": 2},
         "handoff": {"pulls": 2, "openings": 2, "crowd": 1},
         "isolation": {"rounds": 1, "seconds": 0.1, "source": 500, "target": 500, "under_way": 0.0},
+        "modes": {"batches": (2,), "rounds": 1},
         "idle": {"sessions": 32, "streams": 2, "rounds": 1, "seconds": 0.3},
     }
     for name, change in changes.items():

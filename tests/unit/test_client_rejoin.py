@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
 
 from splitformer_client.rejoin import Rejoiner
-from splitformer_client.values import End, EndReason, Token
+from splitformer_client.values import End, EndReason, Hypothesis, Token
 
 PIECES = [["A", "b"], ["C"], [], ["D", "e", "f"]]
 SEPARATORS = [" ", "\n\n", " ", ""]
@@ -85,3 +86,31 @@ def test_a_cut_off_piece_is_not_hidden() -> None:
     (last,) = rejoiner.add(1, end(2))
     assert isinstance(last, End)
     assert last.reason is EndReason.LENGTH
+
+
+def found(*scores: float, name: str) -> tuple[Hypothesis, ...]:
+    """Hypotheses of a piece, one token each."""
+    return tuple(
+        Hypothesis(f"{name}{i}", (Token(0, i, f"{name}{i}", score),), score, EndReason.EOS)
+        for i, score in enumerate(scores)
+    )
+
+
+def test_the_best_hypotheses_of_the_whole_are_made_of_those_of_the_pieces() -> None:
+    rejoiner = Rejoiner("de", [" ", ""])
+    first = dataclasses.replace(end(0), hypotheses=found(-1.0, -2.0, -9.0, name="a"))
+    second = dataclasses.replace(end(0), hypotheses=found(-3.0, -3.5, -7.0, name="b"))
+    assert list(rejoiner.add(0, first)) == []
+    (whole,) = rejoiner.add(1, second)
+    assert isinstance(whole, End)
+    assert [h.text for h in whole.hypotheses] == ["a0 b0", "a0 b1", "a1 b0"]
+    assert [h.score for h in whole.hypotheses] == [-4.0, -4.5, -5.0]
+    assert [(t.index, t.text) for t in whole.hypotheses[1].tokens] == [(0, "a0"), (1, " b1")]
+
+
+def test_pieces_without_hypotheses_have_none_together() -> None:
+    rejoiner = Rejoiner("de", [" ", ""])
+    list(rejoiner.add(0, dataclasses.replace(end(0), hypotheses=found(-1.0, name="a"))))
+    (whole,) = rejoiner.add(1, end(0))
+    assert isinstance(whole, End)
+    assert whole.hypotheses == ()

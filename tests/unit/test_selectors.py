@@ -11,8 +11,8 @@ from splitformer.generation import GenerationOptions, Sequential, Target, Vocabu
 from splitformer.generation.rules import Rules
 from splitformer.generation.selectors import (
     needs_row,
+    place_among,
     select,
-    select_among,
     uniform,
     weights_of,
 )
@@ -51,19 +51,19 @@ def test_a_shortlist_draws_what_the_whole_row_does(case: dict[str, Any]) -> None
         for count in (6, 13, 21, VOCABULARY):
             best = likeliest(row, count)
             total = float(weights_of(row, options).sum()) if needs_row(options) else None
-            drawn = select_among(best.ids, best.logits, options, seed, total)
-            answered += drawn is not None
-            assert drawn in (None, select(row, options, seed))
+            place = place_among(best.ids, best.logits, options, seed, total)
+            answered += place is not None
+            assert place is None or best.ids[place] == select(row, options, seed)
     assert answered > 20
 
 
 def test_no_answer_where_others_may_be_as_likely() -> None:
     options = GenerationOptions(seed=0, top_k=2)
-    assert select_among([7, 3, 9], [1.0, 0.5, 0.5], options, 0) is None
-    assert select_among([7, 3], [1.0, 0.5], options, 0) is None
-    assert select_among([7, 3, 9], [1.0, 0.5, 0.4], options, 0) in (7, 3)
-    assert select_among([7, 3], [1.0, 0.9], GenerationOptions(seed=0, min_p=0.1), 0) is None
-    assert select_among([7, 3], [1.0, 0.9], GenerationOptions(seed=0, top_p=0.9), 0, 30.0) is None
+    assert place_among([7, 3, 9], [1.0, 0.5, 0.5], options, 0) is None
+    assert place_among([7, 3], [1.0, 0.5], options, 0) is None
+    assert place_among([7, 3, 9], [1.0, 0.5, 0.4], options, 0) in (0, 1)
+    assert place_among([7, 3], [1.0, 0.9], GenerationOptions(seed=0, min_p=0.1), 0) is None
+    assert place_among([7, 3], [1.0, 0.9], GenerationOptions(seed=0, top_p=0.9), 0, 30.0) is None
 
 
 @pytest.mark.parametrize("case", [*SAMPLING, {}, {"temperature": 0.7}, {"top_k": 300}], ids=str)
