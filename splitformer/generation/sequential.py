@@ -118,8 +118,8 @@ class Sequential:
         if self._due is not None:
             request.given[output] = self._due
         elif not self._plain:
-            self._rules = self._rules_at(index)
-            self._rules.ask(request, output, self._count, self._row)
+            self._position_rules = self._rules_at(index)
+            self._position_rules.ask(request, output, self._count, self._row)
         if self._inspection is not None:
             self._inspection.ask(request, output)
 
@@ -147,7 +147,7 @@ class Sequential:
     def _choose(self, answer: Advanced, first: int) -> tuple[int, float] | None:
         """Choose a token and return its logit; None if that takes more than was asked for."""
         options, position = self._options, len(self.target.produced)
-        rules = self._rules if self._count else self._rules_at(position)
+        rules = self._position_rules if self._count else self._rules_at(position)
         row = rules.filtered(answer.logits[first]) if first in answer.logits else None
         if self._count:
             ranking = rules.rank(answer, first, self._count, normalised=False)
