@@ -9,6 +9,7 @@ alone, without interruption, on one thread and AVX2.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -22,17 +23,29 @@ from prometheus_client import CollectorRegistry
 
 from decoder_service.engine import DecoderEngine, Generation
 from decoder_service.metrics import DecoderMetrics
-from splitformer.generation import GenerationOptions, Target, Vocabulary, decoding_for, run
+from splitformer.generation import (
+    Drafting,
+    DraftMode,
+    GenerationOptions,
+    RowCost,
+    Target,
+    Vocabulary,
+    decoding_for,
+    run,
+)
 from splitformer.model import Transformer
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.native import InstructionSet, Precision
-from tests.parity.test_native import model_of
+from tests.parity.test_native import VOCABULARY as SIZE, model_of
 from tests.parity.test_native_invariance import own_of, same
 from tests.support.native import instruction_sets, needs_native
 
 pytestmark = needs_native
 WIDTH, POSITIONS, TOKENS, START = 32, 48, 40, 3
 VOCABULARY = Vocabulary(eos_id=1, never=(0, 2))
+EAGER = Drafting(RowCost(1.0, 0.0), True, bytes(SIZE), frozenset((0, 1, 2)))
+"""Guesses are made wherever there is the least ground for one."""
+
 SETUPS = [(threads, isa) for threads in (1, 2, 3) for isa in instruction_sets()]
 
 
@@ -48,6 +61,7 @@ class Life:
         forked: Tokens a fork keeps, which then lives on beside it; None: no fork.
         beams: For beam search, whose generations all want everything, and which is rewound and
             forked to the beginning only: the tokens that it has found depend on where it began.
+        draft: Where its guesses come from, unless it searches; alone it makes none.
     """
 
     memory: tuple[int, int]
@@ -56,6 +70,7 @@ class Life:
     runs: tuple[tuple[int, int | None, int], ...]
     forked: int | None
     beams: int = 1
+    draft: DraftMode = DraftMode.OFF
 
 
 lives = st.builds(
@@ -70,6 +85,7 @@ lives = st.builds(
     ).map(tuple),
     forked=st.none() | st.integers(0, TOKENS),
     beams=st.sampled_from((1, 1, 1, 3)),
+    draft=st.sampled_from(DraftMode),
 )
 
 
@@ -117,7 +133,10 @@ async def generate(engine: DecoderEngine, target: Target, life: Life, run: Any) 
     if life.beams > 1:
         wanted, kept = TOKENS, TOKENS if kept else 0
     limit = min(TOKENS, len(target.produced) + wanted)
-    decoding = decoding_for(target, options_of(life), limit, VOCABULARY)
+    options = options_of(life)
+    if life.beams == 1:
+        options = dataclasses.replace(options, draft=life.draft)
+    decoding = decoding_for(target, options, limit, VOCABULARY, drafting=EAGER)
     generation = Generation(decoding, window=3)
     engine.join(generation)
     come = 0
