@@ -38,7 +38,7 @@ from splitformer.generation import (
     Vocabulary,
     decoding_for,
     drafts_of,
-    row_cost_of,
+    overhead_of,
     step,
 )
 from splitformer.model.checkpoint import Checkpoint
@@ -74,7 +74,7 @@ class Plan:
     model: str = ""
 
 
-QUICK = Plan(40, 3, 25, (1, 2, 4, 8))
+QUICK = Plan(20, 3, 16, (1, 2, 4))
 FULL = Plan(400, 5, 200, (1, 2, 3, 4, 6, 8, 16, None))
 
 
@@ -117,7 +117,7 @@ class Bench:
         size = description.architecture.target_vocabulary_size
         self._vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
         self.drafting = Drafting(
-            row_cost_of(self._decoder),
+            overhead_of(self._decoder),
             lossless=True,
             begins_word=self.checkpoint.tokenizer.word_beginnings(size),
             unusable=frozenset((*self._vocabulary.never, description.eos_id)),
@@ -175,7 +175,7 @@ def run(report: Report, cache: Path, quick: bool) -> None:
             jobs = _spread(group, plan.served)
             report.figure(f"speculative.{name}_speedup", served.speedup(jobs, plan.rounds))
         differing += served.differing
-    report.figure("speculative.loop.overhead_in_rows", bench.drafting.cost.overhead)
+    report.figure("speculative.loop.overhead_in_rows", bench.drafting.overhead)
     for name, group in groups.items():
         differing += _measure(report, bench, name, group, plan)
     report.figure("speculative.differing_tokens", differing)

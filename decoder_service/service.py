@@ -32,7 +32,7 @@ from splitformer.generation import (
     SpeechRules,
     Target,
     Vocabulary,
-    row_cost_of,
+    overhead_of,
     run,
 )
 from splitformer.model.decoder import Decoder, DecoderState
@@ -349,7 +349,7 @@ class DecoderService:
         shared = description.architecture.share_embeddings
         unusable = frozenset((*self._vocabulary.never, self._vocabulary.eos_id))
         return Drafting(
-            cost=row_cost_of(self._decoder),
+            overhead=overhead_of(self._decoder),
             lossless=self._decoder.batch_invariant,
             begins_word=self._checkpoint.tokenizer.word_beginnings(size),
             unusable=unusable if shared else None,

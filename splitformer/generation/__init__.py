@@ -5,7 +5,7 @@ from splitformer.generation.drafting import Drafting
 from splitformer.generation.hypotheses import Hypotheses, Hypothesis, Search
 from splitformer.generation.loop import Failures, run, step
 from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
-from splitformer.generation.row_cost import RowCost, row_cost_of
+from splitformer.generation.row_cost import overhead_of
 from splitformer.generation.scoring import Scoring
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.speech import SpeechRules, likeliest_of
@@ -28,7 +28,6 @@ __all__ = [
     "News",
     "Produced",
     "Request",
-    "RowCost",
     "Scoring",
     "Search",
     "Sequential",
@@ -39,7 +38,7 @@ __all__ = [
     "decoding_for",
     "drafts_of",
     "likeliest_of",
-    "row_cost_of",
+    "overhead_of",
     "run",
     "step",
 ]

@@ -8,7 +8,6 @@ or wrong).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from splitformer.generation.decoding import Request, Vocabulary
@@ -53,18 +52,14 @@ class Speculative(Sequential):
         self.drafted = self.kept = 0
         self._guesser = guesser
         self._drafting = drafting
+        self._crowd = drafting.crowd
         self._draft: list[int] = []
-        self._asked = 0.0  # when the last step began, if it was ours alone
-        self._rows = 0  # that it had
         room = target.max_positions - len(target.start) - vocabulary.end_at_limit
         self._last = min(limit - 1, room)  # index of the last token that a draft may lead to
 
     def ask(self, request: Request) -> None:
         """Ask for the row of what was not computed yet, and for those of a guess."""
-        known = self._asked > 0  # the first step has rows of its own, of start and prefix
-        self._observe(request.company)
         self._draft = self._guess(request.company)
-        self._rows = len(self._draft) + 1 if known else 0
         if not self._draft:
             super().ask(request)
             return
@@ -93,20 +88,9 @@ class Speculative(Sequential):
         """Guess as far as limit, positions and price allow."""
         drafting, produced = self._drafting, self.target.produced
         most = min(self._last - len(produced), drafting.most)
-        price = drafting.price(company)
-        if self._forced:
+        if company >= self._crowd or most < 1 or self._forced:
             return []
-        return self._guesser.guess(produced, most, price) if most > 0 and price < 1 else []
-
-    def _observe(self, company: int) -> None:
-        """See how long the last turn took, if nobody else had a part in it."""
-        if company > 1:
-            self._asked = 0.0
-            return
-        now = time.perf_counter()
-        if self._asked and self._rows:
-            self._drafting.cost.observe(now - self._asked, self._rows)
-        self._asked = now
+        return self._guesser.guess(produced, most, drafting.price(company))
 
     def _cut_back(self) -> None:
         """Forget the rows of tokens that were not taken, and of the last one, the next input."""

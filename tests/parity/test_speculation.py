@@ -23,7 +23,6 @@ from splitformer.generation import (
     GenerationOptions,
     News,
     Produced,
-    RowCost,
     Sequential,
     Target,
     Vocabulary,
@@ -43,9 +42,7 @@ from tests.support.native import needs_native
 pytestmark = needs_native
 WIDTH, POSITIONS = 32, 48
 VOCABULARY = Vocabulary(eos_id=1, never=(0, 2), size=SIZE)
-EAGER = Drafting(
-    RowCost(1.0, 0.0), lossless=True, begins_word=bytes(SIZE), unusable=frozenset((0, 1, 2))
-)
+EAGER = Drafting(1e9, lossless=True, begins_word=bytes(SIZE), unusable=frozenset((0, 1, 2)))
 """Every guess is worth a row."""
 
 
@@ -211,7 +208,7 @@ def test_no_guess_changes_a_bit(
             assert same(own_of(target.state), own_of(truth.state))
             drafted, kept = drafted + drafts_of(decoding)[0], kept + drafts_of(decoding)[1]
     assert len(seen) > 20
-    assert 40 < kept < drafted, "some guesses were kept and some were not"
+    assert 20 < kept < drafted, "some guesses were kept and some were not"
 
 
 @torch.inference_mode()
