@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import M2M100Config, M2M100ForConditionalGeneration, M2M100Tokenizer
 
 from splitformer.errors import InvalidArgumentError
@@ -43,6 +44,7 @@ def make_pair(folder: Path) -> Pair:
         str(folder / "vocab.json"), str(folder / "sentencepiece.bpe.model")
     ).save_pretrained(folder)
     edit_settings(folder, src_lang=None)
+    torch.manual_seed(5)
     return Pair.of(varied(M2M100ForConditionalGeneration(config)), folder)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
 from splitformer.errors import FailedPreconditionError, InvalidArgumentError
@@ -72,6 +73,7 @@ def make_pair(
         forced_eos_token_id=0,
         init_std=0.05,
     )
+    torch.manual_seed(5)
     model = varied(MarianMTModel(config))
     model.generation_config.bad_words_ids = [[PAD]]
     return Pair.of(model, folder)

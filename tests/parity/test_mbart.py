@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sentencepiece import SentencePieceProcessor
 from transformers import (
     MBart50Tokenizer,
@@ -56,6 +57,7 @@ def save_model(folder: Path, size: int, kind: str) -> Pair:
         decoder_start_token_id=2 if kind == "mbart50" else None,
         init_std=0.05,
     )
+    torch.manual_seed(5)
     model = MBartForConditionalGeneration(config)
     for stack in (model.model.encoder, model.model.decoder):
         stack.embed_positions.weight.data.normal_(std=0.3)

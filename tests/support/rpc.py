@@ -23,7 +23,7 @@ from tests.support.servers import Running
 
 Memory = tuple[tensor_pb2.MemoryHeader, bytes]
 TEXT = "Open the file."
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 60.0
 _CALL_SECONDS = 30.0
 
 
