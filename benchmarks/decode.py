@@ -49,7 +49,7 @@ class Scope:
     most_seconds: float = math.inf
 
 
-QUICK = Scope((1, 8, 32, 64), 5, slow=32, most_seconds=1.5)
+QUICK = Scope((1, 8, 32, 64), 4, slow=32, most_seconds=1.5)
 FULL = Scope((1, 2, 4, 8, 16, 32, 64), 7, ("int8", "fp32"), slow=32, most_seconds=12.0)
 
 
