@@ -106,6 +106,7 @@ def test_serve_runs_until_it_is_told_to_stop(tiny_model: Path, number: signal.Si
     ports = Ports.free()
     process = start_serve(tiny_model, ports)
     assert process.stdout is not None
+    assert process.stdout.readline().startswith("layout: encoder ")
     addresses = [process.stdout.readline().split()[1] for _ in range(2)]
     with connect(*addresses) as client:
         assert client.translate("Open the file.", to="fr", max_new_tokens=3)[0].tokens
@@ -119,7 +120,8 @@ def test_serve_runs_until_it_is_told_to_stop(tiny_model: Path, number: signal.Si
 def test_serve_ends_when_a_service_does(tiny_model: Path) -> None:
     process = start_serve(tiny_model, Ports.free())
     assert process.stdout is not None
-    process.stdout.readline()
+    for _ in range(3):  # the layout, and where both serve
+        process.stdout.readline()
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     ).stdout.split()
