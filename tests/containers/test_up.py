@@ -62,13 +62,13 @@ def test_a_container_can_do_little_and_is_bounded(composed: Composed, service: s
 
 
 def test_ports_are_published_on_the_loopback_interface_only(composed: Composed) -> None:
-    bound = [
-        each["HostIp"]
+    bound = {
+        (container.name, each["HostPort"]): each["HostIp"]
         for container in composed.containers()
         for ports in container.attrs["NetworkSettings"]["Ports"].values()
         for each in ports or ()
-    ]
-    assert bound == ["127.0.0.1"] * 4
+    }
+    assert list(bound.values()) == ["127.0.0.1"] * 4, bound
 
 
 def run_client(engine: docker.DockerClient, *arguments: str) -> str:
@@ -147,6 +147,7 @@ def work(composed: Composed) -> None:
     """Do a little of everything that shows in the panels."""
     with connect(composed.encoder, composed.decoder) as client:
         client.translate("Open the file.", to=("de", "fr"), max_new_tokens=8)
+        client.translate("Copy the file file_10_of_20.txt.", to="de", draft="copy")
         memory = client.encode("Save all changes.", delivery="inline")
         with client.open_session(memory, language="de") as session:
             list(session.generate(max_new_tokens=4))
