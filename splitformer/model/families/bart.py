@@ -15,7 +15,7 @@ from splitformer.model.config import NormPlacement, TransformerConfig
 from splitformer.model.description import Description
 from splitformer.model.families import fairseq
 from splitformer.model.families.family import Stored
-from splitformer.model.families.fields import Fields, Generation
+from splitformer.model.families.fields import Fields, Generation, tokenizer_settings
 from splitformer.model.families.names import is_redundant_like_fairseq, stored_like_fairseq
 from splitformer.model.files import Files
 from splitformer.model.languages import Frame, Languages
@@ -111,7 +111,7 @@ def _description(
 
 def _languages(files: Files, generation: Generation) -> Languages:
     """mBART's languages; a checkpoint for one target names it by its start or its forced token."""
-    codes, settings = _codes(files), fairseq.tokenizer_settings(files)
+    codes, settings = _codes(files), tokenizer_settings(files)
     later = len(codes) > len(_MBART)  # mBART-50
     first = (generation.start_id,) if later else ()
     starts = {code: (*first, token) for code, token in codes.items()}
@@ -122,7 +122,7 @@ def _languages(files: Files, generation: Generation) -> Languages:
 
 
 def _codes(files: Files) -> Mapping[str, int]:
-    named = fairseq.tokenizer_settings(files).text("tokenizer_class")
+    named = tokenizer_settings(files).text("tokenizer_class")
     later = named.startswith("MBart50") if named else files.has(fairseq.TOKENIZER)
     return fairseq.language_ids(files, _MBART_50 if later else _MBART)
 

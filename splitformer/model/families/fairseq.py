@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.config import NormPlacement, Positions, TransformerConfig
-from splitformer.model.families.fields import ACTIVATIONS, Fields
+from splitformer.model.families.fields import ACTIVATIONS, Fields, stack_sizes
 from splitformer.model.files import Files
 from splitformer.model.languages import Frame
 from splitformer.model.sentencepiece import VocabularyTokenizer, load_processor
@@ -18,7 +18,6 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """The first ids of fairseq's dictionaries."""
 
 TOKENIZER = "tokenizer.json"
-TOKENIZER_SETTINGS = "tokenizer_config.json"
 PIECES = "sentencepiece.bpe.model"
 
 
@@ -49,13 +48,7 @@ def architecture(
     return TransformerConfig(
         source_vocabulary_size=vocabulary,
         target_vocabulary_size=vocabulary,
-        d_model=config.integer("d_model"),
-        heads=config.integer("encoder_attention_heads"),
-        decoder_heads=config.integer("decoder_attention_heads"),
-        encoder_layers=config.integer("encoder_layers"),
-        decoder_layers=config.integer("decoder_layers"),
-        d_feed_forward=config.integer("encoder_ffn_dim"),
-        decoder_feed_forward=config.integer("decoder_ffn_dim"),
+        **stack_sizes(config),
         max_positions=config.integer("max_position_embeddings", 1024),
         norm=norm,
         activation=config.choice("activation_function", activation, ACTIVATIONS),
@@ -66,11 +59,6 @@ def architecture(
         normalize_embeddings=normalize_embeddings,
         output_bias=output_bias,
     )
-
-
-def tokenizer_settings(files: Files) -> Fields:
-    """Return tokenizer_config.json, empty if there is none."""
-    return Fields(files.settings(TOKENIZER_SETTINGS) if files.has(TOKENIZER_SETTINGS) else {})
 
 
 def piece_tokenizer(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.config import Activation
 from splitformer.model.files import Files
 
 GENERATION = "generation_config.json"
+TOKENIZER_SETTINGS = "tokenizer_config.json"
 ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -74,6 +75,41 @@ class Fields:
         return known[value]
 
 
+class StackSizes(TypedDict):
+    """Sizes of both stacks, as `TransformerConfig` names them."""
+
+    d_model: int
+    heads: int
+    decoder_heads: int
+    encoder_layers: int
+    decoder_layers: int
+    d_feed_forward: int
+    decoder_feed_forward: int
+
+
+def stack_sizes(config: Fields) -> StackSizes:
+    """Return the sizes that config.json has under fairseq's names."""
+    return {
+        "d_model": config.integer("d_model"),
+        "heads": config.integer("encoder_attention_heads"),
+        "decoder_heads": config.integer("decoder_attention_heads"),
+        "encoder_layers": config.integer("encoder_layers"),
+        "decoder_layers": config.integer("decoder_layers"),
+        "d_feed_forward": config.integer("encoder_ffn_dim"),
+        "decoder_feed_forward": config.integer("decoder_ffn_dim"),
+    }
+
+
+def tokenizer_settings(files: Files) -> Fields:
+    """Return tokenizer_config.json, empty if there is none."""
+    return Fields(files.settings(TOKENIZER_SETTINGS) if files.has(TOKENIZER_SETTINGS) else {})
+
+
+def generation_settings(files: Files, config: Fields) -> Fields:
+    """Return generation_config.json, or config.json where there is none, as older ones."""
+    return Fields(files.settings(GENERATION)) if files.has(GENERATION) else config
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """How a checkpoint's targets begin and end.
@@ -109,7 +145,7 @@ class Generation:
         Raises:
             ConfigurationError: It asks for what we do not have.
         """
-        own = Fields(files.settings(GENERATION)) if files.has(GENERATION) else config
+        own = generation_settings(files, config)
         both = Fields({**config.values, **{k: v for k, v in own.values.items() if v is not None}})
         eos_id = _one_end(both.values.get("eos_token_id"))
         forced_end = _one_end(own.values["forced_eos_token_id"]) if own.has(_FORCED_END) else None

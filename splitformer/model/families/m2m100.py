@@ -15,7 +15,7 @@ from splitformer.model.config import TransformerConfig
 from splitformer.model.description import Description
 from splitformer.model.families import fairseq
 from splitformer.model.families.family import Stored
-from splitformer.model.families.fields import Fields, Generation
+from splitformer.model.families.fields import Fields, Generation, tokenizer_settings
 from splitformer.model.families.names import is_redundant_like_fairseq, stored_like_fairseq
 from splitformer.model.files import Files
 from splitformer.model.languages import Frame, Languages
@@ -82,7 +82,7 @@ class M2M100Family:
 
 
 def _languages(files: Files, generation: Generation) -> Languages:
-    codes, settings = _codes(files), fairseq.tokenizer_settings(files)
+    codes, settings = _codes(files), tokenizer_settings(files)
     if settings.text("tokenizer_class") == "SMALL100Tokenizer":
         bindings = {code: Frame(before=(token,)) for code, token in codes.items()}
         ends = {"": Frame(after=(generation.eos_id,))}
@@ -100,7 +100,7 @@ def _codes(files: Files) -> Mapping[str, int]:
     """Languages and their ids."""
     if not files.has(_VOCABULARY):
         return fairseq.language_ids(files, _nllb_codes(files))
-    order = fairseq.tokenizer_settings(files).choice("language_codes", "m2m100", _ORDERS)
+    order = tokenizer_settings(files).choice("language_codes", "m2m100", _ORDERS)
     first = 1 + max(files.vocabulary(_VOCABULARY).values(), default=-1)
     return {code: first + i for i, code in enumerate(order.split())}
 

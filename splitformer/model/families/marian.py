@@ -13,14 +13,19 @@ from collections.abc import Mapping
 from splitformer.model.config import TransformerConfig
 from splitformer.model.description import Description
 from splitformer.model.families.family import Stored
-from splitformer.model.families.fields import ACTIVATIONS, Fields, Generation
+from splitformer.model.families.fields import (
+    ACTIVATIONS,
+    Fields,
+    Generation,
+    stack_sizes,
+    tokenizer_settings,
+)
 from splitformer.model.families.names import is_redundant_like_fairseq, stored_like_fairseq
 from splitformer.model.files import Files
 from splitformer.model.languages import Frame, Languages
 from splitformer.model.sentencepiece import VocabularyTokenizer, load_processor
 from splitformer.model.tokenizer import SourcePiece, Tokenizer
 
-_TOKENIZER_SETTINGS = "tokenizer_config.json"
 _VOCABULARY, _TARGET_VOCABULARY = "vocab.json", "target_vocab.json"
 _MARKER = ">>{}<<"
 
@@ -87,13 +92,7 @@ def _architecture(config: Fields) -> TransformerConfig:
     return TransformerConfig(
         source_vocabulary_size=vocabulary,
         target_vocabulary_size=target,
-        d_model=config.integer("d_model"),
-        heads=config.integer("encoder_attention_heads"),
-        decoder_heads=config.integer("decoder_attention_heads"),
-        encoder_layers=config.integer("encoder_layers"),
-        decoder_layers=config.integer("decoder_layers"),
-        d_feed_forward=config.integer("encoder_ffn_dim"),
-        decoder_feed_forward=config.integer("decoder_ffn_dim"),
+        **stack_sizes(config),
         max_positions=config.integer("max_position_embeddings"),
         activation=config.choice("activation_function", "gelu", ACTIVATIONS),
         share_embeddings=shared,
@@ -104,7 +103,7 @@ def _architecture(config: Fields) -> TransformerConfig:
 
 
 def _languages(files: Files, generation: Generation) -> Languages:
-    settings = Fields(files.settings(_TOKENIZER_SETTINGS) if files.has(_TOKENIZER_SETTINGS) else {})
+    settings = tokenizer_settings(files)
     frame = Frame(after=(generation.eos_id,))
     sources = dict.fromkeys(("", settings.text("source_lang")), frame)
     if bindings := _bindings(files):
@@ -125,7 +124,4 @@ def _bindings(files: Files) -> Mapping[str, Frame]:
 
 
 def _separate(files: Files) -> bool:
-    if not files.has(_TOKENIZER_SETTINGS):
-        return files.has(_TARGET_VOCABULARY)
-    settings = Fields(files.settings(_TOKENIZER_SETTINGS))
-    return settings.flag("separate_vocabs", files.has(_TARGET_VOCABULARY))
+    return tokenizer_settings(files).flag("separate_vocabs", files.has(_TARGET_VOCABULARY))

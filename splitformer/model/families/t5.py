@@ -15,7 +15,12 @@ from splitformer.errors import ConfigurationError
 from splitformer.model.config import TransformerConfig
 from splitformer.model.description import Description
 from splitformer.model.families.family import Stored
-from splitformer.model.families.fields import ACTIVATIONS, Fields, Generation
+from splitformer.model.families.fields import (
+    ACTIVATIONS,
+    Fields,
+    Generation,
+    tokenizer_settings,
+)
 from splitformer.model.files import Files
 from splitformer.model.languages import Frame, Languages
 from splitformer.model.sentencepiece import VocabularyTokenizer, load_processor
@@ -23,7 +28,7 @@ from splitformer.model.tokenizer import Tokenizer
 from splitformer.model.tokenizer_bytes import ByteTokenizer
 from splitformer.model.tokenizer_json import JsonTokenizer
 
-_TOKENIZER, _PIECES, _SETTINGS = "tokenizer.json", "spiece.model", "tokenizer_config.json"
+_TOKENIZER, _PIECES = "tokenizer.json", "spiece.model"
 _POSITIONS = 1024
 """Longest source and target where config.json names none; the model itself has no limit."""
 
@@ -62,8 +67,7 @@ class T5Family:
 
     def tokenizer(self, files: Files, description: Description) -> Tokenizer:
         """Open a folder's tokenizer; `<extra_id_0>` and its like may be spelled in a source."""
-        settings = Fields(files.settings(_SETTINGS) if files.has(_SETTINGS) else {})
-        if settings.text("tokenizer_class").startswith("ByT5"):
+        if tokenizer_settings(files).text("tokenizer_class").startswith("ByT5"):
             return ByteTokenizer()
         if files.has(_TOKENIZER):
             return JsonTokenizer(files.content(_TOKENIZER), _TOKENIZER, spelled=True)

@@ -12,7 +12,13 @@ from splitformer.model.byte_level import ByteLevelTokenizer, read_byte_level
 from splitformer.model.config import TransformerConfig
 from splitformer.model.description import Description, check_id
 from splitformer.model.families.family import Stored
-from splitformer.model.families.fields import ACTIVATIONS, GENERATION, Fields, Generation
+from splitformer.model.families.fields import (
+    ACTIVATIONS,
+    Fields,
+    Generation,
+    generation_settings,
+    stack_sizes,
+)
 from splitformer.model.families.names import stored_like_fairseq
 from splitformer.model.files import Files
 from splitformer.model.hearing import STRIDE
@@ -85,13 +91,7 @@ def _architecture(config: Fields) -> TransformerConfig:
     return TransformerConfig(
         source_vocabulary_size=0,
         target_vocabulary_size=config.integer("vocab_size"),
-        d_model=config.integer("d_model"),
-        heads=config.integer("encoder_attention_heads"),
-        decoder_heads=config.integer("decoder_attention_heads"),
-        encoder_layers=config.integer("encoder_layers"),
-        decoder_layers=config.integer("decoder_layers"),
-        d_feed_forward=config.integer("encoder_ffn_dim"),
-        decoder_feed_forward=config.integer("decoder_ffn_dim"),
+        **stack_sizes(config),
         max_positions=config.integer("max_target_positions", 448),
         source_positions=config.integer("max_source_positions", 1500),
         mel_bins=config.integer("num_mel_bins", 80),
@@ -104,7 +104,7 @@ def _architecture(config: Fields) -> TransformerConfig:
 
 
 def _speech(files: Files, config: Fields, architecture: TransformerConfig) -> Speech:
-    own = Fields(files.settings(GENERATION)) if files.has(GENERATION) else config
+    own = generation_settings(files, config)
     marks = _marks(files)
     languages = _tokens(own, "lang_to_id") or {
         name: token for name, token in marks.items() if _LANGUAGE.fullmatch(name)
