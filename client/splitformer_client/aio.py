@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from types import TracebackType
 from typing import Literal, Self, Unpack
 
 from splitformer import tracing
@@ -470,12 +469,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     @contextlib.contextmanager

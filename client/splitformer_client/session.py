@@ -9,7 +9,6 @@ import contextlib
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Self, Unpack
 
 from splitformer.errors import DataLossError, FailedPreconditionError, SplitformerError
@@ -227,12 +226,7 @@ class AsyncSession:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _mark_closed(self) -> None:
@@ -315,10 +309,5 @@ class AsyncGeneration:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
