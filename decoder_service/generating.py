@@ -301,11 +301,14 @@ class Generating:
             self.sessions.touch(session)
 
 
-async def _computed(generation: Generation, most: int) -> list[IndexedToken]:
-    """Wait for tokens and return at most `most`; none once the generation has ended."""
+def arrived(generation: Generation, most: int) -> list[IndexedToken]:
+    """Return at most `most` tokens that are there; note what candidates and what end are.
+
+    Raises:
+        SplitformerError: The generation has failed.
+    """
     tokens: list[IndexedToken] = []
-    event = await generation.next() if generation.end is None else None
-    while event is not None:
+    while len(tokens) < most and (event := generation.next_nowait()) is not None:
         if isinstance(event, SplitformerError):
             raise event
         if isinstance(event, EndReason):
@@ -313,10 +316,17 @@ async def _computed(generation: Generation, most: int) -> list[IndexedToken]:
             break
         if isinstance(event, Hypotheses):
             generation.hypotheses = event
-            event = await generation.next()
-            continue
-        tokens.append(IndexedToken(*event))
-        event = generation.next_nowait() if len(tokens) < most else None
+        else:
+            tokens.append(IndexedToken(*event))
+    return tokens
+
+
+async def _computed(generation: Generation, most: int) -> list[IndexedToken]:
+    """Wait for tokens and return at most `most`; none once the generation has ended."""
+    tokens: list[IndexedToken] = []
+    while not tokens and generation.end is None:
+        await generation.wait()
+        tokens = arrived(generation, most)
     return tokens
 
 

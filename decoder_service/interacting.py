@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from decoder_service.generating import Ended, Generating, IndexedToken, checked_start
+from decoder_service.generating import Ended, Generating, IndexedToken, arrived, checked_start
 from decoder_service.opening import OpeningRules
 from decoder_service.sessions import Session
 from decoder_service.steers import (
@@ -199,14 +199,10 @@ class Interaction:
 
     def _computed(self, most: int) -> list[IndexedToken]:
         """Return what the run has brought since the last time."""
-        tokens: list[IndexedToken] = []
-        while len(tokens) < most and (event := self._generation.next_nowait()) is not None:
-            if isinstance(event, SplitformerError):
-                raise self._broken(event)
-            if isinstance(event, EndReason):
-                self._generation.end = event
-                break
-            tokens.append(IndexedToken(*event))
+        try:
+            tokens = arrived(self._generation, most)
+        except SplitformerError as error:
+            raise self._broken(error) from None
         if tokens:
             self._first = self._first or time.perf_counter() - self._called
             self._generating.count_read(self._generation, len(tokens))

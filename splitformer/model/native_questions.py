@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from splitformer.model.decoder import DecoderState
-from splitformer.model.stepping import NOTHING, Advanced, Asked, Candidates
+from splitformer.model.stepping import Advanced, Asked, Candidates
 from splitformer.native import FloatArray, Outputs, Questions
 
 
@@ -30,8 +30,6 @@ def questions_of(
         outputs: How many outputs each sequence has.
         log_probabilities: Compute them.
     """
-    if asked is NOTHING:
-        return Questions(mask, log_probabilities=log_probabilities)
     total = sum(outputs)
     begins, length = _attention(asked, states, outputs)
     return Questions(
