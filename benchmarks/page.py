@@ -30,8 +30,8 @@ Us and the peers with the same weights, on the same machine, in one run: `make b
 Contestants take turns, and a ratio is taken within a round or a run: the speed of a machine drifts,
 and a figure of one run says nothing about another's. All of them share the same cores, clients
 included. CTranslate2 takes part in the thread layout that is fastest in a trial. Figures named
-`vs_…` are how many times faster we are; `vs_floor` is the share of the step's time that its bare
-matrix products take.
+`vs_…` are how many times faster we are; `vs_floor` is the share of the time that the bare matrix
+products take: of decoding, by our kernels or by FBGEMM, whichever takes less; of encoding, by ours.
 """
 
 SECTIONS: dict[str, str] = {

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from decoder_service.allow_list import AllowList
 from splitformer.errors import ConfigurationError
-from splitformer.serving.kernels import Arithmetic
+from splitformer.serving.kernels import ModelSettings
 from splitformer.serving.models import memory_dtype
-from splitformer.serving.settings import Settings, port_setting, setting
+from splitformer.serving.settings import port_setting, setting
 from splitformer.tls import TlsFiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderSettings(Settings):
+class DecoderSettings(ModelSettings):
     """Settings of the decoder service."""
 
     prefix: ClassVar[str] = "SPLITFORMER_DECODER_"
@@ -41,13 +41,6 @@ class DecoderSettings(Settings):
     memory_bytes: int = setting(
         2**30, "Budget for memories, keys and values, in bytes.", at_least=1, size=True
     )
-    device: str = setting("cpu", "Where the decoder runs: cpu, cuda, or cuda:N.")
-    precision: str = setting(
-        "auto", "Arithmetic: int8 or fp32 on cpu, bf16, fp16 or fp32 on cuda; auto: the first."
-    )
-    kernels: str = setting(
-        "auto", "What computes the steps: native, torch, or auto (native where it can be used)."
-    )
     shared_memory: bool = setting(
         True, "Map memories of encoders of this host and user instead of fetching them."
     )
@@ -64,7 +57,6 @@ class DecoderSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         memory_dtype(self.memory_dtype)
-        _ = self.arithmetic
         AllowList(self.encoders)
         self.filled_in("endpoint", self.endpoint)
         if self.encoder_ca and not self.encoder_tls:
@@ -78,8 +70,3 @@ class DecoderSettings(Settings):
         if not self.encoder_tls:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.encoder_ca, "encoder_ca")
-
-    @property
-    def arithmetic(self) -> Arithmetic:
-        """What the model runs on."""
-        return Arithmetic(self.precision, self.kernels, self.threads, self.device)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splitformer.errors import ConfigurationError
-from splitformer.serving.kernels import Arithmetic
+from splitformer.serving.kernels import ModelSettings
 from splitformer.serving.models import memory_dtype
-from splitformer.serving.settings import Settings, port_setting, setting
+from splitformer.serving.settings import port_setting, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings(Settings):
+class EncoderSettings(ModelSettings):
     """Settings of the encoder service."""
 
     prefix: ClassVar[str] = "SPLITFORMER_ENCODER_"
@@ -27,13 +27,6 @@ class EncoderSettings(Settings):
     memory_dtype: str = setting("f16", "Wire type memories are rounded to: f32, f16, bf16 or i8.")
     memory_bytes: int = setting(
         2**30, "Budget for memories kept under leases, in bytes.", at_least=1, size=True
-    )
-    device: str = setting("cpu", "Where the encoder runs: cpu, cuda, or cuda:N.")
-    precision: str = setting(
-        "auto", "Arithmetic: int8 or fp32 on cpu, bf16, fp16 or fp32 on cuda; auto: the first."
-    )
-    kernels: str = setting(
-        "auto", "What computes memories: native, torch, or auto (native where it can be used)."
     )
     inline_bytes: int = setting(
         64 * 2**10, "Largest memory returned inline, in bytes.", at_least=0, size=True
@@ -68,7 +61,6 @@ class EncoderSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         memory_dtype(self.memory_dtype)
-        _ = self.arithmetic
         self.filled_in("advertise", self.advertise)
         if self.lease_seconds > self.max_lease_seconds:
             raise ConfigurationError(
@@ -81,8 +73,3 @@ class EncoderSettings(Settings):
                     f"{name}: must be at most half of max_message_bytes ({self.max_message_bytes}),"
                     f" got {getattr(self, name)}"
                 )
-
-    @property
-    def arithmetic(self) -> Arithmetic:
-        """What the model runs on."""
-        return Arithmetic(self.precision, self.kernels, self.threads, self.device)

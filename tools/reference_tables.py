@@ -29,6 +29,7 @@ from encoder_service.servicer import EncoderServicer
 from encoder_service.settings import EncoderSettings
 from splitformer import errors
 from splitformer.serving.histograms import StepHistogram
+from splitformer.serving.kernels import ModelSettings
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import Telemetry
 
@@ -95,7 +96,7 @@ def own_settings(cls: type[Settings]) -> list[str]:
 def shared_settings() -> list[str]:
     """Return the names of settings that both services take over unchanged."""
     changed = {*own_settings(EncoderSettings), *own_settings(DecoderSettings)}
-    return [field.name for field in dataclasses.fields(Settings) if field.name not in changed]
+    return [field.name for field in dataclasses.fields(ModelSettings) if field.name not in changed]
 
 
 # --- metrics --------------------------------------------------------------------------------------
@@ -242,7 +243,9 @@ def tables() -> dict[str, Callable[[str], str]]:
     """Map the names of the tables to what writes them, given the table as it stands."""
     encoder, decoder = EncoderSettings, DecoderSettings
     return {
-        "shared settings": lambda _: settings_table(Settings, shared_settings(), "SPLITFORMER_…_"),
+        "shared settings": lambda _: settings_table(
+            ModelSettings, shared_settings(), "SPLITFORMER_…_"
+        ),
         "encoder settings": lambda _: settings_table(
             encoder, own_settings(encoder), encoder.prefix
         ),

@@ -21,6 +21,7 @@ from splitformer.model.paged_decoder import PagedDecoder
 from splitformer.model.stepping import StepDecoder, TorchDecoder
 from splitformer.native import Precision
 from splitformer.serving.logs import log
+from splitformer.serving.settings import Settings, setting
 
 KERNELS = ("auto", "native", "torch")
 _ON_CPU = ("int8", "fp32")
@@ -73,6 +74,28 @@ class Arithmetic:
     def dtype(self) -> torch.dtype:
         """The precision for a GPU."""
         return _ON_CUDA.get(self.precision, torch.bfloat16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Settings):
+    """Settings of a service that runs a half of a model."""
+
+    device: str = setting("cpu", "Where the model runs: cpu, cuda, or cuda:N.")
+    precision: str = setting(
+        "auto", "Arithmetic: int8 or fp32 on cpu, bf16, fp16 or fp32 on cuda; auto: the first."
+    )
+    kernels: str = setting(
+        "auto", "What computes: native, torch, or auto (native where it can be used)."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.arithmetic  # checks that they go together
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What the model runs on."""
+        return Arithmetic(self.precision, self.kernels, self.threads, self.device)
 
 
 def step_decoder(decoder: Decoder, arithmetic: Arithmetic, pool_bytes: int = 0) -> StepDecoder:
