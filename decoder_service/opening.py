@@ -147,7 +147,7 @@ class OpeningRules:
 
         Raises:
             FailedPreconditionError: WRONG_MEMORY_KIND, FINGERPRINT_MISMATCH or LANGUAGE_BOUND.
-            InvalidArgumentError: BAD_DTYPE, BAD_SHAPE or BAD_SOURCE_TOKENS.
+            InvalidArgumentError: BAD_DTYPE, BAD_SHAPE, BAD_SOURCE_TOKENS or BAD_SOURCE_TEXT.
         """
         if header.kind != tensor_pb2.MEMORY_KIND_SEQUENCE:
             raise FailedPreconditionError(
@@ -172,6 +172,7 @@ class OpeningRules:
         shape = checked_shape(header.dtype, header.shape, "memory")
         self._check_shape(shape)
         self._check_source(header.source_tokens, shape[0])
+        self._check_text(header)
 
     def check_values(self, memory: FloatArray) -> None:
         """InvalidArgumentError NOT_FINITE if a memory holds infinities or NaNs."""
@@ -247,6 +248,16 @@ class OpeningRules:
             if not 0 <= token.begin <= token.end:
                 rule = "must begin at 0 or later and not end before it begins"
                 raise _bad_source(f"[{i}]", rule, [token.begin, token.end])
+
+    def _check_text(self, header: tensor_pb2.MemoryHeader) -> None:
+        """BAD_SOURCE_TEXT unless a source's text, if there is one, has room for all spans."""
+        text, most = header.source_text, self._config.max_positions * models.CHARACTERS_PER_TOKEN
+        ends = max((token.end for token in header.source_tokens), default=0)
+        if text and (len(text) > most or len(text.encode()) < ends):
+            rule = f"must have {most} characters at most, and {ends} bytes for the tokens"
+            raise InvalidArgumentError.of(
+                "memory.source_text", rule, len(text), reason="BAD_SOURCE_TEXT"
+            )
 
     def _ids(self, text: str | Sequence[int], limit: int, start: int, field: str) -> Sequence[int]:
         """Tokenise a target unless it is hopelessly long; `limit` counts the start tokens too."""

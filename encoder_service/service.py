@@ -43,16 +43,18 @@ class TokenizedSource:
         pieces: The tokens, at least one.
         target_language: What its memory will be bound to; empty: to none.
         seconds: How long it took to find them.
+        text: The source; empty if it came as tokens.
     """
 
     pieces: Sequence[SourcePiece]
     target_language: str
     seconds: float = 0.0
+    text: str = ""
 
     @property
     def key(self) -> Hashable:
         """Equal for sources that have the same memory and the same header."""
-        return tuple(self.pieces), self.target_language
+        return tuple(self.pieces), self.target_language, self.text
 
     @property
     def given(self) -> Source:
@@ -73,6 +75,7 @@ class HeardSource:
     seconds: float
     pieces: Sequence[SourcePiece] = ()
     target_language: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,7 @@ class EncoderService:
                 "source.text", "must hold more than white space", text[:20], reason="EMPTY_SOURCE"
             )
         self._check_length("source.text", len(pieces))
-        return TokenizedSource(pieces, bound, time.perf_counter() - started)
+        return TokenizedSource(pieces, bound, time.perf_counter() - started, text)
 
     def accept_tokens(
         self, ids: Sequence[int], language: str, target_language: str
@@ -393,6 +396,7 @@ class EncoderService:
                 for piece in (source.pieces if keep_pieces else ())
             ],
             target_language=source.target_language,
+            source_text=source.text if keep_pieces else "",
         )
 
     def _check_not_draining(self) -> None:

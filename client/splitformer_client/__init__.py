@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from splitformer_client.memory import Memory
     from splitformer_client.options import GenerationOptions
     from splitformer_client.settings import Tls
+    from splitformer_client.spans import Alignment, Span
     from splitformer_client.sync import Client, Session, Stream, connect
     from splitformer_client.values import (
         Alternative,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Alignment",
     "Alternative",
     "Client",
     "Encoded",
@@ -48,6 +50,7 @@ __all__ = [
     "Segment",
     "Session",
     "SessionInfo",
+    "Span",
     "SpeechInfo",
     "SplitformerError",
     "Stream",
@@ -66,6 +69,7 @@ _HOMES = {
     "Memory": "splitformer_client.memory",
     "GenerationOptions": "splitformer_client.options",
     "Tls": "splitformer_client.settings",
+    **dict.fromkeys(("Alignment", "Span"), "splitformer_client.spans"),
     **dict.fromkeys(("Client", "Session", "Stream", "connect"), "splitformer_client.sync"),
 }
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import math
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Literal, Self, Unpack
 
 from splitformer import tracing
@@ -20,7 +20,7 @@ from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Delivery, Encoder, Pooling, source_of
 from splitformer_client.fan import Fan, Services
 from splitformer_client.memory import Memory
-from splitformer_client.options import GenerationOptions
+from splitformer_client.options import GenerationOptions, TargetPrefix, prefixes_of
 from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncGeneration, AsyncSession
 from splitformer_client.settings import (
@@ -108,6 +108,7 @@ class AsyncClient:
         *,
         source_language: str = "",
         long_text: LongText = "split",
+        target_prefix: TargetPrefix | Mapping[str, TargetPrefix] | None = None,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> list[Translation]:
@@ -119,6 +120,8 @@ class AsyncClient:
             source_language: Language of the text; empty: the model's own.
             long_text: "split" cuts a text that is too long for the model into sentences; "refuse"
                 raises the server's error.
+            target_prefix: Text or token ids that the translation begins with; of several languages,
+                a mapping from language to prefix. Texts and tokens that are given are what follows.
             timeout: Seconds.
             **options: How tokens are chosen.
 
@@ -128,14 +131,16 @@ class AsyncClient:
         Raises:
             InvalidArgumentError: EMPTY_SOURCE, SOURCE_TOO_LONG, an unknown language or value.
         """
+        languages = names(to)
         job = Job(
             text,
-            names(to),
+            languages,
             source_language,
             long_text,
             self.settings.max_in_flight,
             TOKENS_PER_MESSAGE,
             options,
+            prefixes_of(target_prefix, languages),
         )
         with self._operation("translate", timeout) as scope:
             return await Translating(self._services, job, scope).translations()
@@ -147,6 +152,7 @@ class AsyncClient:
         *,
         source_language: str = "",
         long_text: LongText = "split",
+        target_prefix: TargetPrefix | Mapping[str, TargetPrefix] | None = None,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[Event]:
@@ -155,13 +161,15 @@ class AsyncClient:
         Leaving the loop early cancels what is running and lets go of everything; wrap the iterator
         in `contextlib.aclosing` to have that done before going on.
         """
+        languages = names(to)
         job = Job(
             text,
-            names(to),
+            languages,
             source_language,
             long_text,
             self.settings.max_in_flight,
             options=options,
+            prefixes=prefixes_of(target_prefix, languages),
         )
         with self._operation("translate", timeout) as scope:
             work = Translating(self._services, job, scope)
@@ -176,6 +184,7 @@ class AsyncClient:
         *,
         source_language: str = "",
         long_text: LongText = "split",
+        target_prefix: TargetPrefix | None = None,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[Token]:
@@ -185,6 +194,7 @@ class AsyncClient:
             to,
             source_language=source_language,
             long_text=long_text,
+            target_prefix=target_prefix,
             timeout=timeout,
             **options,
         )
@@ -402,7 +412,7 @@ class AsyncClient:
         memory: Memory,
         *,
         language: str = "",
-        target_prefix: str | Sequence[int] | None = None,
+        target_prefix: TargetPrefix | None = None,
         request_id: str | None = None,
         max_positions: int = 0,
         task: Task | Literal[""] = "",
@@ -435,7 +445,7 @@ class AsyncClient:
         memory: Memory,
         *,
         language: str = "",
-        target_prefix: str | Sequence[int] | None = None,
+        target_prefix: TargetPrefix | None = None,
         max_positions: int = 0,
         max_tokens_per_message: int = 0,
         timeout: float | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from splitformer.v1 import decoder_service_pb2 as pb, model_pb2, tensor_pb2
+from splitformer_client.spans import Rows
 from splitformer_client.values import (
     Alternative,
     End,
@@ -26,8 +27,9 @@ _REASONS = {
 }
 
 
-def token_of(message: pb.Token) -> Token:
-    """Read a token."""
+def token_of(message: pb.Token, rows: Rows | None = None) -> Token:
+    """Read a token; what it aligns with is told as parts of the source if those are given."""
+    aligned = message.aligned_source
     return Token(
         message.index,
         message.id,
@@ -35,7 +37,8 @@ def token_of(message: pb.Token) -> Token:
         message.log_probability,
         tuple(Alternative(a.id, a.text, a.log_probability) for a in message.alternatives),
         tuple(message.attention),
-        tuple(message.aligned_source),
+        tuple(aligned),
+        rows.spans(aligned) if rows and aligned else (),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from grpc import ChannelCredentials
@@ -15,11 +15,17 @@ from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer_client.convert import model_info_of
 from splitformer_client.link import Link
 from splitformer_client.memory import Memory
-from splitformer_client.options import GenerationOptions, options_message, prefix_message
+from splitformer_client.options import (
+    GenerationOptions,
+    TargetPrefix,
+    options_message,
+    prefix_message,
+)
 from splitformer_client.retry import while_unavailable
 from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncGeneration, AsyncSession, MakeScope
 from splitformer_client.settings import Settings, decoder_options
+from splitformer_client.spans import Rows
 from splitformer_client.values import ModelInfo
 
 
@@ -42,7 +48,7 @@ class Opening:
 
     memory: Memory
     language: str = ""
-    target_prefix: str | Sequence[int] | None = None
+    target_prefix: TargetPrefix | None = None
     request_id: str | None = None
     max_positions: int = 0
     task: str = ""
@@ -121,7 +127,8 @@ class Decoder:
 
         reply = await while_unavailable(attempt, self._settings.upload_attempts, scope)
         language = reply.target_language or opening.language
-        return AsyncSession(self._link_to(reply.endpoint), reply, language, self._make_scope)
+        link, rows = self._link_to(reply.endpoint), Rows(opening.memory.header)
+        return AsyncSession(link, reply, language, self._make_scope, rows)
 
     def decode(
         self,
@@ -138,7 +145,8 @@ class Decoder:
         )
         method = DecoderServiceStub(self._home.channel).Decode
         requests = self._one_shot(header, opening.memory)
-        return AsyncGeneration(self._home.exchange(method, requests, scope))
+        rows = Rows(opening.memory.header)
+        return AsyncGeneration(self._home.exchange(method, requests, scope), rows)
 
     async def close(self) -> None:
         """Close all channels."""

@@ -12,6 +12,7 @@ from splitformer.v1 import encoder_service_pb2
 from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Encoder, source_of
 from splitformer_client.memory import Memory
+from splitformer_client.options import NO_PREFIXES, TargetPrefix
 from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncSession
 from splitformer_client.tasks import Aftermath, cancel, together
@@ -67,7 +68,11 @@ class Fan:
 
     @contextlib.asynccontextmanager
     async def spread(
-        self, text: str, source_language: str, languages: Sequence[str]
+        self,
+        text: str,
+        source_language: str,
+        languages: Sequence[str],
+        prefixes: Mapping[str, TargetPrefix] = NO_PREFIXES,
     ) -> AsyncIterator[Mapping[str, asyncio.Task[AsyncSession]]]:
         """Give the sessions as they open; leaving closes those that have not ended.
 
@@ -75,11 +80,13 @@ class Fan:
             text: The source.
             source_language: Its language; empty: the model's own.
             languages: Target languages, each once.
+            prefixes: What targets begin with.
         """
         try:
             memories = await self._encode(text, source_language, languages)
             for language, memory in memories.items():
-                self._opening[language] = asyncio.create_task(self._open(memory, language))
+                prefix = prefixes.get(language)
+                self._opening[language] = asyncio.create_task(self._open(memory, language, prefix))
             self._releasing = self._services.aftermath.start(self._release_when_open())
             yield self._opening
         finally:
@@ -122,8 +129,10 @@ class Fan:
         self._held.append(memory)
         return memory
 
-    async def _open(self, memory: Memory, language: str) -> AsyncSession:
-        opening = Opening(memory, "" if memory.language else language)
+    async def _open(
+        self, memory: Memory, language: str, prefix: TargetPrefix | None
+    ) -> AsyncSession:
+        opening = Opening(memory, "" if memory.language else language, prefix)
         return await self._services.decoder.open_session(opening, self._scope)
 
     async def _release_when_open(self) -> None:

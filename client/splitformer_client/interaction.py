@@ -13,6 +13,7 @@ from splitformer_client.convert import end_of, token_of
 from splitformer_client.link import Link
 from splitformer_client.options import GenerationOptions, options_message
 from splitformer_client.scope import Metadata, Scope
+from splitformer_client.spans import Rows
 from splitformer_client.values import End, Rewound, Token
 
 Steered = Token | Rewound | End
@@ -33,14 +34,22 @@ class AsyncInteraction:
         hold: Stand still at first.
         scope: Id and deadline.
         metadata: Of the session.
+        rows: What the rows of its memory stand for.
 
     Attributes:
         tokens: The tokens that count, from the first one asked for on.
     """
 
     def __init__(
-        self, link: Link, start: pb.GenerateRequest, hold: bool, scope: Scope, metadata: Metadata
+        self,
+        link: Link,
+        start: pb.GenerateRequest,
+        hold: bool,
+        scope: Scope,
+        metadata: Metadata,
+        rows: Rows,
     ) -> None:
+        self._rows = rows
         self.tokens: list[Token] = []
         self._requests: asyncio.Queue[pb.InteractRequest | None] = asyncio.Queue()
         self._requests.put_nowait(pb.InteractRequest(start=start, hold=hold))
@@ -111,7 +120,7 @@ class AsyncInteraction:
     def _take(self, message: pb.InteractResponse) -> None:
         part = message.WhichOneof("part")
         if part == "tokens":
-            self._ready.extend(map(token_of, message.tokens.tokens))
+            self._ready.extend(token_of(each, self._rows) for each in message.tokens.tokens)
         elif part == "rewound":
             self._ready.append(Rewound(message.rewound.index))
         elif part == "end":

@@ -73,6 +73,11 @@ class Memory:
         return self.header.target_language
 
     @property
+    def text(self) -> str:
+        """The source; empty if that was token ids or the memory does not tell of it."""
+        return self.header.source_text
+
+    @property
     def lease_seconds(self) -> float:
         """Time that was left of the lease when the encoder answered; 0 for a local memory."""
         return self.reference.lease.remaining_ms / 1000 if self.reference else 0.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, TypedDict, get_args
 
 from splitformer.errors import InvalidArgumentError
@@ -10,6 +11,10 @@ from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2
 
 Draft = Literal["off", "copy", "jacobi", "head"]
 Mode = Literal["loop", "parallel"]
+TargetPrefix = str | Sequence[int]
+"""What a target begins with: text or token ids."""
+
+NO_PREFIXES: Mapping[str, TargetPrefix] = MappingProxyType({})
 
 _NAMES: dict[str, dict[object, int]] = {
     "draft": {d: pb.DraftMode.Value(f"DRAFT_MODE_{d.upper()}") for d in get_args(Draft)},
@@ -88,13 +93,34 @@ def options_message(options: GenerationOptions) -> pb.GenerationOptions:
     return message
 
 
-def prefix_message(prefix: str | Sequence[int] | None) -> pb.TargetPrefix | None:
+def prefix_message(prefix: TargetPrefix | None) -> pb.TargetPrefix | None:
     """Write a target, or the beginning of one, as the protocol's message."""
     if prefix is None:
         return None
     if isinstance(prefix, str):
         return pb.TargetPrefix(text=prefix)
     return pb.TargetPrefix(tokens=encoder_service_pb2.TokenIds(ids=prefix))
+
+
+def prefixes_of(
+    prefix: TargetPrefix | Mapping[str, TargetPrefix] | None, languages: Sequence[str]
+) -> Mapping[str, TargetPrefix]:
+    """Return what the target in each language begins with, as far as that is asked for.
+
+    Raises:
+        InvalidArgumentError: One for several languages, or for one that is not asked for.
+    """
+    if prefix is None:
+        return NO_PREFIXES
+    if not isinstance(prefix, Mapping):
+        if len(languages) == 1:
+            return {languages[0]: prefix}
+        rule = "must be a mapping from language to prefix where there are several languages"
+        raise InvalidArgumentError.of("target_prefix", rule, prefix)
+    if unknown := sorted(set(prefix) - set(languages)):
+        rule = f"must be for languages that are asked for ({', '.join(languages)})"
+        raise InvalidArgumentError.of("target_prefix", rule, unknown)
+    return prefix
 
 
 def _set(message: pb.GenerationOptions, name: str, value: object) -> None:

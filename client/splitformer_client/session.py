@@ -19,6 +19,7 @@ from splitformer_client.interaction import AsyncInteraction
 from splitformer_client.link import Incoming, Link
 from splitformer_client.options import GenerationOptions, options_message, prefix_message
 from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
+from splitformer_client.spans import Rows
 from splitformer_client.values import End, Hypothesis, Score, SessionInfo, Token
 
 MakeScope = Callable[[float | None], Scope]
@@ -33,10 +34,16 @@ class AsyncSession:
         reply: What the decoder answered to the opening.
         language: Target language; empty if the memory is bound to one or the model has none.
         make_scope: Starts the scope of each operation.
+        rows: What the rows of its memory stand for.
     """
 
     def __init__(
-        self, link: Link, reply: pb.OpenSessionResponse, language: str, make_scope: MakeScope
+        self,
+        link: Link,
+        reply: pb.OpenSessionResponse,
+        language: str,
+        make_scope: MakeScope,
+        rows: Rows,
     ) -> None:
         self.id = reply.session_id
         self.language = language
@@ -47,6 +54,7 @@ class AsyncSession:
         self.closed = False
         self._link = link
         self._make_scope = make_scope
+        self._rows = rows
         self._metadata: Metadata = ((REPLICA_KEY, reply.replica),) if reply.replica else ()
 
     def generate(
@@ -92,7 +100,7 @@ class AsyncSession:
         )
         method = DecoderServiceStub(self._link.channel).Generate
         messages = self._link.stream(method, request, scope, self._metadata)
-        return AsyncGeneration(messages, self._mark_closed if close_on_end else None)
+        return AsyncGeneration(messages, self._rows, self._mark_closed if close_on_end else None)
 
     def interact(
         self,
@@ -122,7 +130,8 @@ class AsyncSession:
             start_index=start_index,
             max_tokens_per_message=max_tokens_per_message,
         )
-        return AsyncInteraction(self._link, start, hold, self._make_scope(timeout), self._metadata)
+        scope = self._make_scope(timeout)
+        return AsyncInteraction(self._link, start, hold, scope, self._metadata, self._rows)
 
     async def step(
         self,
@@ -146,7 +155,9 @@ class AsyncSession:
         )
         method = DecoderServiceStub(self._link.channel).Step
         answer = await self._link.call(method, request, self._make_scope(timeout), self._metadata)
-        return token_of(answer.token) if answer.HasField("token") else end_of(answer.end)
+        if answer.HasField("token"):
+            return token_of(answer.token, self._rows)
+        return end_of(answer.end)
 
     async def score(
         self,
@@ -200,7 +211,8 @@ class AsyncSession:
         )
         method = DecoderServiceStub(self._link.channel).ForkSession
         answer = await self._link.call(method, request, self._make_scope(timeout), self._metadata)
-        return AsyncSession(self._link, answer.session, language or self.language, self._make_scope)
+        language = language or self.language
+        return AsyncSession(self._link, answer.session, language, self._make_scope, self._rows)
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Describe the session; NotFoundError once it is gone."""
@@ -243,9 +255,11 @@ class AsyncGeneration:
         self,
         messages: Incoming[pb.GenerateRequest, pb.GenerateResponse]
         | Incoming[pb.DecodeRequest, pb.DecodeResponse],
+        rows: Rows,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self._messages = messages
+        self._rows = rows
         self._on_end = on_end
         self._ready: deque[Token] = deque()
         self._hypotheses: tuple[Hypothesis, ...] = ()
@@ -282,7 +296,7 @@ class AsyncGeneration:
         """
         async for message in self._messages:
             if message.HasField("tokens"):
-                self._ready.extend(map(token_of, message.tokens.tokens))
+                self._ready.extend(token_of(each, self._rows) for each in message.tokens.tokens)
             elif message.HasField("hypotheses"):
                 self._hypotheses = tuple(map(hypothesis_of, message.hypotheses.hypotheses))
             elif message.HasField("end"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Self, Unpack
 
 from splitformer.wire import FloatArray
@@ -13,7 +13,7 @@ from splitformer_client.audio import Audio, AudioEncoding
 from splitformer_client.bulk import AsyncEncoding, Encoded
 from splitformer_client.encoder import Delivery, Pooling
 from splitformer_client.memory import Memory
-from splitformer_client.options import GenerationOptions
+from splitformer_client.options import GenerationOptions, TargetPrefix
 from splitformer_client.portal import Portal, Stream
 from splitformer_client.session import AsyncGeneration
 from splitformer_client.settings import Tls
@@ -91,6 +91,7 @@ class Client:
         *,
         source_language: str = "",
         long_text: LongText = "split",
+        target_prefix: TargetPrefix | Mapping[str, TargetPrefix] | None = None,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> list[Translation]:
@@ -101,6 +102,7 @@ class Client:
                 to,
                 source_language=source_language,
                 long_text=long_text,
+                target_prefix=target_prefix,
                 timeout=timeout,
                 **options,
             )
@@ -113,6 +115,7 @@ class Client:
         *,
         source_language: str = "",
         long_text: LongText = "split",
+        target_prefix: TargetPrefix | Mapping[str, TargetPrefix] | None = None,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Stream[Event]:
@@ -122,6 +125,7 @@ class Client:
             to,
             source_language=source_language,
             long_text=long_text,
+            target_prefix=target_prefix,
             timeout=timeout,
             **options,
         )
@@ -134,6 +138,7 @@ class Client:
         *,
         source_language: str = "",
         long_text: LongText = "split",
+        target_prefix: TargetPrefix | None = None,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Stream[Token]:
@@ -143,6 +148,7 @@ class Client:
             to,
             source_language=source_language,
             long_text=long_text,
+            target_prefix=target_prefix,
             timeout=timeout,
             **options,
         )
@@ -323,7 +329,7 @@ class Client:
         memory: Memory,
         *,
         language: str = "",
-        target_prefix: str | Sequence[int] | None = None,
+        target_prefix: TargetPrefix | None = None,
         request_id: str | None = None,
         max_positions: int = 0,
         task: Task | Literal[""] = "",
@@ -350,7 +356,7 @@ class Client:
         memory: Memory,
         *,
         language: str = "",
-        target_prefix: str | Sequence[int] | None = None,
+        target_prefix: TargetPrefix | None = None,
         max_positions: int = 0,
         max_tokens_per_message: int = 0,
         timeout: float | None = None,

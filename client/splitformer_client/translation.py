@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import dataclasses
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from splitformer.errors import CancelledError, InvalidArgumentError
 from splitformer_client.fan import Fan, Services
-from splitformer_client.options import GenerationOptions
+from splitformer_client.options import NO_PREFIXES, GenerationOptions, TargetPrefix
 from splitformer_client.rejoin import Rejoiner
 from splitformer_client.scope import Scope
 from splitformer_client.sentences import Sentence, has_paragraphs, split
 from splitformer_client.session import AsyncSession
+from splitformer_client.spans import Places, Span
 from splitformer_client.tasks import cancel, together
 from splitformer_client.values import End, Token, Translation
 
@@ -34,6 +36,7 @@ class Job:
         max_in_flight: Sentences that are translated at the same time.
         max_tokens_per_message: 0 for one, which shows every token as soon as it is there.
         options: How tokens are chosen.
+        prefixes: What targets begin with, by language; of a text in pieces, the first one's.
 
     Raises:
         InvalidArgumentError: No language, one twice, or an unknown `long_text`.
@@ -46,6 +49,7 @@ class Job:
     max_in_flight: int = 8
     max_tokens_per_message: int = 0
     options: GenerationOptions = field(default_factory=GenerationOptions)
+    prefixes: Mapping[str, TargetPrefix] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.languages or len(set(self.languages)) < len(self.languages):
@@ -83,10 +87,7 @@ class Translating:
                 ends[language] = event
             else:
                 tokens[language].append(event)
-        return [
-            Translation(language, text_of(given, ends[language]), tuple(given), ends[language])
-            for language, given in tokens.items()
-        ]
+        return [self._translation(each, tokens[each], ends[each]) for each in tokens]
 
     async def events(self) -> AsyncGenerator[Event]:
         """Give the tokens of every language in its order, then its end, all languages mixed.
@@ -102,6 +103,12 @@ class Translating:
             await _result(work)
         finally:
             await cancel([work])
+
+    def _translation(self, language: str, tokens: list[Token], end: End) -> Translation:
+        job, text = self._job, text_of(tokens, end)
+        prefix = job.prefixes.get(language, "")
+        known = prefix if isinstance(prefix, str) else ""
+        return Translation(language, text, tuple(tokens), end, job.text, known)
 
     async def _work(self) -> None:
         job = self._job
@@ -121,12 +128,14 @@ class Translating:
 
     async def _whole(self) -> None:
         self._arrange([Sentence(self._job.text)])
-        await self._piece(0, self._job.text)
+        await self._piece(0, self._job.text, _BEGINNING)
 
     async def _pieces(self, sentences: list[Sentence]) -> None:
         self._arrange(sentences)
+        places = _places(sentences, self._job.text)
         await together(
-            self._piece(number, sentence.text) for number, sentence in enumerate(sentences)
+            self._piece(number, sentence.text, place)
+            for number, (sentence, place) in enumerate(zip(sentences, places, strict=True))
         )
 
     def _cut_after(self, error: InvalidArgumentError) -> list[Sentence]:
@@ -146,17 +155,19 @@ class Translating:
             separators = [sentence.separator for sentence in sentences]
             self._rejoiners[language] = Rejoiner(language, separators)
 
-    async def _piece(self, number: int, text: str) -> None:
+    async def _piece(self, number: int, text: str, place: Span) -> None:
         """Translate one piece into all languages."""
-        job = self._job
-        fan = Fan(self._services, self._scope)
-        async with self._slots, fan.spread(text, job.source_language, job.languages) as sessions:
+        job, fan = self._job, Fan(self._services, self._scope)
+        prefixes = NO_PREFIXES if number else job.prefixes
+        spread = fan.spread(text, job.source_language, job.languages, prefixes)
+        async with self._slots, spread as sessions:
             await together(
-                self._language(number, language, session) for language, session in sessions.items()
+                self._language(number, place, language, session)
+                for language, session in sessions.items()
             )
 
     async def _language(
-        self, number: int, language: str, opening: asyncio.Task[AsyncSession]
+        self, number: int, place: Span, language: str, opening: asyncio.Task[AsyncSession]
     ) -> None:
         """Translate one piece into one language."""
         session = await asyncio.shield(opening)  # stopping it is up to the fan
@@ -168,13 +179,35 @@ class Translating:
         )
         async with generation:
             async for token in generation:
-                self._emit(number, language, token)
+                self._emit(number, language, _moved(token, place))
         self._emit(number, language, generation.end)
 
     def _emit(self, number: int, language: str, event: Token | End) -> None:
         """Pass on what is next in the language's order, which may be nothing yet."""
         for ready in self._rejoiners[language].add(number, event):
             self._events.put_nowait((language, ready))
+
+
+_BEGINNING = Span(0, 0, 0, 0)
+
+
+def _places(sentences: Sequence[Sentence], text: str) -> list[Span]:
+    """Return where the sentences of a text are in it."""
+    places, found, end = Places(text), list[Span](), 0
+    for sentence in sentences:
+        begin = text.index(sentence.text, end)
+        end = begin + len(sentence.text)
+        found.append(places.span(begin, end))
+    return found
+
+
+def _moved(token: Token, place: Span) -> Token:
+    """Return a token of a piece that begins at a place in the whole text."""
+    if not (place.begin and token.aligned_spans):
+        return token
+    return dataclasses.replace(
+        token, aligned_spans=tuple(span.behind(place) for span in token.aligned_spans)
+    )
 
 
 async def _result(work: asyncio.Task[None]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from splitformer_client.spans import Alignment, Span, align_words
+
 
 class EndReason(enum.StrEnum):
     """Why a generation ended."""
@@ -45,7 +47,8 @@ class Token:
         log_probability: Natural logarithm of its probability under the model, before filters.
         alternatives: The likeliest other tokens, if asked for.
         attention: Mean attention over the source positions, if asked for.
-        aligned_source: Source positions it aligns with, if asked for.
+        aligned_source: Source positions it aligns with, if alignments were asked for.
+        aligned_spans: What stands in the source's text at these positions, if the memory tells.
     """
 
     index: int
@@ -55,6 +58,7 @@ class Token:
     alternatives: tuple[Alternative, ...] = ()
     attention: tuple[float, ...] = ()
     aligned_source: tuple[int, ...] = ()
+    aligned_spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +133,29 @@ class Translation:
 
     Attributes:
         language: The target language as it was asked for.
-        text: The translation.
+        text: The translation, behind its prefix.
         tokens: Its tokens, numbered through even if a long text was translated in pieces.
         end: How it ended; sums over the pieces of a long text.
+        source: The text that was translated.
+        prefix: What it was asked to begin with, if that was text; `prefix + text` is the whole.
     """
 
     language: str
     text: str
     tokens: tuple[Token, ...]
     end: End
+    source: str = ""
+    prefix: str = ""
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:
         """What a beam search has found, best first; the first is this translation."""
         return self.end.hypotheses
+
+    @property
+    def alignments(self) -> tuple[Alignment, ...]:
+        """Words of `source` and of `text` that belong together, if alignments were asked for."""
+        return align_words(self.source, self.tokens)
 
     @property
     def log_probability(self) -> float:

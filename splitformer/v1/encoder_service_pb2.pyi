@@ -213,7 +213,7 @@ class EncodeRequest(_message.Message):
     the server's longest is INVALID_ARGUMENT.
     """
     omit_source_tokens: _builtins.bool
-    """Leave `source_tokens` out of the header."""
+    """Leave `source_tokens` and `source_text` out of the header."""
     @_builtins.property
     def source(self) -> Global___Source:
         """What to encode."""
@@ -318,7 +318,7 @@ class StreamEncodeRequest(_message.Message):
     chunk_bytes: _builtins.int
     """Bytes per chunk; 0: the server's default."""
     omit_source_tokens: _builtins.bool
-    """Leave `source_tokens` out of the header."""
+    """Leave `source_tokens` and `source_text` out of the header."""
     @_builtins.property
     def source(self) -> Global___Source:
         """What to encode."""

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitformer/v1/tensor.proto\x12\x0esplitformer.v1\"^\n\x06Tensor\x12\'\n\x05\x64type\x18\x01 \x01(\x0e\x32\x18.splitformer.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0e\n\x06scales\x18\x04 \x03(\x02\".\n\x0b\x46ingerprint\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08numerics\x18\x02 \x01(\t\"5\n\x0bSourceToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x05\"\xfe\x01\n\x0cMemoryHeader\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.splitformer.v1.MemoryKind\x12\r\n\x05model\x18\x02 \x01(\t\x12\x30\n\x0b\x66ingerprint\x18\x03 \x01(\x0b\x32\x1b.splitformer.v1.Fingerprint\x12\'\n\x05\x64type\x18\x04 \x01(\x0e\x32\x18.splitformer.v1.DataType\x12\r\n\x05shape\x18\x05 \x03(\x03\x12\x32\n\rsource_tokens\x18\x06 \x03(\x0b\x32\x1b.splitformer.v1.SourceToken\x12\x17\n\x0ftarget_language\x18\x07 \x01(\t\";\n\x0bMemoryChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\"\x8a\x01\n\x0fMemoryReference\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12,\n\x06header\x18\x03 \x01(\x0b\x32\x1c.splitformer.v1.MemoryHeader\x12$\n\x05lease\x18\x04 \x01(\x0b\x32\x15.splitformer.v1.Lease\"/\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x14\n\x0cremaining_ms\x18\x02 \x01(\x03*q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDATA_TYPE_F32\x10\x01\x12\x11\n\rDATA_TYPE_F16\x10\x02\x12\x12\n\x0e\x44\x41TA_TYPE_BF16\x10\x03\x12\x10\n\x0c\x44\x41TA_TYPE_I8\x10\x04*q\n\nMemoryKind\x12\x1b\n\x17MEMORY_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMORY_KIND_SEQUENCE\x10\x01\x12\x16\n\x12MEMORY_KIND_VECTOR\x10\x02\x12\x14\n\x10MEMORY_KIND_NONE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsplitformer/v1/tensor.proto\x12\x0esplitformer.v1\"^\n\x06Tensor\x12\'\n\x05\x64type\x18\x01 \x01(\x0e\x32\x18.splitformer.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0e\n\x06scales\x18\x04 \x03(\x02\".\n\x0b\x46ingerprint\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08numerics\x18\x02 \x01(\t\"5\n\x0bSourceToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x05\"\x93\x02\n\x0cMemoryHeader\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.splitformer.v1.MemoryKind\x12\r\n\x05model\x18\x02 \x01(\t\x12\x30\n\x0b\x66ingerprint\x18\x03 \x01(\x0b\x32\x1b.splitformer.v1.Fingerprint\x12\'\n\x05\x64type\x18\x04 \x01(\x0e\x32\x18.splitformer.v1.DataType\x12\r\n\x05shape\x18\x05 \x03(\x03\x12\x32\n\rsource_tokens\x18\x06 \x03(\x0b\x32\x1b.splitformer.v1.SourceToken\x12\x17\n\x0ftarget_language\x18\x07 \x01(\t\x12\x13\n\x0bsource_text\x18\x08 \x01(\t\";\n\x0bMemoryChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\"\x8a\x01\n\x0fMemoryReference\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12,\n\x06header\x18\x03 \x01(\x0b\x32\x1c.splitformer.v1.MemoryHeader\x12$\n\x05lease\x18\x04 \x01(\x0b\x32\x15.splitformer.v1.Lease\"/\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x14\n\x0cremaining_ms\x18\x02 \x01(\x03*q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDATA_TYPE_F32\x10\x01\x12\x11\n\rDATA_TYPE_F16\x10\x02\x12\x12\n\x0e\x44\x41TA_TYPE_BF16\x10\x03\x12\x10\n\x0c\x44\x41TA_TYPE_I8\x10\x04*q\n\nMemoryKind\x12\x1b\n\x17MEMORY_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMORY_KIND_SEQUENCE\x10\x01\x12\x16\n\x12MEMORY_KIND_VECTOR\x10\x02\x12\x14\n\x10MEMORY_KIND_NONE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitformer.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=754
-  _globals['_DATATYPE']._serialized_end=867
-  _globals['_MEMORYKIND']._serialized_start=869
-  _globals['_MEMORYKIND']._serialized_end=982
+  _globals['_DATATYPE']._serialized_start=775
+  _globals['_DATATYPE']._serialized_end=888
+  _globals['_MEMORYKIND']._serialized_start=890
+  _globals['_MEMORYKIND']._serialized_end=1003
   _globals['_TENSOR']._serialized_start=47
   _globals['_TENSOR']._serialized_end=141
   _globals['_FINGERPRINT']._serialized_start=143
@@ -42,11 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SOURCETOKEN']._serialized_start=191
   _globals['_SOURCETOKEN']._serialized_end=244
   _globals['_MEMORYHEADER']._serialized_start=247
-  _globals['_MEMORYHEADER']._serialized_end=501
-  _globals['_MEMORYCHUNK']._serialized_start=503
-  _globals['_MEMORYCHUNK']._serialized_end=562
-  _globals['_MEMORYREFERENCE']._serialized_start=565
-  _globals['_MEMORYREFERENCE']._serialized_end=703
-  _globals['_LEASE']._serialized_start=705
-  _globals['_LEASE']._serialized_end=752
+  _globals['_MEMORYHEADER']._serialized_end=522
+  _globals['_MEMORYCHUNK']._serialized_start=524
+  _globals['_MEMORYCHUNK']._serialized_end=583
+  _globals['_MEMORYREFERENCE']._serialized_start=586
+  _globals['_MEMORYREFERENCE']._serialized_end=724
+  _globals['_LEASE']._serialized_start=726
+  _globals['_LEASE']._serialized_end=773
 # @@protoc_insertion_point(module_scope)

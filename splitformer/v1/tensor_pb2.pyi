@@ -190,6 +190,7 @@ class MemoryHeader(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     SOURCE_TOKENS_FIELD_NUMBER: _builtins.int
     TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    SOURCE_TEXT_FIELD_NUMBER: _builtins.int
     kind: Global___MemoryKind.ValueType
     """What kind of memory this is."""
     model: _builtins.str
@@ -200,6 +201,10 @@ class MemoryHeader(_message.Message):
     """
     target_language: _builtins.str
     """Target language the memory is bound to; empty if the language is chosen on the decoder's side."""
+    source_text: _builtins.str
+    """The text that the spans of `source_tokens` point into, as the encoder was given it. Empty where
+    those are, and if the source came as token ids.
+    """
     @_builtins.property
     def fingerprint(self) -> Global___Fingerprint:
         """Fingerprints of that model."""
@@ -224,10 +229,11 @@ class MemoryHeader(_message.Message):
         shape: _abc.Iterable[_builtins.int] | None = ...,
         source_tokens: _abc.Iterable[Global___SourceToken] | None = ...,
         target_language: _builtins.str = ...,
+        source_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "fingerprint", b"fingerprint", "kind", b"kind", "model", b"model", "shape", b"shape", "source_tokens", b"source_tokens", "target_language", b"target_language"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "fingerprint", b"fingerprint", "kind", b"kind", "model", b"model", "shape", b"shape", "source_text", b"source_text", "source_tokens", b"source_tokens", "target_language", b"target_language"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,6 +73,15 @@ def test_source_tokens_that_cannot_be_are_refused(caller: Caller) -> None:
             caller.open(told(memory, (8, span[0], span[1]), *fine))
 
 
+def test_a_source_text_that_cannot_be_is_refused(caller: Caller) -> None:
+    memory = caller.memory()
+    text = memory[0].source_text
+    for wrong in (text[:-1], text * 2**10):
+        with refused(INVALID, "BAD_SOURCE_TEXT", "memory.source_text", len(wrong)):
+            caller.open(changed(memory, source_text=wrong))
+    caller.close_session(caller.open(changed(memory, source_text="")))
+
+
 def test_a_session_and_its_forks_know_their_source(caller: Caller, services: Services) -> None:
     memory, held = caller.memory(), services.decoder.service.sessions
     pieces = [(token.id, token.begin, token.end) for token in memory[0].source_tokens]

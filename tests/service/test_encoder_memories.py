@@ -55,7 +55,9 @@ def test_the_header_tells_where_each_row_came_from(caller: Caller) -> None:
     assert b"".join(raw[begin:end] for begin, end in spans) == raw
     assert spans[-1] == (len(raw), len(raw)), "the end token covers nothing"
     request = enc.EncodeRequest(source=enc.Source(text=text), omit_source_tokens=True)
-    assert not caller.encoder.Encode(request).inline.header.source_tokens
+    left_out = caller.encoder.Encode(request).inline.header
+    assert header.source_text == text
+    assert (left_out.source_text, len(left_out.source_tokens)) == ("", 0)
 
 
 def test_tokens_given_are_taken_as_they_are(caller: Caller) -> None:

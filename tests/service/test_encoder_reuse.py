@@ -121,6 +121,7 @@ def test_the_same_tokens_with_and_without_their_text_are_told_apart(callers: Cal
     tokens = kept(client, ids)
     assert tokens.id != text.id
     assert [token.end for token in tokens.header.source_tokens] == [0] * len(ids)
+    assert (text.text, tokens.text) == (TEXT, "")
 
 
 def test_an_expired_memory_is_not_shared(

@@ -30,7 +30,7 @@ from splitformer_client.cli.options import (
     tls_choice,
 )
 from splitformer_client.cli.show import json_writer, show_live, tab_writer
-from splitformer_client.options import Draft, GenerationOptions, Mode
+from splitformer_client.options import NO_PREFIXES, Draft, GenerationOptions, Mode
 from splitformer_client.translation import Job
 from splitformer_client.values import End, EndReason, Translation
 
@@ -65,6 +65,9 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     source_language: Annotated[
         str, typer.Option("--from", help="Language of the source; default: the model's own.")
     ] = "",
+    prefix: Annotated[
+        str, typer.Option(help="What the translation begins with; it is shown with the rest.")
+    ] = "",
     max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens per translation.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest.")] = None,
@@ -79,6 +82,12 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     length_penalty: Annotated[
         float | None, typer.Option(help="Exponent of the length in a hypothesis' score.")
     ] = None,
+    alternatives: Annotated[
+        int | None, typer.Option(help="Show so many likely other tokens with each token.")
+    ] = None,
+    alignments: Annotated[
+        bool, typer.Option("--alignments", help="Show which words belong together.")
+    ] = False,
     draft: Annotated[
         Draft | None, typer.Option(help="Where guesses for several tokens per step come from.")
     ] = None,
@@ -105,6 +114,9 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     On a terminal, tokens appear as they come. Elsewhere every translation is a line that starts
     with the code of its language and a tab, in the order of the input. An empty line stays empty.
     Of several hypotheses each is a line, best first, with its score between code and text.
+
+    With --alternatives there is a line for each token behind a translation, with --alignments one
+    for each pair of words, starting with the code and the word "token" or "aligned".
     """
     if texts and file:
         raise typer.BadParameter("give either TEXT or --file", param_hint="--file")
@@ -117,16 +129,21 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         num_beams=num_beams,
         num_return_sequences=num_return_sequences,
         length_penalty=length_penalty,
+        alternatives=alternatives,
+        alignments=alignments or None,
         draft=draft,
         mode=mode,
         max_passes=max_passes,
     )
-    job = Job("", _languages(to), source_language, long_text.value, options=options)
+    languages = _languages(to)
+    prefixes = dict.fromkeys(languages, prefix) if prefix else NO_PREFIXES
+    job = Job("", languages, source_language, long_text.value, options=options, prefixes=prefixes)
     secured = tls_choice(tls, tls_ca, tls_certificate, tls_key) or False
     client = aio.connect(encoder, decoder, model=model, tls=secured, timeout=timeout)
     source = Input(texts or [], file or [])
     console = Console()
-    if source.texts and console.is_terminal and not as_json and output is None:
+    shown = console.is_terminal and output is None and not (alternatives or alignments)
+    if source.texts and shown and not as_json:
         asyncio.run(_show(client, job, source.texts, console))
     else:
         _write(client, job, source, output, as_json)
@@ -193,6 +210,7 @@ async def _translated(client: aio.AsyncClient, job: Job, is_line: bool) -> list[
         job.languages,
         source_language=job.source_language,
         long_text=job.long_text,
+        target_prefix=job.prefixes,
         **job.options,
     )
 
