@@ -69,6 +69,7 @@ docs:  ## redraw the picture and rewrite the generated tables, rules and dashboa
 	$(BIN)/python tools/reference_tables.py
 	$(BIN)/python -m benchmarks.page
 	$(BIN)/python tools/slo_rules.py
+	$(BIN)/python tools/kubernetes_rules.py
 	$(BIN)/python tools/dashboards.py
 	$(BIN)/python tools/compose_settings.py
 

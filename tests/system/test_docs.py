@@ -19,6 +19,7 @@ import pytest
 from splitformer.serving.local import LocalServices, Ports
 from splitformer_client import connect
 from tests.support.certificates import Authority
+from tests.support.manifests import Rendered
 from tests.support.markdown import ROOT, Found, blocks, commands, documents
 from tests.support.sounds import file_of, sound
 from tests.support.whisper import make_whisper
@@ -158,6 +159,8 @@ def test_commands_run(
         run_service([sys.executable, *words[1:]], tiny_model, tmp_path)
     elif words[0] in ("promtool", "prometheus"):
         run_prometheus(words)
+    elif words[0] == "kubectl":
+        check_kubectl(words)
     elif "splitformer" in words:
         run_client(command.text, request.getfixturevalue(environment_for(command.file)), tmp_path)
     else:
@@ -187,6 +190,19 @@ def run_service(words: list[str], model: Path, folder: Path) -> None:
             process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0, lines
     assert '"event": "stopped"' in lines[-1]
+
+
+def check_kubectl(words: list[str]) -> None:
+    """Render what the command renders or applies; no cluster is at hand to apply it to."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl")
+    if "rollout" in words:
+        rendered = Rendered("overlays/cpu")
+        for kind, name in (each.split("/") for each in words if "/" in each):
+            rendered.named({"deployment": "Deployment", "statefulset": "StatefulSet"}[kind], name)
+    else:
+        assert words[1:-1] in (["kustomize"], ["apply", "-k"])
+        assert Rendered(Path(words[-1]).relative_to("deploy/kubernetes").as_posix()).all
 
 
 def run_client(command: str, environment: dict[str, str], folder: Path) -> None:

@@ -21,6 +21,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
     [
         "tools/dashboards.py",
         "tools/draw_flow.py",
+        "tools/kubernetes_rules.py",
         "tools/reference_tables.py",
         "tools/slo_rules.py",
     ],
