@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from benchmarks.measuring import Report
 
@@ -19,6 +21,7 @@ SCENARIOS = (
     "idle",
     "encode",
     "handoff",
+    "wire-types",
     "isolation",
     "invariance",
     "speculative",
@@ -34,6 +37,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the most important sizes only")
     parser.add_argument("--json", type=Path, help="folder for results as JSON")
     options = parser.parse_args()
+    _end_in_order()
     if unknown := set(options.scenarios) - set(SCENARIOS):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     for name in options.scenarios or SCENARIOS:
@@ -44,6 +48,17 @@ def main() -> int:
         if options.json:
             report.write(options.json / f"{name}.json")
     return 0
+
+
+def _end_in_order() -> None:
+    """Let what would end us at once unwind everything first, so that no service is left behind."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not end the clean-up
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from splitformer.serving.layout import Layout
-from splitformer.serving.local import LocalServices, Ports
+from splitformer.serving.local import LocalServices, Ports, uninterrupted
 
 
 @dataclass
@@ -35,13 +35,11 @@ class Started:
 @contextmanager
 def started(commands: Mapping[str, list[str]]) -> Iterator[dict[str, Started]]:
     """Run `python -m …` for each command, all at once; kill them at the end."""
-    servers = {
-        name: Started(
-            subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
-        )
-        for name, command in commands.items()
-    }
+    servers: dict[str, Started] = {}
     try:
+        for name, command in commands.items():
+            with uninterrupted():
+                servers[name] = _start(command)
         yield servers
     finally:
         for server in servers.values():
@@ -50,9 +48,16 @@ def started(commands: Mapping[str, list[str]]) -> Iterator[dict[str, Started]]:
             server.process.communicate()
 
 
-def our_services(model: str, cache: Path, threads: int, *decoder_flags: str) -> LocalServices:
+def _start(command: list[str]) -> Started:
+    whole = [sys.executable, "-m", *command]
+    return Started(subprocess.Popen(whole, stdout=subprocess.PIPE, text=True))
+
+
+def our_services(
+    model: str, cache: Path, threads: int, *decoder_flags: str, flags: Sequence[str] = ()
+) -> LocalServices:
     """Return our two services, which at the end wait for nobody: leases may be left."""
-    flags = ("--threads", str(threads), "--drain-seconds", "0.1")
+    flags = ("--threads", str(threads), "--drain-seconds", "0.1", *flags)
     log = cache / "services.log"
     return LocalServices(Ports.free(), model, log, flags=flags, decoder_flags=decoder_flags)
 

@@ -21,14 +21,14 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from sacrebleu.metrics.chrf import CHRF
 
 from benchmarks.measuring import Contestant, Report, Sample, interleaved
 from benchmarks.one_stream import OneStream
 from benchmarks.servers import our_services
+from benchmarks.texts import chrf, lines
 from splitformer.generation import (
     DecodingMode,
     Drafting,
@@ -49,7 +49,6 @@ from splitformer.serving import models
 
 T = TypeVar("T")
 THREADS, SERVED_THREADS, MOST_TOKENS = 2, 1, 160
-TEXTS = Path(__file__).parent
 PLAIN = GenerationOptions(draft=DraftMode.OFF)
 GUESSING = GenerationOptions()
 JACOBI = GenerationOptions(draft=DraftMode.JACOBI)
@@ -185,8 +184,8 @@ def run(report: Report, cache: Path, quick: bool) -> None:
 
 def _groups(bench: Bench, most: int) -> dict[str, list[Job]]:
     """Sort what the model translates by how much of it stands in the source."""
-    lines = [*_lines("sentences.txt"), *_lines("technical.txt")]
-    texts = [(line, language) for line in lines for language in bench.languages]
+    every = [*lines("sentences.txt"), *lines("technical.txt")]
+    texts = [(line, language) for line in every for language in bench.languages]
     groups: dict[str, list[Job]] = {"overlap60": [], "overlap30": [], "plain": []}
     for job in bench.jobs(_spread(texts, 4 * most)):
         outcome = bench.decode(job, PLAIN)
@@ -200,10 +199,6 @@ def _groups(bench: Bench, most: int) -> dict[str, list[Job]]:
         else:
             groups["plain"].append(job)
     return {name: _spread(group, most) for name, group in groups.items()}
-
-
-def _lines(name: str) -> list[str]:
-    return (TEXTS / name).read_text(encoding="utf-8").splitlines()
 
 
 def _spread(some: Sequence[T], most: int) -> list[T]:
@@ -258,15 +253,15 @@ def _differing(a: Target, b: Target) -> int:
 
 def _parallel(report: Report, bench: Bench, plan: Plan) -> None:
     """Parallel decoding beside the loop: chrF2 and speed."""
-    jobs = bench.jobs((line, "de") for line in _lines("sentences.txt"))
-    references = _lines("sentences.de.txt")
+    jobs = bench.jobs((line, "de") for line in lines("sentences.txt"))
+    references = lines("sentences.de.txt")
     loop, seconds = _translated(bench, jobs, PLAIN, plan.rounds)
-    report.figure("speculative.loop.chrf", _chrf(loop, references))
+    report.figure("speculative.loop.chrf", chrf(loop, references))
     for passes in plan.passes:
         options = replace(GUESSING, mode=DecodingMode.PARALLEL, max_passes=passes)
         texts, taken = _translated(bench, jobs, options, 1)
         name = f"speculative.parallel_{'unlimited' if passes is None else passes}"
-        report.figure(f"{name}.chrf", _chrf(texts, references))
+        report.figure(f"{name}.chrf", chrf(texts, references))
         report.figure(f"{name}.speed_vs_loop", seconds / taken)
 
 
@@ -280,8 +275,3 @@ def _translated(
         outcomes = [bench.decode(job, options) for job in jobs]
         fastest = min(fastest, time.perf_counter() - began)
     return [outcome.target.text for outcome in outcomes], fastest
-
-
-def _chrf(texts: Sequence[str], references: Sequence[str]) -> float:
-    metric: Any = CHRF()
-    return float(metric.corpus_score(texts, [references]).score)

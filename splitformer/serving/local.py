@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -23,6 +25,7 @@ from splitformer.serving.layout import Layout
 
 _POLL_SECONDS = 0.05
 _HOST = "127.0.0.1"
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _IMPATIENT = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
 
 
@@ -129,10 +132,11 @@ class LocalServices:
         command = [sys.executable, "-m", module, *flags]
         stderr: IO[bytes] | None = self.log.open("ab") if self.log else None
         # A group of its own: Ctrl-C reaches us alone, and we tell them to drain.
-        process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
+        with uninterrupted():
+            process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
+            self._processes.append(process)
         if stderr is not None:
             stderr.close()
-        self._processes.append(process)
 
     def _wait_until_serving(self, address: str) -> None:
         deadline = time.monotonic() + self.seconds
@@ -147,6 +151,23 @@ class LocalServices:
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log else []
         return lines[-1] if lines else "a service ended before it was serving"
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let signals that would raise wait: one that cuts into a start loses sight of the process."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        raising = filter(lambda number: callable(signal.getsignal(number)), _ENDING)
+        before = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in raising}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def serve(

@@ -34,6 +34,8 @@ FIGURES = {
     "encode": "encode.vs_hf encode.vs_ctranslate2 encode.vs_floor",
     "handoff": "handoff.reference_mb_s handoff.shm_mb_s handoff.sentence_ms"
     " handoff.paths.s16.chunks.open_p95_ms",
+    "wire_types": "wire_types.i8.identical wire_types.i8.chrf_difference wire_types.f16.chrf_to_f32"
+    " wire_types.f32.chrf wire_types.bf16.row_bytes",
     "isolation": "isolation.itl_p99_ratio isolation.idle_vs_alone_p99"
     " isolation.one_process_itl_p99_ratio fanout.encode_work_ratio",
     "modes": "modes.beam5.b2.vs_ctranslate2 modes.sampling_vs_greedy modes.logprobs_vs_plain"
@@ -62,6 +64,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "split_tax": {"streams": 2, "requests": 2, "seconds": 0.3},
         "encode": {"sentences": 16, "slices": 2},
         "handoff": {"pulls": 2, "openings": 2, "crowd": 1},
+        "wire_types": {"texts": 1},
         "isolation": {"rounds": 1, "seconds": 0.1, "source": 500, "target": 500, "under_way": 0.0},
         "modes": {"batches": (2,), "rounds": 1},
         "idle": {"sessions": 32, "streams": 2, "rounds": 1, "seconds": 0.3},
