@@ -59,13 +59,13 @@ def our_services(
     """Return our two services, which at the end wait for nobody: leases may be left."""
     flags = ("--threads", str(threads), "--drain-seconds", "0.1", *flags)
     log = cache / "services.log"
-    return LocalServices(Ports.free(), model, log, flags=flags, decoder_flags=decoder_flags)
+    return LocalServices(Ports.any(), model, log, flags=flags, decoder_flags=decoder_flags)
 
 
 def laid_out(model: str, cache: Path, layout: Layout) -> LocalServices:
     """Return our two services in a layout, as `splitformer serve` runs them."""
     flags = ("--drain-seconds", "0.1")
-    return LocalServices(Ports.free(), model, cache / "services.log", flags=flags, layout=layout)
+    return LocalServices(Ports.any(), model, cache / "services.log", flags=flags, layout=layout)
 
 
 def ctranslate2_server(model: Path, vocabulary: int, inter: int, *flags: str) -> list[str]:

@@ -49,6 +49,11 @@ class Ports:
         names = ("encoder", "encoder_metrics", "decoder", "decoder_metrics")
         return cls(**{name: _free_port(getattr(usual, name)) for name in names})
 
+    @classmethod
+    def any(cls) -> Ports:
+        """Return ports that nobody uses or prefers, so that several runs get in nobody's way."""
+        return cls(*(_free_port(0) for _ in range(4)))
+
 
 @dataclass(slots=True)
 class LocalServices:
@@ -216,7 +221,7 @@ def _is_serving(channel: grpc.Channel) -> bool:
 
 
 def _free_port(preferred: int) -> int:
-    for port in (preferred, 0):
+    for port in dict.fromkeys((preferred, 0)):
         with socket.socket() as probe:
             try:
                 probe.bind((_HOST, port))

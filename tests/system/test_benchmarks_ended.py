@@ -35,8 +35,7 @@ def serves(services: list[psutil.Process]) -> bool:
         return _is_serving(channel)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("at_work", [False, True], ids=["starting", "at work"])
+@pytest.mark.parametrize(("number", "at_work"), [(signal.SIGHUP, False), (signal.SIGTERM, True)])
 def test_no_service_outlives_it(number: signal.Signals, at_work: bool) -> None:
     with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.DEVNULL) as benchmark:
         own = psutil.Process(benchmark.pid)
