@@ -17,15 +17,18 @@ from training.card import model_card
 from training.console import make_report
 from training.export import SOURCES_FILE, export as export_model
 from training.fetch import fetch as fetch_packages, read_manifest
+from training.g2p.commands import app as g2p
 from training.mine import mine as mine_sources
-from training.prepare import prepare, split_corpus
+from training.prepare import prepare, prepare_like, split_corpus
 from training.recipe import LANGUAGES, recipe as named_recipe
 from training.results import measure, read_sentences, write_results
 from training.runtime import Workspace, bf16_pays, make_trainer
 from training.tokenizer import TokenizerSettings
 from training.train import TrainSettings
+from training.warm_start import warm_start as start_from
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app.add_typer(g2p, name="g2p")
 console = Console()
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="Sources: minimal or default.")]
@@ -60,28 +63,47 @@ def mine(recipe: RecipeName = "default", work: Work = WORK, workers: int = 2) ->
 
 
 @app.command()
-def tokenizer(recipe: RecipeName = "default", work: Work = WORK) -> None:
+def tokenizer(
+    recipe: RecipeName = "default",
+    work: Work = WORK,
+    like: Annotated[
+        Path | None, typer.Option(help="Model folder whose tokenizer to take, not a new one.")
+    ] = None,
+) -> None:
     """Split the pairs, train the tokenizer, write token arrays."""
     workspace = Workspace(work)
     parts = split_corpus(workspace.pairs, named_recipe(recipe))
-    tokens = prepare(parts, workspace.root, TokenizerSettings())
+    if like:
+        tokens = prepare_like(parts, workspace.root, like)
+    else:
+        tokens = prepare(parts, workspace.root, TokenizerSettings())
     for part, examples in parts.items():
         console.print(f"{part}: {len(examples)} English strings, {tokens[part]} target tokens")
 
 
 @app.command()
+def warm_start(work: Work = WORK, model: Model = MODEL) -> None:
+    """Take the exported model's weights as the checkpoint that train goes on from."""
+    progress = start_from(model, CURVE, Workspace(work), TrainSettings().optimizer)
+    console.print(f"{asdict(progress)}")
+
+
+@app.command()
 def train(
     work: Work = WORK,
-    minutes: Annotated[float, typer.Option(help="Active minutes, all runs together.")] = 90.0,
+    minutes: Annotated[float, typer.Option(help="Active minutes, resumed ones included.")] = 90.0,
     threads: Annotated[int, typer.Option(help="Threads that compute gradients.")] = 2,
     probe_minutes: Annotated[float, typer.Option(help="Minutes between two probes.")] = 10.0,
     muon: Annotated[bool, typer.Option(help="Muon for matrices, else AdamW for all.")] = True,
+    peak: Annotated[float, typer.Option(help="Learning rates, as shares of the usual ones.")] = 1.0,
+    decay: Annotated[float, typer.Option(help="Share of the minutes in which rates fall.")] = 0.35,
 ) -> None:
     """Train, or go on training, until the minutes are used up; Ctrl-C leaves a checkpoint."""
     settings = TrainSettings(
         minutes=minutes, threads=threads, probe_minutes=probe_minutes, bf16=bf16_pays()
     )
-    settings = replace(settings, optimizer=replace(settings.optimizer, muon=muon))
+    optimizer = replace(settings.optimizer.scaled(peak), muon=muon, decay=decay, bf16=bf16_pays())
+    settings = replace(settings, optimizer=optimizer)
     stopped: list[int] = []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stopped.append(number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from training.gradient import StepLoss
 
 _COLUMNS = ["step", "seconds", "tokens", "loss", "likelihood", "validation"]
-HEADER = _COLUMNS + [f"chrf_{language}" for language in LANGUAGES]
+CHRF_COLUMNS = tuple(f"chrf_{language}" for language in LANGUAGES)
+HEADER = [*_COLUMNS, *CHRF_COLUMNS]
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class Progress:
         position: micro-batches of that round already used.
         probed: active seconds at the last probe.
         saved: active seconds at the last checkpoint.
+        earlier: active seconds of the runs whose weights this one started from.
     """
 
     step: int = 0
@@ -37,6 +40,7 @@ class Progress:
     position: int = 0
     probed: float = 0.0
     saved: float = 0.0
+    earlier: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Measurement:
         loss: smoothed training loss since the last row, nats per token.
         likelihood: negative log-likelihood in training since the last row, nats per token.
         validation: negative log-likelihood on held-out text, nats per token, where measured.
-        scores: greedy chrF by language, where measured.
+        scores: what the probe found, by the name of its column, where measured.
     """
 
     step: int
@@ -61,9 +65,9 @@ class Measurement:
     validation: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
 
-    def cells(self) -> list[str]:
-        """Returns the row's text, empty where nothing was measured."""
-        scores = [self.scores.get(language) for language in LANGUAGES]
+    def cells(self, columns: Sequence[str]) -> list[str]:
+        """Returns the row's text with those scores, empty where nothing was measured."""
+        scores = [self.scores.get(column) for column in columns]
         numbers = [self.loss, self.likelihood, self.validation]
         head = [str(self.step), f"{self.seconds:.1f}", str(self.tokens)]
         head += ["" if number is None else f"{number:.4f}" for number in numbers]
@@ -73,14 +77,21 @@ class Measurement:
 class CurveWriter:
     """Averages the losses between two rows and appends rows to a CSV file."""
 
-    def __init__(self, path: Path, resumed_at: int = 0) -> None:
-        """Drops rows beyond ``resumed_at``: a run that was cut off makes them again."""
+    def __init__(self, path: Path, columns: Sequence[str], resumed_at: int = 0) -> None:
+        """Drops rows beyond ``resumed_at``: a run that was cut off makes them again.
+
+        Args:
+            path: the file.
+            columns: names of the probe's scores.
+            resumed_at: step of the last row to keep.
+        """
         self._path = path
+        self._columns = columns
         self._sums = [0.0, 0.0, 0.0]  # loss and likelihood times tokens, tokens
         rows = list(csv.reader(path.open())) if path.exists() else []
         kept = [row for row in rows[1:] if int(row[0]) <= resumed_at]
         with path.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([HEADER, *kept])
+            csv.writer(file, lineterminator="\n").writerows([[*_COLUMNS, *columns], *kept])
 
     def add(self, loss: StepLoss) -> None:
         """Counts one step."""
@@ -102,6 +113,6 @@ class CurveWriter:
             scores,
         )
         with self._path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(row.cells())
+            csv.writer(file, lineterminator="\n").writerow(row.cells(self._columns))
         self._sums = [0.0, 0.0, 0.0]
         return row

@@ -6,7 +6,7 @@ chrF: Popović 2015; BLEU: Papineni et al. 2002; both as sacrebleu computes them
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from sacrebleu.metrics.chrf import CHRF
 
 from splitformer.model import Transformer
 from training.corpus import Example
+from training.curve import CHRF_COLUMNS
 from training.recipe import LANGUAGES, Genre
 from training.split import bucket
 from training.tokenizer import Tokenizer
+from training.train import Probe
 from training.translate import translate
 
 # "char" needs no dictionary; ja-mecab would.
@@ -90,19 +92,17 @@ def evaluate(
     }
 
 
-def chrf_probe(
-    tokenizer: Tokenizer, examples: Sequence[Example], strings: int
-) -> Callable[[Transformer], dict[str, float]]:
-    """Returns a cheap measure: chrF by language on some fixed strings that have all languages."""
+def chrf_probe(tokenizer: Tokenizer, examples: Sequence[Example], strings: int) -> Probe:
+    """Returns a cheap measure: chrF by column on some fixed strings that have all languages."""
     complete = [e for e in examples if len(e.translations) == len(LANGUAGES)]
     chosen = sorted(complete, key=lambda e: (bucket(e.english, "probe"), e.english))[:strings]
 
-    def probe(model: Transformer) -> dict[str, float]:
+    def measure(model: Transformer) -> dict[str, float]:
         scores = {}
         for language in LANGUAGES:
             outputs = translate(model, tokenizer, [e.english for e in chosen], language)
             references = [[e.translations[language] for e in chosen]]
-            scores[language] = CHRF().corpus_score(outputs, references).score
+            scores[f"chrf_{language}"] = CHRF().corpus_score(outputs, references).score
         return scores
 
-    return probe
+    return Probe(CHRF_COLUMNS, measure)

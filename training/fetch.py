@@ -49,7 +49,7 @@ def fetch(sources: Iterable[Source], workspace: Workspace) -> list[Package]:
         FetchError: apt or dpkg failed, for example because no package lists are there
             (``apt-get update``).
     """
-    sources = tuple(sources)
+    sources, workspace = tuple(sources), Workspace(workspace.root.absolute())
     names = [name for source in sources for name in source.packages]
     workspace.packages.mkdir(parents=True, exist_ok=True)
     _run(["apt-get", "download", *names], workspace.packages)

@@ -7,11 +7,13 @@ muon/), embeddings, norms and biases by AdamW (Loshchilov and Hutter 2019).
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+
+from training.muon import Muon
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class OptimizerSettings:
         decay: share of the budget, at its end, over which the rate falls to zero.
         clip: gradients are scaled down to this norm at most.
         muon: use Muon for matrices; False trains everything by AdamW.
+        bf16: orthogonalise in bfloat16.
     """
 
     matrix_rate: float = 3e-3
@@ -37,6 +40,7 @@ class OptimizerSettings:
     decay: float = 0.35
     clip: float = 1.0
     muon: bool = True
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         """Checks that warm-up and decay fit into the budget."""
@@ -45,6 +49,11 @@ class OptimizerSettings:
                 f"warmup, decay: must lie in 0..1 and sum to 1 at most, are {self.warmup} and "
                 f"{self.decay}"
             )
+
+    def scaled(self, share: float) -> OptimizerSettings:
+        """Returns settings with peak rates of that share of these."""
+        rates = self.matrix_rate * share, self.other_rate * share
+        return replace(self, matrix_rate=rates[0], other_rate=rates[1])
 
 
 def rate_factor(consumed: float, settings: OptimizerSettings) -> float:
@@ -75,12 +84,9 @@ class Optimizer:
         self._threads = ThreadPoolExecutor(2)
 
     def _muon(self, matrices: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Muon(
-            matrices,
-            weight_decay=self._settings.weight_decay,
-            momentum=self._settings.momentum,
-            adjust_lr_fn="match_rms_adamw",
-        )
+        settings = self._settings
+        dtype = torch.bfloat16 if settings.bf16 else torch.float32
+        return Muon(matrices, settings.weight_decay, settings.momentum, dtype)
 
     def step(self, consumed: float) -> None:
         """Updates the weights from their gradients, then drops the gradients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -33,6 +34,12 @@ def prepare(
     model = folder / "tokenizer.model"
     train_tokenizer(_texts(parts[Part.TRAINING]), model, settings)
     return write_arrays(parts, folder, Tokenizer(model))
+
+
+def prepare_like(parts: dict[Part, list[Example]], folder: Path, model: Path) -> dict[str, int]:
+    """Does what ``prepare`` does with the tokenizer of an exported model, to go on from it."""
+    shutil.copyfile(model / "tokenizer.model", folder / "tokenizer.model")
+    return write_arrays(parts, folder, Tokenizer(folder / "tokenizer.model"))
 
 
 def write_arrays(

@@ -171,6 +171,8 @@ _OTHERS = (
         Genre.DIALOGUE,
         tuple(f"wesnoth-1.16-{campaign}" for campaign in _CAMPAIGNS),
     ),
+    Source("wesnoth", "GPL-2.0-or-later", Genre.GAME, ("wesnoth-1.16-data",)),
+    Source("blender", "GPL-2.0-or-later", Genre.INTERFACE, ("blender-data",)),
 )
 
 RECIPES: dict[str, tuple[Source, ...]] = {

@@ -58,6 +58,11 @@ class Workspace:
         """Checkpoint and curve of the training run."""
         return self.root / "run"
 
+    @property
+    def checkpoint(self) -> Path:
+        """What the training run leaves and takes up."""
+        return self.run / "checkpoint.pt"
+
     def arrays(self, part: Part) -> TokenArrays:
         """Reads the token arrays of a part."""
         return TokenArrays.load(self.root / f"{part}.npz")

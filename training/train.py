@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,20 @@ from training.data import Batch, Batcher, BatchSettings, TokenArrays
 from training.gradient import GradientPool, evaluate_likelihood
 from training.optimizer import Optimizer, OptimizerSettings
 
-Probe = Callable[[Transformer], dict[str, float]]
 Report = Callable[[Measurement, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What is measured on the model now and then, beside the likelihood.
+
+    Attributes:
+        columns: names of the scores, in the curve's order.
+        measure: returns the scores by name.
+    """
+
+    columns: Sequence[str]
+    measure: Callable[[Transformer], dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +43,7 @@ class TrainSettings:
     """How long and how to train.
 
     Attributes:
-        minutes: active minutes, all runs together.
+        minutes: active minutes, those before a warm start not counted.
         threads: threads that compute gradients.
         micro_batches: micro-batches per update.
         smoothing: label smoothing.
@@ -93,7 +105,8 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             self._restore()
-        self._curve = CurveWriter(folder / "curve.csv", self.progress.step)
+        columns = probe.columns if probe else ()
+        self._curve = CurveWriter(folder / "curve.csv", columns, self.progress.step)
 
     @property
     def checkpoint(self) -> Path:
@@ -103,7 +116,8 @@ class Trainer:
     @property
     def consumed(self) -> float:
         """Share of the time budget that is used up."""
-        return self.progress.seconds / (self._settings.minutes * 60)
+        active = self.progress.seconds - self.progress.earlier
+        return active / (self._settings.minutes * 60)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
         """Trains until the budget is used up or ``stop`` says so; always leaves a checkpoint."""
@@ -157,7 +171,7 @@ class Trainer:
         if probe:
             self.model.eval()
             validation = evaluate_likelihood(self.model, self._validation, self._dtype)
-            scores = self._probe(self.model) if self._probe else {}
+            scores = self._probe.measure(self.model) if self._probe else {}
             self.model.train()
         row = self._curve.write(self.progress, validation, scores)
         if self._report:
@@ -166,17 +180,24 @@ class Trainer:
     def save(self) -> None:
         """Writes the checkpoint in one piece."""
         self.progress.saved = self.progress.seconds
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "progress": asdict(self.progress),
-        }
-        partial = self.checkpoint.with_suffix(".part")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
+        write_checkpoint(self.checkpoint, self.model, self._optimizer, self.progress)
 
     def _restore(self) -> None:
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+
+
+def write_checkpoint(
+    path: Path, model: Transformer, optimizer: Optimizer, progress: Progress
+) -> None:
+    """Writes all that a run needs to go on."""
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+    }
+    partial = path.with_suffix(".part")
+    torch.save(state, partial)
+    os.replace(partial, path)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from splitformer.model import DecoderState, Transformer
 from training.data import pad
@@ -55,22 +54,41 @@ def translate(
         raise ValueError(f"language: must be one of {', '.join(languages)}, is {language!r}")
     longest = model.config.max_positions
     sources = [[*pieces[: longest - 1], EOS] for pieces in tokenizer.encode(list(texts))]
-    results = [""] * len(texts)
-    order = sorted(range(len(texts)), key=lambda i: len(sources[i]))
+    never = [PAD, UNKNOWN, *languages.values()]
+    outputs = decode_greedily(model, sources, languages[language], never)
+    return [tokenizer.decode(pieces) for pieces in outputs]
+
+
+def decode_greedily(
+    model: Transformer, sources: Sequence[list[int]], first: int, never: Sequence[int]
+) -> list[list[int]]:
+    """Returns the greedy target of every source, without EOS.
+
+    Args:
+        model: trained model.
+        sources: ids, EOS included.
+        first: the decoder's first token.
+        never: ids that are no text.
+    """
+    results: list[list[int]] = [[]] * len(sources)
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     with torch.inference_mode():
         for start in range(0, len(order), ROWS):
             rows = order[start : start + ROWS]
-            for sequence in _decode(model, [sources[i] for i in rows], languages[language]):
-                results[rows[sequence.index]] = tokenizer.decode(sequence.pieces)
+            for sequence in _decode(model, [sources[i] for i in rows], first, never):
+                results[rows[sequence.index]] = sequence.pieces
     return results
 
 
-def _decode(model: Transformer, sources: list[list[int]], first: int) -> Iterator[_Sequence]:
+def _decode(
+    model: Transformer, sources: list[list[int]], first: int, never: Sequence[int]
+) -> Iterator[_Sequence]:
     """Yields the sequences of one batch as they finish."""
     live = _begin(model, sources, first)
     while live:
         logits = model.step([[s.pending] for s in live], [s.state for s in live])  # (B, V)
-        for sequence, piece in zip(live, _best(logits), strict=True):
+        logits[:, list(never)] = -torch.inf
+        for sequence, piece in zip(live, logits.argmax(-1).tolist(), strict=True):
             sequence.accept(piece)
         yield from (s for s in live if s.finished)
         live = [s for s in live if not s.finished]
@@ -84,11 +102,3 @@ def _begin(model: Transformer, sources: list[list[int]], first: int) -> list[_Se
         _Sequence(i, model.begin(memory[i, :n]), min(2 * n + 20, longest), first)
         for i, n in enumerate(lengths.tolist())
     ]
-
-
-def _best(logits: Tensor) -> list[int]:
-    """Returns the best piece of each row; padding, unknown and language symbols are never text."""
-    logits[:, [PAD, UNKNOWN]] = -torch.inf
-    logits[:, list(language_ids().values())] = -torch.inf
-    best: list[int] = logits.argmax(-1).tolist()
-    return best

@@ -14,6 +14,7 @@ from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.families.splitformer import save_checkpoint
 from training.card import model_card
 from training.corpus import Example
+from training.curve import CHRF_COLUMNS
 from training.evaluate import chrf_probe, evaluate
 from training.export import describe
 from training.fetch import Package, read_manifest, write_manifest
@@ -100,7 +101,7 @@ def results(model: Transformer, tokenizer: Tokenizer) -> dict[str, Any]:
         Example(TEXTS[0], "gimp", Genre.INTERFACE, translations),
         Example("Open", "libreoffice-help", Genre.HELP, {"de": "Öffnen", "ja": "開く"}),
     ]
-    assert chrf_probe(tokenizer, found, 5)(model).keys() == set(LANGUAGES)
+    assert chrf_probe(tokenizer, found, 5).measure(model).keys() == set(CHRF_COLUMNS)
     scores = evaluate(model, tokenizer, found)
     assert scores["de"].overall.strings == 2
     assert scores["fr"].by_source.keys() == {"gimp"}

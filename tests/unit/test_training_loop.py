@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from splitformer.model import Transformer, TransformerConfig
-from training.curve import HEADER
+from training.curve import CHRF_COLUMNS, HEADER
 from training.data import Batch, Batcher, BatchSettings, TokenArrays
 from training.gradient import GradientPool, batch_loss
 from training.loss import output_cross_entropy
+from training.muon import Muon, orthogonalized
 from training.optimizer import OptimizerSettings, rate_factor, split_parameters
-from training.recipe import LANGUAGES
 from training.tokenizer import EOS, PAD, language_ids
-from training.train import Trainer, TrainSettings
+from training.train import Probe, Trainer, TrainSettings
 
 VOCABULARY = 50
 
@@ -217,7 +217,11 @@ def ticking() -> Callable[[], float]:
     return itertools.count(0.0, 1.0).__next__
 
 
-def train(folder: Path, settings: TrainSettings, steps: int | None = None) -> Trainer:
+def train(
+    folder: Path,
+    settings: TrainSettings,
+    steps: int | None = None,
+) -> Trainer:
     arrays = tiny_arrays()
     batcher = Batcher(arrays, BatchSettings(tokens=128, seed=9))
     validation = list(itertools.islice(batcher.round(0), 2))
@@ -227,7 +231,7 @@ def train(folder: Path, settings: TrainSettings, steps: int | None = None) -> Tr
         validation,
         settings,
         folder,
-        probe=lambda _: dict.fromkeys(LANGUAGES, 1.0),
+        probe=Probe(CHRF_COLUMNS, lambda _: dict.fromkeys(CHRF_COLUMNS, 1.0)),
         clock=ticking(),
     )
     trainer.run(stop=lambda: steps is not None and trainer.progress.step >= steps)
@@ -266,3 +270,43 @@ def test_rows_beyond_the_checkpoint_are_made_again(tmp_path: Path, settings: Tra
     curve.write_text(before + "8,8.0,99,1.0,1.0,,,,,,\n")
     train(tmp_path, settings, steps=6)
     assert curve.read_text() == before
+
+
+def test_seconds_before_a_warm_start_are_not_in_the_budget(
+    tmp_path: Path, settings: TrainSettings
+) -> None:
+    first = train(tmp_path, settings, steps=4)
+    first.progress.earlier = first.progress.seconds
+    first.save()
+    trainer = train(tmp_path, settings)
+    assert 1 <= trainer.consumed < 1.2
+    assert trainer.progress.seconds - trainer.progress.earlier >= settings.minutes * 60
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12), (16, 16)])
+def test_muon_updates_by_matrices_whose_singular_values_are_near_one(
+    shape: tuple[int, int],
+) -> None:
+    torch.manual_seed(1)
+    values = torch.linalg.svdvals(orthogonalized(torch.randn(shape)))
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+
+
+def test_muon_is_that_of_torch_but_for_its_rounding() -> None:
+    torch.manual_seed(1)
+    ours, theirs = (torch.nn.Parameter(torch.ones(8, 20)) for _ in range(2))
+    both = (
+        Muon([ours], weight_decay=0.01, momentum=0.95, dtype=torch.bfloat16),
+        torch.optim.Muon(
+            [theirs], weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+    )
+    for _ in range(5):
+        gradient = torch.randn(8, 20)
+        for parameter, optimizer in zip((ours, theirs), both, strict=True):
+            optimizer.param_groups[0]["lr"] = 3e-3
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(ours, torch.ones(8, 20))

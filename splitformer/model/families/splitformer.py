@@ -18,12 +18,14 @@ from splitformer.model.families.family import Stored
 from splitformer.model.files import Files, check_bare
 from splitformer.model.languages import Frame, Languages
 from splitformer.model.sentencepiece import SentencePieceTokenizer
+from splitformer.model.symbols import SymbolTokenizer
 from splitformer.model.tokenizer import Tokenizer
 from splitformer.model.transformer import Transformer
 
 _ENCODER_EMBEDDING = "encoder.embedding.tokens.weight"
 _DECODER_EMBEDDING = "decoder.embedding.tokens.weight"
 _OUTPUT_WEIGHT = "decoder.output.weight"
+_TOKENIZERS = ("sentencepiece", "symbols")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class OwnConfig:
         unk_id: Stands for what the vocabulary lacks; never generated.
         source_language: Language of the sources.
         target_languages: Language to the token that starts its targets.
-        tokenizer_file: File name of the SentencePiece model.
+        tokenizer_file: File name of the tokenizer.
+        tokenizer_type: "sentencepiece", or "symbols" for the tables of a `SymbolTokenizer`.
     """
 
     name: str
@@ -49,12 +52,18 @@ class OwnConfig:
     source_language: str
     target_languages: Mapping[str, int] = field(default_factory=dict)
     tokenizer_file: str = "tokenizer.model"
+    tokenizer_type: str = "sentencepiece"
 
     def __post_init__(self) -> None:
         size = self.architecture.target_vocabulary_size
         check_id("pad_id", self.pad_id, size)
         check_id("unk_id", self.unk_id, size)
         check_bare("tokenizer.file", self.tokenizer_file)
+        if self.tokenizer_type not in _TOKENIZERS:
+            raise ConfigurationError(
+                f"config.json: tokenizer.type must be one of {', '.join(_TOKENIZERS)},"
+                f" got {self.tokenizer_type!r}"
+            )
 
     @property
     def description(self) -> Description:
@@ -83,6 +92,7 @@ class OwnConfig:
                 source_language=values["source_language"],
                 target_languages=dict(values["target_languages"]),
                 tokenizer_file=values["tokenizer"]["file"],
+                tokenizer_type=values["tokenizer"]["type"],
             )
         except KeyError as error:
             raise ConfigurationError(f"config.json: missing field {error}") from error
@@ -95,7 +105,7 @@ class OwnConfig:
             "model_type": SplitformerFamily.name,
             "name": self.name,
             "architecture": self.architecture.to_dict(),
-            "tokenizer": {"type": "sentencepiece", "file": self.tokenizer_file},
+            "tokenizer": {"type": self.tokenizer_type, "file": self.tokenizer_file},
             "eos_id": self.eos_id,
             "pad_id": self.pad_id,
             "unk_id": self.unk_id,
@@ -114,9 +124,11 @@ class SplitformerFamily:
         return OwnConfig.from_dict(files.settings("config.json")).description
 
     def tokenizer(self, files: Files, description: Description) -> Tokenizer:
-        """Open a folder's SentencePiece model."""
-        file = OwnConfig.from_dict(files.settings("config.json")).tokenizer_file
-        return SentencePieceTokenizer(files.content(file), file)
+        """Open a folder's tokenizer."""
+        config = OwnConfig.from_dict(files.settings("config.json"))
+        if config.tokenizer_type == "symbols":
+            return SymbolTokenizer.from_dict(files.vocabulary(config.tokenizer_file))
+        return SentencePieceTokenizer(files.content(config.tokenizer_file), config.tokenizer_file)
 
     def stored(self, name: str, config: TransformerConfig) -> Stored:
         """A tensor is stored under its own name, or under that of the one it is tied to."""

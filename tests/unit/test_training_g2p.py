@@ -1,0 +1,93 @@
+"""The pronunciation model's data, scores and folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from splitformer.model import Transformer
+from splitformer.model.checkpoint import Checkpoint
+from training.data import Batcher, BatchSettings
+from training.g2p.dictionary import (
+    PHONEME_IDS,
+    START,
+    TEST,
+    VALIDATION,
+    arrays,
+    part_of,
+    read_entries,
+    spell,
+    split,
+)
+from training.g2p.run import architecture, export, pronounce
+from training.g2p.scoring import edit_distance, error_rates
+from training.split import Part
+from training.tokenizer import EOS, PAD
+
+LINES = """\
+read R EH1 D
+read(2) R IY1 D
+aalborg AO1 L B AO0 R G # place, danish
+a.d. EY2 D IY1
+it's IH1 T S
+it's(2) IH0 T S
+""".splitlines()
+
+
+def test_entries_hold_all_pronunciations_without_stress() -> None:
+    assert read_entries(LINES) == {
+        "read": [("R", "EH", "D"), ("R", "IY", "D")],
+        "aalborg": [("AO", "L", "B", "AO", "R", "G")],
+        "it's": [("IH", "T", "S")],
+    }
+
+
+def test_the_split_never_changes() -> None:
+    words = ("read", "aalborg", "pen", "people", "zebra")
+    assert [part_of(word).value for word in words] == [
+        "training",
+        "training",
+        "training",
+        "test",
+        "training",
+    ]
+    parts = split({str(number): [("W",)] for number in range(20_000)})
+    shares = {part: 1000 * len(found) / 20_000 for part, found in parts.items()}
+    assert shares[Part.TEST] == pytest.approx(TEST, abs=9)  # four standard deviations
+    assert shares[Part.VALIDATION] == pytest.approx(VALIDATION, abs=4)
+
+
+def test_every_pronunciation_is_a_target_of_its_word() -> None:
+    made = arrays(read_entries(LINES))
+    assert made.target_sources.tolist() == [0, 0, 1, 2]
+    assert made.source(0).tolist() == spell("read")
+    assert made.target(3).tolist() == [*(PHONEME_IDS[p] for p in ("IH", "T", "S")), EOS]
+    batch = next(Batcher(made, BatchSettings(tokens=64)).round(0))
+    assert set(batch.target[:, 0].tolist()) == {START}
+    assert batch.tokens == int((batch.labels != PAD).sum())
+
+
+def test_rates_count_against_the_nearest_pronunciation() -> None:
+    references = [[("R", "EH", "D"), ("R", "IY", "D", "Z")], [("K", "AE", "T")]]
+    rates = error_rates([("R", "IY", "D", "Z"), ("K", "AE")], references)
+    assert (rates.words, rates.wer, rates.per) == (2, 50.0, round(100 / 7, 2))
+    assert edit_distance("kitten", "sitting") == 3
+    assert edit_distance("", "ab") == 2
+
+
+def test_the_exported_folder_loads_and_spells(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = Transformer(architecture())
+    (tmp_path / "run").mkdir()
+    torch.save({"model": model.state_dict()}, tmp_path / "run" / "checkpoint.pt")
+    (tmp_path / "sources.json").write_text(json.dumps({"packages": []}))
+    export(tmp_path, tmp_path / "model")
+    checkpoint = Checkpoint(tmp_path / "model")
+    assert [piece.id for piece in checkpoint.encode_source("Read")] == spell("read")
+    assert sum(f.stat().st_size for f in (tmp_path / "model").iterdir()) < 2e6
+    (one,) = pronounce(checkpoint.load().eval(), ["read"])
+    ids = [PHONEME_IDS[phoneme] for phoneme in one]
+    assert checkpoint.tokenizer.decode(ids) == " ".join(one)
