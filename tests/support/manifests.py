@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from decoder_service.settings import DecoderSettings
+from encoder_service.settings import EncoderSettings
+from splitformer.serving.settings import Settings
 from tests.support.markdown import ROOT
+
+KINDS: dict[str, type[Settings]] = {"encoder": EncoderSettings, "decoder": DecoderSettings}
+"""The services and their settings."""
 
 FOLDER = ROOT / "deploy/kubernetes"
 OVERLAYS = ("cpu", "gpu", "tls", "keda")
@@ -68,6 +74,23 @@ class Workload:
             text = each["value"] if "value" in each else self._source(each["valueFrom"])
             values[each["name"]] = _REFERENCE.sub(lambda match: values[match[1]], text)
         return values
+
+    @property
+    def settings(self) -> Settings:
+        """What the service reads from the variables, but for the files that a secret brings."""
+        kind = KINDS[self.service]
+        given = {
+            name: text
+            for name, text in self.environment.items()
+            if name.startswith(kind.prefix) and "_TLS" not in name and not name.endswith("_CA")
+        }
+        return kind.read([], given)
+
+    @property
+    def grpc_probes(self) -> list[dict[str, Any]]:
+        """What the kubelet asks over gRPC."""
+        probes = (self.container[f"{each}Probe"] for each in ("startup", "readiness", "liveness"))
+        return [each["grpc"] for each in probes if "grpc" in each]
 
     def _source(self, source: Mapping[str, Any]) -> str:
         if source == {"fieldRef": {"fieldPath": "metadata.namespace"}}:
