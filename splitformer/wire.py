@@ -242,18 +242,22 @@ def error_of(code: int, message: str, details: bytes | None = None) -> Splitform
     Args:
         code: Number of the status code.
         message: Its details string.
-        details: Value of the `grpc-status-details-bin` trailer, if there was one.
+        details: Value of the `grpc-status-details-bin` trailer, if there was one. What our server
+            says in it wins over what a proxy made of the status.
     """
-    kind = ERRORS_BY_CODE.get(Code(code), SplitformerError)
     info, bad, retry = (
         error_details_pb2.ErrorInfo(),
         error_details_pb2.BadRequest(),
         error_details_pb2.RetryInfo(),
     )
     with contextlib.suppress(DecodeError):  # a proxy's own details; the code still counts
-        for detail in status_pb2.Status.FromString(details or b"").details:
+        status = status_pb2.Status.FromString(details or b"")
+        for detail in status.details:
             for message_type in (info, bad, retry):
                 detail.Unpack(message_type)  # does nothing if it is of another type
+        if info.domain == ERROR_DOMAIN:
+            code, message = status.code, status.message
+    kind = ERRORS_BY_CODE.get(Code(code), SplitformerError)
     return kind(
         message,
         reason=info.reason or None,

@@ -19,6 +19,9 @@ from splitformer_client.scope import Metadata, Scope
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
+_RESET = "RST_STREAM"
+"""In the text of a call broken off by a proxy whose server has gone; ours always say why."""
+
 _WRITE_FAILED = "Internal error from Core"
 _EXPLANATION_SECONDS = 0.5
 
@@ -90,6 +93,11 @@ class Link:
                 return await call
             except grpc.aio.AioRpcError as error:
                 raise await verdict.explained(error) from None
+            except asyncio.CancelledError:  # by grpc.aio, if it cannot write the end
+                if self._closed or _caller_is_cancelled():
+                    raise
+                text = f"{self.name} {self.address}: the call broke off"
+                raise errors.UnavailableError(text) from None
 
     def stream(
         self,
@@ -121,8 +129,7 @@ class Link:
         except grpc.aio.UsageError as error:
             raise _closed(str(error)) from None
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _caller_is_cancelled():
                 raise
             raise errors.CancelledError(f"{self.name} {self.address}: call cancelled") from None
 
@@ -168,7 +175,7 @@ class Link:
         details = trailers.get(wire.STATUS_DETAILS_KEY)
         if isinstance(details, bytes):
             return wire.error_of(code, text, details)
-        if "RST_STREAM" in text:  # by a proxy whose server has gone; ours always say why
+        if _RESET in text:
             code = grpc.StatusCode.UNAVAILABLE.value[0]
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             text = f"no answer within {scope.timeout:g} s"
@@ -249,6 +256,11 @@ def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
     except StopIteration as done:
         return done.value
     raise AssertionError("it waits")
+
+
+def _caller_is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _closed(why: str) -> errors.FailedPreconditionError:

@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -40,6 +40,7 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _OURS = "splitformer."
 _LONGEST_REQUEST_ID = 128
+_LAST_WORD_SECONDS = 1.0
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _logger = logging.getLogger("splitformer.rpc")
 
@@ -111,7 +112,8 @@ class RpcInterceptor(aio.ServerInterceptor):
     def _unary(self, inner: Any, handler: Any, new_call: Callable[[], _Call]) -> Any:
         async def behaviour(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             call = new_call()
-            async with self._around(call, context):
+            async with self._around(call, context), _heard_out(request, handler):
+                self._check_ready()
                 response = await inner(self._counted(request, handler, call), context)
                 self._telemetry.sent.labels(*call.labels).inc()
                 return response
@@ -122,6 +124,7 @@ class RpcInterceptor(aio.ServerInterceptor):
         async def behaviour(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
             call = new_call()
             async with self._around(call, context):
+                self._check_ready()
                 sent = self._telemetry.sent.labels(*call.labels)
                 counted = self._counted(request, handler, call)
                 async with aclosing(inner(counted, context)) as responses:
@@ -148,10 +151,6 @@ class RpcInterceptor(aio.ServerInterceptor):
         self._telemetry.started.labels(*call.labels).inc()
         self.in_flight += 1
         try:
-            if not self.ready:
-                raise UnavailableError(
-                    "the service is still starting", reason="NOT_READY", retry_after=1.0
-                )
             yield
         except (asyncio.CancelledError, GeneratorExit):
             remaining = context.time_remaining()
@@ -163,6 +162,12 @@ class RpcInterceptor(aio.ServerInterceptor):
         finally:
             self.in_flight -= 1
             self._ended(call)
+
+    def _check_ready(self) -> None:
+        if not self.ready:
+            raise UnavailableError(
+                "the service is still starting", reason="NOT_READY", retry_after=1.0
+            )
 
     def _ended(self, call: _Call) -> None:
         seconds = time.perf_counter() - call.started
@@ -178,6 +183,28 @@ class RpcInterceptor(aio.ServerInterceptor):
             reason=call.reason,
             seconds=round(seconds, 6),
         )
+
+
+@asynccontextmanager
+async def _heard_out(requests: Any, handler: Any) -> AsyncIterator[None]:
+    """Wait a moment for the end of a caller's stream before the answer or the error goes out.
+
+    To proxies (HAProxy is one) an answer before that end is a call that broke off.
+    """
+    try:
+        yield
+    except Exception:
+        await _end_of(requests, handler)
+        raise
+    await _end_of(requests, handler)
+
+
+async def _end_of(requests: Any, handler: Any) -> None:
+    if handler.request_streaming:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                async for _ in requests:
+                    pass
 
 
 async def _counting(requests: Any, count: Callable[[], None]) -> AsyncIterator[Any]:

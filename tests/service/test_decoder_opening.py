@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
 from decoder_service.service import DecoderService
+from splitformer.serving import interceptor
 from splitformer.v1 import decoder_service_pb2 as dec, tensor_pb2
 from tests.conftest import Services
 from tests.support.checkpoints import MAX_POSITIONS
@@ -34,6 +36,55 @@ def test_a_repeated_opening_gives_the_same_session(caller: Caller, decoder: Deco
     again = caller.open(memory, request_id="twice")
     assert again != first.session_id, "the first one was closed"
     caller.close_session(again)
+
+
+@pytest.mark.parametrize("language", ["de", "tlh"])
+def test_an_opening_is_answered_when_the_caller_has_ended(
+    caller: Caller, decoder: DecoderService, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    monkeypatch.setattr(interceptor, "_LAST_WORD_SECONDS", 60.0)
+    reference, asked, ending = caller.reference(), threading.Event(), threading.Event()
+    requests = unended(reference, language, asked, ending)
+    answer = caller.decoder.OpenSession.future(requests, timeout=30)
+    asked.wait(30)
+    if language == "de":
+        eventually(lambda: len(decoder.sessions) == 1)
+    time.sleep(0.1)  # a proxy takes an answer before the end for a call that broke off
+    assert not answer.done()
+    ending.set()
+    if language == "de":
+        caller.close_session(answer.result().session_id)
+    else:
+        invalid = grpc.StatusCode.INVALID_ARGUMENT
+        with refused(invalid, "UNKNOWN_LANGUAGE", "target_language", "tlh"):
+            answer.result()
+    caller.release(reference)
+
+
+def test_a_caller_who_does_not_end_is_answered_all_the_same(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptor, "_LAST_WORD_SECONDS", 0.05)
+    reference, ending = caller.reference(), threading.Event()
+    requests = unended(reference, "de", threading.Event(), ending)
+    try:
+        caller.close_session(caller.decoder.OpenSession(requests, timeout=30).session_id)
+    finally:
+        ending.set()
+    caller.release(reference)
+
+
+def unended(
+    reference: tensor_pb2.MemoryReference,
+    language: str,
+    asked: threading.Event,
+    ending: threading.Event,
+) -> Iterator[dec.OpenSessionRequest]:
+    """The messages of an opening whose stream stays open for a while."""
+    header = dec.SessionHeader(reference=reference, target_language=language)
+    yield dec.OpenSessionRequest(header=header)
+    asked.set()
+    ending.wait(60)
 
 
 def test_concurrent_openings_with_one_id_give_one_session(

@@ -15,6 +15,7 @@ from splitformer import errors, wire
 from splitformer.v1 import decoder_service_pb2 as pb, tensor_pb2
 from splitformer_client import aio, fan, retry
 from splitformer_client.aio import AsyncClient
+from splitformer_client.link import Link
 from splitformer_client.memory import Memory
 from splitformer_client.scope import Scope
 from tests.support.client_fakes import (
@@ -52,6 +53,32 @@ async def test_an_unreachable_server_is_named(service: str) -> None:
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     assert caught.value.reason == "UNAVAILABLE"
+
+
+async def test_an_upload_that_breaks_off_may_be_tried_again() -> None:
+    class BrokenOff:
+        """A call that grpc.aio gives up, as when its end cannot be written."""
+
+        def __await__(self) -> Any:
+            raise asyncio.CancelledError
+            yield
+
+        def add_done_callback(self, callback: Any) -> None:
+            """Nothing is ever done."""
+
+    class Method:
+        _method = b"/splitformer.v1.DecoderService/OpenSession"
+
+        def __call__(self, *_: Any, **__: Any) -> BrokenOff:
+            return BrokenOff()
+
+    async def requests() -> AsyncIterator[Any]:
+        yield None
+
+    link = Link("decoder", "proxy:1", (), None)
+    method: Any = Method()
+    with pytest.raises(errors.UnavailableError, match="decoder proxy:1: the call broke off"):
+        await link.upload(method, requests(), Scope(10.0))
 
 
 async def test_a_method_that_the_server_lacks(world: World) -> None:

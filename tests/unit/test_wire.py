@@ -200,3 +200,13 @@ def test_a_status_of_somebody_else_is_an_error_too(details: bytes | None) -> Non
         "no route",
     )
     assert type(wire.error_of(2, "?", details)) is SplitformerError
+
+
+def test_what_our_server_says_wins_over_what_a_proxy_makes_of_it() -> None:
+    said = wire.status_of(NotFoundError("gone", reason="SESSION_NOT_FOUND")).SerializeToString()
+    error = wire.error_of(1, "Received RST_STREAM with error code 8", said)
+    assert (type(error), error.reason, error.message) == (
+        NotFoundError,
+        "SESSION_NOT_FOUND",
+        "gone",
+    )
