@@ -35,7 +35,8 @@ from splitformer.generation import (
     overhead_of,
     run,
 )
-from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.decoder import DecoderState
+from splitformer.model.shapes import decoder_shapes
 from splitformer.serving import kernels, models
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
@@ -329,15 +330,13 @@ class DecoderService:
             description.end_at_limit,
             SpeechRules.of(speech, description.eos_id) if speech is not None else None,
         )
-        weights = self._checkpoint.load_decoder()
         self._decoder = kernels.step_decoder(
-            weights, self.settings.arithmetic, self.settings.memory_bytes
+            self._checkpoint, self.settings.arithmetic, self.settings.memory_bytes
         )
         self.numerics = models.numerics(
             self._decoder.precision, self.settings.memory_dtype, self._decoder.kernel
         )
-        self._info = self._described(weights)
-        del weights
+        self._info = self._described()
         kernels.give_back()
         self.rules = OpeningRules(self._checkpoint, self.settings.memory_dtype, self._decoder)
         self._warm_up()
@@ -356,13 +355,17 @@ class DecoderService:
             counted=self.metrics.count_draft,
         )
 
-    def _described(self, weights: Decoder) -> model_pb2.ModelInfo:
-        config = weights.config
+    def _described(self) -> model_pb2.ModelInfo:
+        config = self._decoder.config
         info = models.model_info(
-            self._checkpoint, weights, self.settings.memory_dtype, self.numerics
+            self._checkpoint,
+            decoder_shapes(config),
+            self._decoder.precision,
+            self.settings.memory_dtype,
+            self.numerics,
         )
         info.layers, info.vocabulary_size = config.decoder_layers, config.target_vocabulary_size
-        info.precision, info.device = self._decoder.precision, self.settings.device
+        info.device = self.settings.device
         info.batch_invariant = self._decoder.batch_invariant
         return info
 

@@ -24,9 +24,9 @@ from splitformer.errors import (
     UnavailableError,
 )
 from splitformer.model.audio.features import LogMel, Samples
-from splitformer.model.encoder import Encoder
 from splitformer.model.encoding import Features, Source
 from splitformer.model.hearing import STRIDE
+from splitformer.model.shapes import encoder_shapes
 from splitformer.model.tokenizer import SourcePiece
 from splitformer.serving import kernels, languages, models
 from splitformer.serving.telemetry import Telemetry
@@ -339,23 +339,25 @@ class EncoderService:
     def _load(self) -> None:
         self._checkpoint = models.open_checkpoint(self.settings.model)
         torch.set_num_threads(self.settings.threads)
-        weights = self._checkpoint.load_encoder()
-        self._encoder = kernels.source_encoder(weights, self.settings.arithmetic)
+        self._encoder = kernels.source_encoder(self._checkpoint, self.settings.arithmetic)
         arithmetic = models.numerics(
             self._encoder.precision, self.settings.memory_dtype, self._encoder.kernel
         )
         self._fingerprint = models.fingerprint(self._checkpoint, arithmetic)
-        self._info = self._described(weights)
-        del weights
+        self._info = self._described()
         kernels.give_back()
 
-    def _described(self, weights: Encoder) -> model_pb2.ModelInfo:
-        config = weights.config
+    def _described(self) -> model_pb2.ModelInfo:
+        config = self._encoder.config
         info = models.model_info(
-            self._checkpoint, weights, self.settings.memory_dtype, self._fingerprint.numerics
+            self._checkpoint,
+            encoder_shapes(config),
+            self._encoder.precision,
+            self.settings.memory_dtype,
+            self._fingerprint.numerics,
         )
         info.layers, info.vocabulary_size = config.encoder_layers, config.source_vocabulary_size
-        info.precision, info.device = self._encoder.precision, self.settings.device
+        info.device = self.settings.device
         info.batch_invariant = self._encoder.batch_invariant
         return info
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,15 +22,24 @@ from splitformer.model.decoder import Decoder
 from splitformer.model.encoder import Encoder
 from splitformer.model.families import family_of
 from splitformer.model.files import Files
+from splitformer.model.half import StoredHalf
+from splitformer.model.shapes import decoder_shapes, encoder_shapes
+from splitformer.model.stored import as_tensor
 from splitformer.model.tokenizer import SourcePiece, Tokenizer
 from splitformer.model.transformer import Transformer
-from splitformer.model.weights import Weights, finite
+from splitformer.model.weights import Weights
+from splitformer.native import StoredArray
 
 _Half = TypeVar("_Half", Encoder, Decoder)
+
+_TYPES = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16"}
+"""What fingerprints call the types of tensors."""
 
 
 class Checkpoint:
     """A model folder, opened: described and checked, weights not loaded yet.
+
+    Weights are mapped: the folder's files may be replaced while it is open, but not written to.
 
     Args:
         folder: Where the files are.
@@ -61,28 +71,38 @@ class Checkpoint:
         digest = hashlib.sha256()
         identity = {"description": self.description.identity(), "files": self._files.digests}
         digest.update(json.dumps(identity, sort_keys=True).encode())
-        for name in sorted(self.weights.shapes):
-            tensor = self.weights.read(name)
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for name, shape in sorted(self.weights.shapes.items()):
+            kind = _TYPES.get(self.weights.kind(name), self.weights.kind(name))
+            digest.update(f"{name} {kind} {list(shape)}".encode())
+            for piece in self.weights.pieces(name):
+                digest.update(piece)
         return digest.hexdigest()
 
-    def check_values(self) -> None:
-        """Read everything that either half would; ConfigurationError if a number is not finite."""
-        for place in sorted({place for place in self._places.values() if place is not None}):
-            finite(place, self.weights.read(place))
+    def check_values(self, half: str = "") -> None:
+        """Read what a half would, by default either; ConfigurationError if it is not finite."""
+        places = {place for name, place in self._places.items() if name.startswith(half)}
+        for place in sorted(place for place in places if place is not None):
+            self.weights.check_finite(place)
+
+    def encoder_half(self) -> StoredHalf:
+        """Return the encoder's tensors, unread."""
+        config = self.description.architecture
+        return StoredHalf(config, encoder_shapes(config), partial(self._stored, "encoder."))
+
+    def decoder_half(self) -> StoredHalf:
+        """Return the decoder's tensors, unread."""
+        config = self.description.architecture
+        return StoredHalf(config, decoder_shapes(config), partial(self._stored, "decoder."))
 
     def load_encoder(self) -> Encoder:
         """Load the encoder's weights only, as float32, in evaluation mode."""
-        with torch.device("meta"):
-            encoder = Encoder(self.description.architecture)
-        return self._load(encoder, "encoder.")
+        self.check_values("encoder.")
+        return self._load(Encoder, self.encoder_half())
 
     def load_decoder(self) -> Decoder:
         """Load the decoder's weights only, as float32, in evaluation mode."""
-        with torch.device("meta"):
-            decoder = Decoder(self.description.architecture)
-        return self._load(decoder, "decoder.")
+        self.check_values("decoder.")
+        return self._load(Decoder, self.decoder_half())
 
     def load(self) -> Transformer:
         """Load both halves, as float32, in evaluation mode."""
@@ -108,15 +128,15 @@ class Checkpoint:
             ConfigurationError: One is missing, has the wrong shape, or is none of ours.
         """
         config = self.description.architecture
-        with torch.device("meta"):
-            expected = Transformer(config).state_dict()
-        places = {name: self._place(name, tensor) for name, tensor in expected.items()}
+        expected = {f"encoder.{name}": shape for name, shape in encoder_shapes(config).items()}
+        expected |= {f"decoder.{name}": shape for name, shape in decoder_shapes(config).items()}
+        places = {name: self._place(name, shape) for name, shape in expected.items()}
         for name in sorted(self.weights.shapes.keys() - set(places.values())):
             if not self._family.is_redundant(name, config):
                 raise ConfigurationError(f"weights: unexpected tensor {name!r}")
         return places
 
-    def _place(self, name: str, expected: Tensor) -> str | None:
+    def _place(self, name: str, expected: tuple[int, ...]) -> str | None:
         stored = self._family.stored(name, self.description.architecture)
         shapes = self.weights.shapes
         place = next((each for each in stored.names if each in shapes), None)
@@ -125,28 +145,34 @@ class Checkpoint:
                 return None
             raise ConfigurationError(f"weights: missing tensor {stored.names[0]!r}")
         try:
-            actual = stored.convert(torch.empty(shapes[place], device="meta")).shape
-        except (IndexError, RuntimeError):
-            actual = torch.Size(shapes[place])
-        if actual != expected.shape:
+            actual = stored.convert(np.broadcast_to(np.float32(0), shapes[place])).shape
+        except IndexError:
+            actual = shapes[place]
+        if actual != expected:
             raise ConfigurationError(
-                f"weights: tensor {place!r} must have shape {list(expected.shape)},"
-                f" got {list(actual)}"
+                f"weights: tensor {place!r} must have shape {list(expected)}, got {list(actual)}"
             )
         return place
 
-    def _load(self, half: _Half, prefix: str) -> _Half:
-        config = self.description.architecture
-        read: dict[str, Tensor] = {}  # tied tensors once
+    def _stored(self, half: str, name: str) -> StoredArray | None:
+        """Read a tensor of ours; None if it is left out, and all zeros."""
+        place = self._places[half + name]
+        if place is None:
+            return None
+        convert = self._family.stored(half + name, self.description.architecture).convert
+        return convert(self.weights.read(place))
+
+    def _load(self, kind: type[_Half], stored: StoredHalf) -> _Half:
+        with torch.device("meta"):
+            half = kind(self.description.architecture)
+        read: dict[tuple[int, tuple[int, ...]], Tensor] = {}  # tied tensors once
         tensors = {}
-        for name, parameter in half.state_dict().items():
-            place = self._places[prefix + name]
-            if place is None:
-                tensors[name] = torch.zeros(parameter.shape)
-                continue
-            if place not in read:
-                read[place] = finite(place, self.weights.read(place))
-            tensors[name] = self._family.stored(prefix + name, config).convert(read[place])
+        for name in half.state_dict():
+            values = stored.array(name)
+            key = (values.ctypes.data, values.shape)
+            if key not in read:
+                read[key] = as_tensor(values)
+            tensors[name] = read[key]
         half.load_state_dict(tensors, assign=True)
         half.embedding.place_positions()
         return half.eval().requires_grad_(False)

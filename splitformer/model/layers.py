@@ -42,6 +42,15 @@ def sinusoidal_positions(count: int, d_model: int, offset: int = 0, closed: bool
     return torch.cat([angles.sin(), angles.cos()], dim=-1).float()  # (count, D)
 
 
+def fixed_positions(config: TransformerConfig) -> Tensor | None:
+    """Position vectors that an architecture fixes, (max_positions, D); None if it fixes none."""
+    if not config.positions.startswith("sinusoidal"):
+        return None
+    closed = config.positions == "sinusoidal_closed"
+    count, width = config.max_positions, config.d_model
+    return sinusoidal_positions(count, width, config.position_offset, closed)
+
+
 class Embedding(nn.Module):
     """Token vectors plus position vectors; the only place where one-hot rows would exist.
 
@@ -68,11 +77,9 @@ class Embedding(nn.Module):
 
     def place_positions(self) -> None:
         """Compute fixed position vectors; a model built without memory has to ask for them."""
-        config = self.config
-        if config.positions.startswith("sinusoidal"):
-            closed = config.positions == "sinusoidal_closed"
-            count, width = config.max_positions, config.d_model
-            self.positions = sinusoidal_positions(count, width, config.position_offset, closed)
+        fixed = fixed_positions(self.config)
+        if fixed is not None:
+            self.positions = fixed
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Embed tokens at given positions.

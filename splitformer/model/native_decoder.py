@@ -15,6 +15,7 @@ from torch import Tensor
 
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.half import Half, half_of
 from splitformer.model.native_questions import advanced_of, questions_of
 from splitformer.model.plan import describe_decoder
 from splitformer.model.stepping import NOTHING, Advanced, Asked
@@ -38,7 +39,7 @@ class NativeDecoder:
     """A loaded decoder, packed for the native library.
 
     Args:
-        decoder: Where the weights come from, in float32 on the CPU; its embedding table is shared.
+        decoder: Where the weights come from; its embedding table is shared.
         precision: "int8" quantises weights per output and activations per row, to 8 bits each.
         threads: Threads of a step, the caller's included.
         cores: Cores to pin the other threads to; empty: none.
@@ -61,7 +62,7 @@ class NativeDecoder:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Half | Decoder,
         precision: Precision,
         threads: int,
         cores: Sequence[int] = (),
@@ -74,7 +75,9 @@ class NativeDecoder:
         self._like = torch.empty(0, dtype=_TYPES[self.cache])
         self.element_bytes = self._like.element_size()
         self.threads = threads
-        self.plan = Plan(describe_decoder(decoder), precision, threads, isa, cores, self.cache)
+        self.plan = Plan(
+            describe_decoder(half_of(decoder)), precision, threads, isa, cores, self.cache
+        )
         self._masks: dict[tuple[int, ...], FloatArray] = {}
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 
 from splitformer.model.encoder import Encoder
 from splitformer.model.encoding import Features, Memory, Source
+from splitformer.model.half import Half, half_of
 from splitformer.model.native_decoder import KERNEL
 from splitformer.model.plan import describe_encoder
 from splitformer.native import InstructionSet, Plan, Precision
@@ -21,7 +22,7 @@ class NativeEncoder:
     """A loaded encoder, packed for the native library; a `SourceEncoder`.
 
     Args:
-        encoder: Where the weights come from, in float32 on the CPU; its embedding table is shared.
+        encoder: Where the weights come from; its embedding table is shared.
         precision: "int8" quantises weights per output and activations per row, to 8 bits each.
         threads: Threads of a pass, the caller's included.
         cores: Cores to pin the other threads to; empty: none.
@@ -37,7 +38,7 @@ class NativeEncoder:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Half | Encoder,
         precision: Precision,
         threads: int,
         cores: Sequence[int] = (),
@@ -46,7 +47,7 @@ class NativeEncoder:
         self.config = encoder.config
         self.precision = precision
         self.threads = threads
-        self.plan = Plan(describe_encoder(encoder), precision, threads, isa, cores)
+        self.plan = Plan(describe_encoder(half_of(encoder)), precision, threads, isa, cores)
 
     def close(self) -> None:
         """Stop the threads and free the packed weights."""

@@ -1,23 +1,23 @@
 """Both halves as the native library's lists of operations: where one architecture becomes them.
 
 Every line of a plan has its counterpart in `Decoder.step` or `Encoder.forward`; the
-native library itself knows no architecture.
+native library itself knows no architecture. Weights come as they are stored, by their names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+import numpy as np
+import torch
 
-from splitformer.model.attention import MultiHeadAttention
-from splitformer.model.config import TransformerConfig
-from splitformer.model.decoder import Decoder, DecoderLayer
-from splitformer.model.encoder import Encoder, EncoderLayer
-from splitformer.model.hearing import Hearing
-from splitformer.model.layers import Embedding, FeedForward, Residual
+from splitformer.model.config import Stack, TransformerConfig
+from splitformer.model.half import Half
+from splitformer.model.hearing import STRIDE
+from splitformer.model.layers import fixed_positions
 from splitformer.model.relative import RelativeBias
+from splitformer.model.stored import as_tensor, floats
 from splitformer.native import (
     Attend,
     Convolution,
@@ -34,166 +34,180 @@ from splitformer.native import (
 )
 
 
-def describe_encoder(encoder: Encoder) -> Description:
+def describe_encoder(half: Half) -> Description:
     """Return what a native plan of this encoder is made of; arrays are views where possible."""
-    config, embedding = encoder.config, encoder.embedding
-    layers = cast(list[EncoderLayer], list(encoder.layers))
-    residuals = [
-        residual
-        for layer in layers
-        for residual in (layer.self_attention_residual, layer.feed_forward_residual)
+    config = half.config
+    parts = _Parts(half, config.encoder)
+    bias = parts.bias_by_distance(both_ways=True)
+    sublayers = [
+        sublayer
+        for layer in (f"layers.{i}" for i in range(config.encoder_layers))
+        for sublayer in (
+            (f"{layer}.self_attention", parts.self_attention(layer, "source", bias)),
+            (f"{layer}.feed_forward", parts.feed_forward(layer)),
+        )
     ]
-    sublayers = list(_encoder_sublayers(config, layers, _bias(encoder.position_bias)))
-    stack = _stack(embedding, residuals, sublayers, encoder.norm, "memory")
+    audio = bool(config.mel_bins)
     return Description(
         heads=config.encoder.heads,
         head_size=config.encoder.head_size,
         layers=config.encoder_layers,
-        tokens=None if encoder.tokens is None else _array(encoder.tokens.weight),
-        positions=_optional(embedding.positions),
+        tokens=None if audio else half.array("embedding.tokens.weight"),
+        positions=parts.positions(),
         max_positions=config.longest_source,
-        embedding_scale=embedding.scale,
+        embedding_scale=1.0 if audio else config.embedding_scale,
         projection=(),
-        operations=tuple(stack),
-        convolutions=_convolutions(embedding) if isinstance(embedding, Hearing) else (),
+        operations=tuple(parts.stack(sublayers, "memory")),
+        convolutions=tuple(parts.convolutions()) if audio else (),
     )
 
 
-def describe_decoder(decoder: Decoder) -> Description:
+def describe_decoder(half: Half) -> Description:
     """Return what a native plan of this decoder is made of; arrays are views where possible."""
-    config, embedding = decoder.config, decoder.embedding
-    layers = cast(list[DecoderLayer], list(decoder.layers))
-    attentions = [layer.cross_attention for layer in layers]
-    residuals = [
-        residual
+    config = half.config
+    parts = _Parts(half, config.decoder)
+    bias = parts.bias_by_distance(both_ways=False)
+    layers = [f"layers.{i}" for i in range(config.decoder_layers)]
+    sublayers = [
+        sublayer
         for layer in layers
-        for residual in (
-            layer.self_attention_residual,
-            layer.cross_attention_residual,
-            layer.feed_forward_residual,
+        for sublayer in (
+            (f"{layer}.self_attention", parts.self_attention(layer, "own", bias)),
+            (f"{layer}.cross_attention", parts.cross_attention(layer)),
+            (f"{layer}.feed_forward", parts.feed_forward(layer)),
         )
     ]
-    sublayers = list(_decoder_sublayers(config, layers, _bias(decoder.position_bias)))
-    stack = _stack(embedding, residuals, sublayers, decoder.norm, "outputs", config.output_scale)
+    stack = parts.stack(sublayers, "outputs", config.output_scale)
     return Description(
         heads=config.decoder.heads,
         head_size=config.decoder.head_size,
         layers=config.decoder_layers,
-        tokens=_array(embedding.tokens.weight),
-        positions=_optional(embedding.positions),
+        tokens=half.array("embedding.tokens.weight"),
+        positions=parts.positions(),
         max_positions=config.max_positions,
-        embedding_scale=embedding.scale,
-        projection=tuple(_weights(part) for a in attentions for part in (a.key, a.value)),
-        operations=(*stack, Vocabulary(_weights(decoder.output))),
+        embedding_scale=config.embedding_scale,
+        projection=tuple(
+            parts.weights(f"{layer}.cross_attention.{part}")
+            for layer in layers
+            for part in ("key", "value")
+        ),
+        operations=(*stack, Vocabulary(parts.weights("output"))),
     )
 
 
-def _stack(
-    embedding: Embedding | Hearing,
-    residuals: list[Residual],
-    sublayers: list[list[Operation]],
-    final_norm: nn.Module,
-    target: Target,
-    scale: float = 1.0,
-) -> Iterator[Operation]:
-    """A stack of layers in order, up to its last rows.
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Makes parts of a description.
 
-    A sublayer ends where the next one begins: adding its output to the residual stream and
-    normalising the sum prepare the next map in one go. A "post" norm is that of the sublayer that
-    ends, and stays; a "pre" norm is that of the one that begins, and is seen by its map only.
-    `scale` is a factor on the last rows of a "pre" stack.
+    Attributes:
+        half: Where the tensors are.
+        stack: Its sizes.
     """
-    pre = residuals[0].placement == "pre"
-    own = [_norm(residual.norm) for residual in residuals]
-    final = _norm(final_norm, scale) if pre else None
-    stored = [None] * len(own) if pre else own  # behind each sublayer
-    prepared = [*own[1:], final] if pre else [None] * len(own)
-    yield Rows("embedding", _norm(embedding.norm), own[0] if pre else None)
-    for i, sublayer in enumerate(sublayers):
-        yield from sublayer
-        yield Rows("residual", stored[i], prepared[i], target if i + 1 == len(own) else "operand")
 
+    half: Half
+    sizes: Stack
 
-def _convolutions(hearing: Hearing) -> tuple[Convolution, ...]:
-    """Both convolutions as maps of three frames side by side."""
-    return tuple(
-        Convolution(
-            # (width, channels, 3) -> (width, 3 * channels), channels innermost as in the frames
-            Weights(_array(layer.weight.transpose(1, 2).flatten(1)), _optional(layer.bias)),
-            layer.stride[0],
-        )
-        for layer in (hearing.first, hearing.second)
-    )
+    @property
+    def config(self) -> TransformerConfig:
+        """The architecture."""
+        return self.half.config
 
+    def stack(
+        self, sublayers: list[tuple[str, list[Operation]]], target: Target, scale: float = 1.0
+    ) -> Iterator[Operation]:
+        """A stack of layers in order, up to its last rows.
 
-def _encoder_sublayers(
-    config: TransformerConfig, layers: list[EncoderLayer], bias: FloatArray | None
-) -> Iterator[list[Operation]]:
-    for i, layer in enumerate(layers):
-        yield _self_attention(layer.self_attention, i, "source", bias)
-        yield _feed_forward(config, layer.feed_forward)
+        A sublayer ends where the next one begins: adding its output to the residual stream and
+        normalising the sum prepare the next map in one go. A "post" norm is that of the sublayer
+        that ends, and stays; a "pre" norm is that of the one that begins, and is seen by its map
+        only. `scale` is a factor on the last rows of a "pre" stack.
+        """
+        pre = self.config.norm == "pre"
+        own = [self.norm(f"{name}_residual.norm") for name, _ in sublayers]
+        final = self.norm("norm", scale) if pre else None
+        stored = [None] * len(own) if pre else own  # behind each sublayer
+        prepared = [*own[1:], final] if pre else [None] * len(own)
+        yield Rows("embedding", self.norm("embedding.norm"), own[0] if pre else None)
+        for i, (_, operations) in enumerate(sublayers):
+            yield from operations
+            last = i + 1 == len(own)
+            yield Rows("residual", stored[i], prepared[i], target if last else "operand")
 
+    def self_attention(self, layer: str, over: Over, bias: FloatArray | None) -> list[Operation]:
+        """Attention over the rows' own sequence."""
+        name = f"{layer}.self_attention"
+        maps = tuple(self.weights(f"{name}.{part}") for part in ("query", "key", "value"))
+        attend = Attend(_number(layer), over, self._scale, bias)
+        return [Linear(maps, segments=3), attend, *self._merge(name)]
 
-def _decoder_sublayers(
-    config: TransformerConfig, layers: list[DecoderLayer], bias: FloatArray | None
-) -> Iterator[list[Operation]]:
-    for i, layer in enumerate(layers):
-        cross = layer.cross_attention
-        yield _self_attention(layer.self_attention, i, "own", bias)
-        yield [
-            Linear((_weights(cross.query),), segments=1),
-            Attend(i, "memory", cross.scale),
-            *_merge(cross),
+    def cross_attention(self, layer: str) -> list[Operation]:
+        """Attention over the memory."""
+        name = f"{layer}.cross_attention"
+        query = Linear((self.weights(f"{name}.query"),), segments=1)
+        return [query, Attend(_number(layer), "memory", self._scale), *self._merge(name)]
+
+    def feed_forward(self, layer: str) -> list[Operation]:
+        """The feed-forward network."""
+        name, gated = f"{layer}.feed_forward", self.config.gated
+        maps = tuple(self.weights(f"{name}.{p}") for p in (("gate",) if gated else ()) + ("inner",))
+        return [
+            Linear(maps, self.config.activation, gated=gated),
+            Rows("linear"),
+            Linear((self.weights(f"{name}.outer"),)),
         ]
-        yield _feed_forward(config, layer.feed_forward)
+
+    def convolutions(self) -> Iterator[Convolution]:
+        """Both convolutions of an encoder of audio, as maps of three frames side by side."""
+        for name, stride in (("first", 1), ("second", STRIDE)):
+            weight = floats(self.half.array(f"embedding.{name}.weight"))  # (width, channels, 3)
+            # (width, 3 * channels), channels innermost as in the frames
+            maps = np.ascontiguousarray(weight.transpose(0, 2, 1)).reshape(len(weight), -1)
+            yield Convolution(Weights(maps, self.vector(f"embedding.{name}.bias")), stride)
+
+    def positions(self) -> FloatArray | None:
+        """Position vectors, learned or fixed; None where they are relative."""
+        if self.half.has("embedding.positions"):
+            return floats(self.half.array("embedding.positions"))
+        fixed = fixed_positions(self.config)
+        return None if fixed is None else fixed.numpy()
+
+    def bias_by_distance(self, both_ways: bool) -> FloatArray | None:
+        """Biases of relative positions, of all layers; None where positions are absolute."""
+        if not self.half.has("position_bias.table"):
+            return None
+        bias = RelativeBias(self.config, self.sizes.heads, both_ways)
+        with torch.no_grad():
+            bias.table.copy_(as_tensor(self.half.array("position_bias.table")))
+            by_distance: FloatArray = bias.by_distance().contiguous().numpy()
+        return by_distance
+
+    def weights(self, name: str) -> Weights:
+        """A linear map."""
+        bias = f"{name}.bias"
+        return Weights(
+            self.half.array(f"{name}.weight"), self.vector(bias) if self.half.has(bias) else None
+        )
+
+    def norm(self, name: str, scale: float = 1.0) -> Norm | None:
+        """A norm; None if there is none of that name."""
+        if not self.half.has(f"{name}.weight"):
+            return None
+        gain = self.vector(f"{name}.weight", scale)
+        shift = self.vector(f"{name}.bias", scale) if self.half.has(f"{name}.bias") else None
+        return Norm(self.config.norm_kind, gain, shift, self.config.norm_epsilon)
+
+    def vector(self, name: str, scale: float = 1.0) -> FloatArray:
+        """A tensor as float32, times a factor."""
+        values: FloatArray = floats(self.half.array(name)) * np.float32(scale)
+        return values
+
+    @property
+    def _scale(self) -> float:
+        return self.sizes.head_size**-0.5 if self.config.scale_attention else 1.0
+
+    def _merge(self, attention: str) -> list[Operation]:
+        return [Rows("attention"), Linear((self.weights(f"{attention}.output"),))]
 
 
-def _self_attention(
-    own: MultiHeadAttention, layer: int, over: Over, bias: FloatArray | None
-) -> list[Operation]:
-    return [
-        Linear(tuple(map(_weights, (own.query, own.key, own.value))), segments=3),
-        Attend(layer, over, own.scale, bias),
-        *_merge(own),
-    ]
-
-
-def _feed_forward(config: TransformerConfig, network: FeedForward) -> list[Operation]:
-    maps = [network.inner] if network.gate is None else [network.gate, network.inner]
-    return [
-        Linear(tuple(map(_weights, maps)), config.activation, gated=network.gate is not None),
-        Rows("linear"),
-        Linear((_weights(network.outer),)),
-    ]
-
-
-def _merge(attention: MultiHeadAttention) -> list[Operation]:
-    return [Rows("attention"), Linear((_weights(attention.output),))]
-
-
-def _weights(linear: nn.Linear) -> Weights:
-    bias = linear.bias if "bias" in dict(linear.named_parameters()) else None
-    return Weights(_array(linear.weight), None if bias is None else _array(bias))
-
-
-def _norm(norm: nn.Module | None, scale: float = 1.0) -> Norm | None:
-    if norm is None:
-        return None
-    if isinstance(norm, nn.RMSNorm):
-        assert norm.eps is not None
-        return Norm("rms", _array(norm.weight * scale), None, norm.eps)
-    assert isinstance(norm, nn.LayerNorm)
-    return Norm("layer", _array(norm.weight * scale), _array(norm.bias * scale), norm.eps)
-
-
-def _bias(bias: RelativeBias | None) -> FloatArray | None:
-    return None if bias is None else _array(bias.by_distance())
-
-
-def _optional(tensor: Tensor | None) -> FloatArray | None:
-    return None if tensor is None else _array(tensor)
-
-
-def _array(tensor: Tensor) -> FloatArray:
-    array: FloatArray = tensor.detach().float().cpu().contiguous().numpy()
-    return array
+def _number(layer: str) -> int:
+    return int(layer.rpartition(".")[2])

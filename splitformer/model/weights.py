@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+import numpy as np
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.files import Files, check_bare
 from splitformer.model.pickled import keep_as
+from splitformer.model.stored import Head, TensorFile, is_finite
+from splitformer.native import StoredArray
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-
-T = TypeVar("T")
 
 
 class Weights:
@@ -36,26 +33,42 @@ class Weights:
 
     def __init__(self, files: Files) -> None:
         self._folder = files.folder
+        self._files: dict[str, TensorFile] = {}
         self._places: dict[str, str] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.kinds: tuple[str, ...] = ()
         if not files.has(INDEX):
             keep_as(files, SINGLE)
         if files.has(INDEX) and not files.has(SINGLE):
             self._open_shards(files.settings(INDEX))
         else:
             self._add(SINGLE)
+        self.shapes = {name: self._head(name).shape for name in self._places}
+        self.kinds = tuple(sorted({self._head(name).kind for name in self._places}))
 
     @property
-    def files(self) -> int:
-        """How many files hold them."""
-        return len(set(self._places.values()))
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that hold them."""
+        return tuple(self._files)
 
-    def read(self, name: str) -> Tensor:
-        """Read one tensor, in the type it is stored in."""
-        place = self._places[name]
-        tensor: Tensor = _guarded(self._folder / place, lambda file: file.get_tensor(name))
-        return tensor
+    def read(self, name: str) -> StoredArray:
+        """Return one tensor as it is stored: a view, so that nothing is read yet."""
+        return self._files[self._places[name]].array(name)
+
+    def kind(self, name: str) -> str:
+        """Element type of a tensor, as safetensors names it."""
+        return self._head(name).kind
+
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        """Yield a tensor's bytes, some at a time."""
+        return self._files[self._places[name]].pieces(name)
+
+    def check_finite(self, name: str) -> None:
+        """ConfigurationError if a tensor holds infinities or NaNs."""
+        kind = self.read(name).dtype
+        if not all(is_finite(np.frombuffer(piece, kind)) for piece in self.pieces(name)):
+            raise ConfigurationError(f"tensor {name!r}: must hold finite numbers only")
+
+    def _head(self, name: str) -> Head:
+        return self._files[self._places[name]].heads[name]
 
     def _open_shards(self, index: dict[str, Any]) -> None:
         promised = index.get("weight_map")
@@ -74,38 +87,7 @@ class Weights:
                 )
 
     def _add(self, place: str) -> None:
-        def heads(file: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {n: (tuple(part.get_shape()), part.get_dtype()) for n, part in slices.items()}
-
-        read = _guarded(self._folder / place, heads)
-        found = {name: shape for name, (shape, _) in read.items()}
-        self.kinds = tuple(sorted({*self.kinds, *(kind for _, kind in read.values())}))
-        if twice := sorted(found.keys() & self.shapes.keys()):
+        file = self._files[place] = TensorFile(self._folder / place)
+        if twice := sorted(file.heads.keys() & self._places.keys()):
             raise ConfigurationError(f"{place}: tensor {twice[0]!r} is in another file too")
-        self.shapes |= found
-        self._places |= dict.fromkeys(found, place)
-
-
-def finite(name: str, tensor: Tensor) -> Tensor:
-    """Return the tensor as float32; ConfigurationError if it holds infinities or NaNs.
-
-    What is returned is a copy: a view would keep the whole file in memory that it is a part of.
-    """
-    if not tensor.is_floating_point():
-        raise ConfigurationError(
-            f"tensor {name!r}: must hold floating-point numbers, got {tensor.dtype}"
-        )
-    exact = tensor.to(torch.float32, copy=True)
-    if not bool(torch.isfinite(exact).all()):
-        raise ConfigurationError(f"tensor {name!r}: must hold finite numbers only")
-    return exact
-
-
-def _guarded(path: Path, read: Callable[[Any], T]) -> T:
-    """Open a safetensors file and read from it; errors name the file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return read(file)
-    except (OSError, SafetensorError) as error:
-        raise ConfigurationError(f"{path.name}: cannot be read: {error}") from error
+        self._places |= dict.fromkeys(file.heads, place)

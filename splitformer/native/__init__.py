@@ -28,11 +28,12 @@ from splitformer.native.operations import (
     Precision,
     Questions,
     Rows,
+    StoredArray,
     Target,
     Vocabulary,
     Weights,
 )
-from splitformer.native.plan import Plan
+from splitformer.native.plan import Plan, quantised
 
 __all__ = [
     "PAGE_POSITIONS",
@@ -53,10 +54,12 @@ __all__ = [
     "Precision",
     "Questions",
     "Rows",
+    "StoredArray",
     "Target",
     "Vocabulary",
     "Weights",
     "available",
     "instruction_set",
+    "quantised",
     "reason",
 ]

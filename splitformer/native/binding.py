@@ -43,7 +43,14 @@ class NormStruct(ctypes.Structure):
 class WeightsStruct(ctypes.Structure):
     """splitformer_weights."""
 
-    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("width", c_int64))
+    _fields_ = (
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("scale", c_void_p),
+        ("width", c_int64),
+        ("element", c_int32),
+        ("mapped", c_int32),
+    )
 
 
 _NORM = POINTER(NormStruct)
@@ -56,7 +63,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "error": (c_char_p, ()),
     "plan_create": (_P, (_I, _I, _I, _I, POINTER(_I), _I, _I, _I, _I, _I, _I, _I)),
     "plan_destroy": (None, (_P,)),
-    "plan_embedding": (_I, (_P, _P, _P, _F)),
+    "plan_embedding": (_I, (_P, _P, _I, _P, _F)),
     "plan_rows": (_I, (_P, _I, _NORM, _NORM, _I)),
     "plan_linear": (_I, (_P, _WEIGHTS, _I, _I, _I, _I, _I)),
     "plan_attend": (_I, (_P, _I, _I, _F, _P, _I)),
@@ -68,6 +75,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "plan_encode": (_I, (_P, _I, _P, _P, _P, _P)),
     "plan_project": (_I, (_P, _P, _I, _P)),
     "plan_products": (_I, (_P, _I, _I)),
+    "quantise": (_I, (_I, _P, _I, _I, _P, _P)),
     "plan_profile": (_I, (_P, _I, POINTER(c_double))),
     "probe_linear": (_I, (_I, _I, _P, _I, _I, _P, _P, _I, _P, _P, _P, _P)),
     "probe_norm": (None, (_NORM, _P, _I, _P)),

@@ -1,7 +1,7 @@
 """A decode step or an encoder as a list of fused operations: words to describe models in.
 
-The operations are those of src/plan.h; arrays are float32. Which list belongs to which model is
-none of this package's business.
+The operations are those of src/plan.h; arrays are float32, unless they are said to be stored ones.
+Which list belongs to which model is none of this package's business.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+StoredArray = NDArray[Any]
+"""Numbers as they are stored: float32, float16, or bfloat16, which numpy lacks, as uint16."""
 Precision = Literal["int8", "fp32"]
 Cache = Literal["f32", "f16"]
 Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu"]
@@ -24,6 +26,7 @@ Over = Literal["own", "memory", "source"]
 NormKind = Literal["layer", "rms"]
 
 PRECISIONS: Mapping[Precision, int] = {"fp32": 0, "int8": 1}
+ELEMENTS: Mapping[Any, int] = {np.float32: 0, np.float16: 1, np.uint16: 2, np.int8: 3}
 CACHES: Mapping[Cache, int] = {"f32": 0, "f16": 1}
 CANDIDATE = np.dtype([("logit", np.float32), ("id", np.int32)])
 """A candidate as src/vocabulary.h has it."""
@@ -46,10 +49,17 @@ OVERS: Mapping[Over, int] = {"own": 0, "memory": 1, "source": 2}
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A linear map: weight (width, inputs), bias (width,) or none."""
+    """A linear map.
 
-    weight: FloatArray
+    Attributes:
+        weight: (width, inputs), as stored or quantised to int8.
+        bias: (width,) or none.
+        scales: Of quantised weights, (width,).
+    """
+
+    weight: StoredArray
     bias: FloatArray | None = None
+    scales: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +143,7 @@ class Description:
         heads: H.
         head_size: K.
         layers: L.
-        tokens: Embedding table, (V, D); none where convolutions take its place.
+        tokens: Embedding table, (V, D), as stored; none where convolutions take its place.
         positions: Position vectors, (positions, D), or none.
         max_positions: Most positions a sequence may have.
         embedding_scale: Factor on the rows of `tokens`.
@@ -146,7 +156,7 @@ class Description:
     heads: int
     head_size: int
     layers: int
-    tokens: FloatArray | None
+    tokens: StoredArray | None
     positions: FloatArray | None
     max_positions: int
     embedding_scale: float

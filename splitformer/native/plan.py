@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from splitformer.native.operations import (
     ACTIVATIONS,
     CACHES,
     CANDIDATE,
+    ELEMENTS,
     NORMS,
     OVERS,
     PRECISIONS,
@@ -39,6 +41,7 @@ from splitformer.native.operations import (
     Precision,
     Questions,
     Rows,
+    StoredArray,
     Vocabulary,
     Weights,
 )
@@ -53,7 +56,8 @@ class Plan:
     """A packed model and the threads that run it. Calls take turns.
 
     Args:
-        description: The model; its tables are kept, its weights are packed and let go.
+        description: The model; its tables are kept, its weights are packed and let go. Of those in
+            mapped files no pages are kept in memory.
         precision: How weights are held and multiplied.
         threads: Members of the team, the caller's thread included.
         isa: Which micro-kernels to use; None: as `instruction_set` says.
@@ -92,7 +96,7 @@ class Plan:
         )
         if self._handle is None:
             raise ValueError(self._library.error().decode())
-        self._tables = (None if tokens is None else _floats(tokens), description.positions)
+        self._tables = (None if tokens is None else _stored(tokens), description.positions)
         self._d_model, self._heads = d_model, description.heads
         try:
             self._build(description, d_model)
@@ -235,7 +239,9 @@ class Plan:
         if positions is not None:
             _require(positions, (description.max_positions, d_model), "positions")
         scale = description.embedding_scale
-        call.check(call.plan_embedding(handle, address(tokens), address(positions), scale))
+        element = 0 if tokens is None else ELEMENTS[tokens.dtype.type]
+        code = call.plan_embedding(handle, address(tokens), element, address(positions), scale)
+        call.check(code)
         self._frames_per_row, self._channels = 1, 0
         for convolution in reversed(description.convolutions):
             self._channels = convolution.weights.weight.shape[1] // _FRAMES
@@ -287,8 +293,31 @@ def _of(values: NDArray[Any] | None) -> int:
     return 0 if values is None or not values.size else values.ctypes.data
 
 
-def _floats(values: FloatArray) -> FloatArray:
-    return np.ascontiguousarray(values, np.float32)
+def quantised(weight: StoredArray) -> tuple[NDArray[np.int8], FloatArray]:
+    """Quantise rows of weights (n, inputs) to int8 as plans do; also returns their scales (n,)."""
+    weight = _stored(weight)
+    rows, inputs = weight.shape
+    out, scales = np.empty((rows, inputs), np.int8), np.empty(rows, np.float32)
+    library().check(
+        library().quantise(
+            *(ELEMENTS[weight.dtype.type], address(weight), rows, inputs),
+            *(address(out), address(scales)),
+        )
+    )
+    return out, scales
+
+
+def _stored(values: StoredArray) -> StoredArray:
+    """As the library takes it: without a copy where possible."""
+    known = values if values.dtype.type in ELEMENTS else values.astype(np.float32)
+    return np.ascontiguousarray(known)
+
+
+def _is_mapped(values: Any) -> bool:
+    """True if an array is a view of a mapped file."""
+    while isinstance(values, np.ndarray):
+        values = values.base
+    return isinstance(values.obj if isinstance(values, memoryview) else values, mmap.mmap)
 
 
 def _require(values: FloatArray, shape: tuple[int, ...], name: str) -> None:
@@ -307,16 +336,18 @@ def _norm(norm: Norm | None, d_model: int) -> Any:
     )
 
 
-def _weights(weights: Sequence[Weights], inputs: int) -> tuple[Any, list[FloatArray]]:
+def _weights(weights: Sequence[Weights], inputs: int) -> tuple[Any, list[StoredArray]]:
     """Return an array of structures, and what has to stay alive while it is used."""
     parts, kept = (WeightsStruct * len(weights))(), []
     for part, given in zip(parts, weights, strict=True):
-        weight = _floats(given.weight)
-        bias = None if given.bias is None else _floats(given.bias)
-        _require(weight, (weight.shape[0], inputs), "weight")
-        if bias is not None:
-            _require(bias, (weight.shape[0],), "bias")
-            kept.append(bias)
+        weight, vectors = _stored(given.weight), (given.bias, given.scales)
+        if weight.shape != (weight.shape[0], inputs):
+            raise ValueError(f"weight: must be (width, {inputs}), got {weight.shape}")
+        for values in vectors:
+            if values is not None:
+                _require(values, (weight.shape[0],), "bias or scales")
         kept.append(weight)
-        part.weight, part.bias, part.width = address(weight), address(bias), weight.shape[0]
+        part.weight, part.width = address(weight), weight.shape[0]
+        part.bias, part.scale = map(address, vectors)
+        part.element, part.mapped = ELEMENTS[weight.dtype.type], _is_mapped(weight)
     return parts, kept

@@ -6,19 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from torch import nn
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.decoder import Decoder
-from splitformer.model.encoder import Encoder
+from splitformer.model.config import TransformerConfig
 from splitformer.model.families.fields import GENERATION
 from splitformer.model.files import Files
+from splitformer.model.shapes import (
+    Shapes,
+    decoder_shapes,
+    encoder_shapes,
+    parameters,
+    weight_bytes,
+)
 
-_BYTES = {"int8": 1, "fp32": 4}
 _CACHE_BYTES = {"int8": 2, "fp32": 4}
 """Of an element of keys and values: 16 bits where weights are in 8."""
 
@@ -61,7 +64,10 @@ def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     yield "name", description.name
     yield "family", description.family
     yield "fingerprint", checkpoint.fingerprint
-    yield "stored as", f"{checkpoint.weights.files} file(s), {', '.join(checkpoint.weights.kinds)}"
+    yield (
+        "stored as",
+        f"{len(checkpoint.weights.files)} file(s), {', '.join(checkpoint.weights.kinds)}",
+    )
     yield from _languages(checkpoint)
     yield "layers", f"{config.encoder_layers} + {config.decoder_layers}"
     yield "width", f"{config.d_model}"
@@ -69,7 +75,7 @@ def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     yield "vocabulary", f"{source}, {config.target_vocabulary_size:,} target"
     yield "longest", f"source {config.longest_source:,}, target {config.max_positions:,} positions"
     for name, half in halves(checkpoint).items():
-        yield from _sizes(name, half)
+        yield from _sizes(name, config, half)
     stack = config.decoder
     for precision, size in _CACHE_BYTES.items():
         cross = CrossCache.bytes_for(1, stack.layers, stack.width, size)
@@ -82,30 +88,10 @@ def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         yield "suggests", f"{suggested} (callers must ask for it)"
 
 
-def halves(checkpoint: Checkpoint) -> dict[str, Encoder | Decoder]:
-    """Return both halves without memory for their weights."""
+def halves(checkpoint: Checkpoint) -> dict[str, Shapes]:
+    """Return the tensors of both halves."""
     config = checkpoint.description.architecture
-    with torch.device("meta"):
-        return {"encoder": Encoder(config), "decoder": Decoder(config)}
-
-
-def weight_bytes(half: nn.Module, precision: str) -> int:
-    """Return about what a service holds: matrices in its precision, the rest in 32 bits.
-
-    Tables of embeddings stay in 32 bits; an output projection that is one is held once more.
-    """
-    matrices = sum(part.weight.numel() for part in half.modules() if isinstance(part, nn.Linear))
-    tied = any(
-        part.weight is other.weight
-        for part in half.modules()
-        if isinstance(part, nn.Linear)
-        for other in half.modules()
-        if isinstance(other, nn.Embedding)
-    )
-    own = sum(parameter.numel() for parameter in half.parameters())
-    tables = sum(p.weight.numel() for p in half.modules() if isinstance(p, nn.Embedding))
-    rest = own - matrices + (tables if tied else 0)
-    return matrices * _BYTES[precision] + rest * 4
+    return {"encoder": encoder_shapes(config), "decoder": decoder_shapes(config)}
 
 
 def _languages(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
@@ -118,9 +104,9 @@ def _languages(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         yield "targets", "not named"
 
 
-def _sizes(name: str, half: nn.Module) -> Iterator[tuple[str, str]]:
-    yield name, f"{sum(p.numel() for p in half.parameters()) / 1e6:,.1f} M parameters"
-    for precision in _BYTES:
+def _sizes(name: str, config: TransformerConfig, half: Shapes) -> Iterator[tuple[str, str]]:
+    yield name, f"{parameters(config, half) / 1e6:,.1f} M parameters"
+    for precision in _CACHE_BYTES:
         size = weight_bytes(half, precision) / 2**20
         yield f"{name}, {precision}", f"about {size:,.0f} MiB of weights"
 

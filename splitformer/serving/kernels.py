@@ -12,8 +12,7 @@ import torch
 
 from splitformer import native
 from splitformer.errors import ConfigurationError
-from splitformer.model.decoder import Decoder
-from splitformer.model.encoder import Encoder
+from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.encoding import SourceEncoder, TorchEncoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
@@ -98,33 +97,40 @@ class ModelSettings(Settings):
         return Arithmetic(self.precision, self.kernels, self.threads, self.device)
 
 
-def step_decoder(decoder: Decoder, arithmetic: Arithmetic, pool_bytes: int = 0) -> StepDecoder:
+def step_decoder(
+    checkpoint: Checkpoint, arithmetic: Arithmetic, pool_bytes: int = 0
+) -> StepDecoder:
     """Return a decoder that takes steps, on the kernels and in the precision asked for.
 
     With "auto", torch in fp32 serves where the native library cannot be used, and the log says so.
 
     Args:
-        decoder: The weights; on a GPU they are moved there.
+        checkpoint: The model, of which the decoder is loaded.
         arithmetic: What to run it on.
         pool_bytes: On a GPU, bytes for keys and values.
 
     Raises:
-        ConfigurationError: The native library or the GPU cannot be used.
+        ConfigurationError: The native library or the GPU cannot be used, or weights are not finite.
     """
     if arithmetic.on_gpu:
-        return PagedDecoder(decoder.to(_gpu(arithmetic), arithmetic.dtype), pool_bytes)
+        weights = checkpoint.load_decoder().to(_gpu(arithmetic), arithmetic.dtype)
+        return PagedDecoder(weights, pool_bytes)
     if _use_native(arithmetic.kernels):
-        return NativeDecoder(decoder, arithmetic.native_precision, arithmetic.threads)
-    return TorchDecoder(decoder)
+        checkpoint.check_values("decoder.")
+        half = checkpoint.decoder_half()
+        return NativeDecoder(half, arithmetic.native_precision, arithmetic.threads)
+    return TorchDecoder(checkpoint.load_decoder())
 
 
-def source_encoder(encoder: Encoder, arithmetic: Arithmetic) -> SourceEncoder:
+def source_encoder(checkpoint: Checkpoint, arithmetic: Arithmetic) -> SourceEncoder:
     """Return an encoder of sources; as `step_decoder`."""
     if arithmetic.on_gpu:
-        return TorchEncoder(encoder.to(_gpu(arithmetic), arithmetic.dtype))
+        return TorchEncoder(checkpoint.load_encoder().to(_gpu(arithmetic), arithmetic.dtype))
     if _use_native(arithmetic.kernels):
-        return NativeEncoder(encoder, arithmetic.native_precision, arithmetic.threads)
-    return TorchEncoder(encoder)
+        checkpoint.check_values("encoder.")
+        half = checkpoint.encoder_half()
+        return NativeEncoder(half, arithmetic.native_precision, arithmetic.threads)
+    return TorchEncoder(checkpoint.load_encoder())
 
 
 def give_back() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 import splitformer
 from splitformer import wire
 from splitformer.errors import ConfigurationError, NotFoundError, shown
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.shapes import Shapes, parameters, weight_bytes
 from splitformer.model.speech import TRANSCRIBE, Speech
 from splitformer.v1 import model_pb2, tensor_pb2
 
@@ -82,7 +81,7 @@ def check_model_name(requested: str, served: str) -> None:
 
 
 def model_info(
-    checkpoint: Checkpoint, half: nn.Module, dtype_name: str, arithmetic: str
+    checkpoint: Checkpoint, shapes: Shapes, precision: str, dtype_name: str, arithmetic: str
 ) -> model_pb2.ModelInfo:
     """Describe what both halves of a model have in common, and the size of one of them."""
     description = checkpoint.description
@@ -98,8 +97,9 @@ def model_info(
         source_language=description.languages.source,
         target_languages=description.languages.targets,
         language_on_decoder=description.languages.on_decoder,
-        parameters=sum(parameter.numel() for parameter in half.parameters()),
-        weight_bytes=sum(parameter.nbytes for parameter in half.parameters()),
+        parameters=parameters(config, shapes),
+        weight_bytes=weight_bytes(shapes, precision),
+        precision=precision,
         memory_dtype=memory_dtype(dtype_name),
         server_version=splitformer.__version__,
         speech=_speech_info(description.speech) if description.speech is not None else None,

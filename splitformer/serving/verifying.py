@@ -159,8 +159,8 @@ class Pair:
     def compare(self, precision: str) -> Comparison:
         """Compare all sentences in one precision of ours."""
         arithmetic = Arithmetic(precision)
-        encoder = source_encoder(self.checkpoint.load_encoder(), arithmetic)
-        decoder = step_decoder(self.checkpoint.load_decoder(), arithmetic)
+        encoder = source_encoder(self.checkpoint, arithmetic)
+        decoder = step_decoder(self.checkpoint, arithmetic)
         result = Comparison(tokenized=self._tokenized_alike() if precision == "fp32" else None)
         for text, expected in zip(SENTENCES, self.expected, strict=True):
             memory = encoder.encode([self._ids(text)])[0]

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from splitformer.model.checkpoint import Checkpoint
-from splitformer.serving import inspecting
+from splitformer.model.half import StoredHalf
+from splitformer.model.shapes import decoder_shapes, weight_bytes
 from splitformer.serving.verifying import SENTENCES
 from splitformer_client.main import app
 from tests.parity.test_marian import make_pair
@@ -67,18 +67,17 @@ def test_what_the_embedded_kind_of_folder_is(tiny_model: Path) -> None:
     assert found["targets"] == "ja, de, fr, es, zh_CN; chosen on the decoder's side"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_weight_bytes_are_those_of_the_parts(pair: Pair, precision: str) -> None:
-    tied = inspecting.halves(pair.checkpoint)["decoder"]
+@pytest.mark.parametrize(("precision", "each"), [("fp32", 4), ("int8", 1)])
+def test_weight_bytes_are_those_of_the_parts(pair: Pair, precision: str, each: int) -> None:
+    tied = pair.ours.decoder
     config = pair.checkpoint.description.architecture
-    table = config.target_vocabulary_size * config.d_model
     matrices = sum(
         part.weight.numel() for part in tied.modules() if isinstance(part, torch.nn.Linear)
     )
+    table = config.target_vocabulary_size * config.d_model
     assert matrices > table, "the output projection is among them"
     small = sum(p.numel() for p in tied.parameters() if p.dim() == 1)
-    size = matrices * (1 if precision == "int8" else 4) + (table + small) * 4
-    assert inspecting.weight_bytes(tied, precision) == size
+    assert weight_bytes(decoder_shapes(config), precision) == matrices * each + small * 4
 
 
 @pytest.mark.parametrize(
@@ -118,14 +117,12 @@ def test_a_folder_that_is_the_same(pair: Pair) -> None:
 
 
 def test_a_difference_is_noticed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = Checkpoint.load_decoder
+    array = StoredHalf.array
 
-    def changed(self: Checkpoint) -> Any:
-        decoder = load(self)
-        decoder.get_parameter("layers.0.feed_forward.inner.weight").mul_(1.5)
-        return decoder
+    def changed(self: StoredHalf, name: str) -> Any:
+        return array(self, name) * (1.5 if name == "layers.0.feed_forward.inner.weight" else 1)
 
-    monkeypatch.setattr(Checkpoint, "load_decoder", changed)
+    monkeypatch.setattr(StoredHalf, "array", changed)
     result = run("verify", str(pair.folder), "--target-language", "fra")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1] == "the same: no"

@@ -21,8 +21,8 @@ class Reference:
         self.checkpoint = Checkpoint(folder)
         self.model = self.checkpoint.load()
         arithmetic = Arithmetic(precision, kernels)
-        self.encoder = source_encoder(self.model.encoder, arithmetic)
-        self.decoder = step_decoder(self.model.decoder, arithmetic)
+        self.encoder = source_encoder(self.checkpoint, arithmetic)
+        self.decoder = step_decoder(self.checkpoint, arithmetic)
 
     @torch.inference_mode()
     def memory(self, text: str) -> torch.Tensor:

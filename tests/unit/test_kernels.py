@@ -22,36 +22,41 @@ EOS = 1
 
 
 @pytest.fixture(scope="module")
-def decoder(tiny_model: Path) -> Decoder:
-    return Checkpoint(tiny_model).load_decoder()
+def checkpoint(tiny_model: Path) -> Checkpoint:
+    return Checkpoint(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def decoder(checkpoint: Checkpoint) -> Decoder:
+    return checkpoint.load_decoder()
 
 
 @NATIVE
-def test_auto_takes_the_native_library_where_it_can(decoder: Decoder) -> None:
-    chosen = step_decoder(decoder, Arithmetic())
+def test_auto_takes_the_native_library_where_it_can(checkpoint: Checkpoint) -> None:
+    chosen = step_decoder(checkpoint, Arithmetic())
     assert isinstance(chosen, NativeDecoder)
     assert (chosen.precision, chosen.batch_invariant) == ("int8", True)
     chosen.close()
 
 
 def test_torch_serves_otherwise_and_the_log_says_why(
-    decoder: Decoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(native, "available", lambda: False)
     monkeypatch.setattr(native, "reason", lambda: "no compiler")
     with caplog.at_level(logging.WARNING):
-        chosen = step_decoder(decoder, Arithmetic())
+        chosen = step_decoder(checkpoint, Arithmetic())
     assert isinstance(chosen, TorchDecoder)
     assert (chosen.precision, chosen.batch_invariant) == ("fp32", False)
     (record,) = caplog.records
     assert record.__dict__["fields"] == {"why": "no compiler"}
 
 
-def test_native_or_nothing(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_or_nothing(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "available", lambda: False)
     monkeypatch.setattr(native, "reason", lambda: "no compiler")
     with pytest.raises(ConfigurationError, match=r"kernels: the native library .* no compiler"):
-        step_decoder(decoder, Arithmetic(kernels="native"))
+        step_decoder(checkpoint, Arithmetic(kernels="native"))
 
 
 @pytest.mark.parametrize(
@@ -78,15 +83,17 @@ def test_choices_that_are_unknown_or_do_not_go_together(
     assert str(refusal.value) == message
 
 
-def test_a_gpu_that_is_not_there_is_said(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_said(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for start in (step_decoder, source_encoder):
         with pytest.raises(ConfigurationError, match=r"device: this machine.*has no GPU"):
-            start(decoder, Arithmetic(device="cuda"))  # type: ignore[arg-type]
+            start(checkpoint, Arithmetic(device="cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigurationError, match="device: must be at most cuda:1, got 'cuda:2'"):
-        step_decoder(decoder, Arithmetic(device="cuda:2"))
+        step_decoder(checkpoint, Arithmetic(device="cuda:2"))
 
 
 @NATIVE

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
-
 from splitformer.model.config import TransformerConfig
 from splitformer.model.description import Description
 from splitformer.model.files import Files
 from splitformer.model.tokenizer import Tokenizer
+from splitformer.native import StoredArray
 
 
-def unchanged(tensor: Tensor) -> Tensor:
+def unchanged(tensor: StoredArray) -> StoredArray:
     """Return the tensor as it is."""
     return tensor
 
@@ -30,7 +29,7 @@ class Stored:
     """
 
     names: tuple[str, ...]
-    convert: Callable[[Tensor], Tensor] = unchanged
+    convert: Callable[[StoredArray], StoredArray] = unchanged
     optional: bool = False
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-from torch import Tensor
-
 from splitformer.model.config import TransformerConfig
 from splitformer.model.families.family import Stored, unchanged
+from splitformer.native import StoredArray
 
 _PARTS = {
     "self_attention_residual.norm": "self_attn_layer_norm",
@@ -85,9 +84,10 @@ def _either(name: str) -> tuple[str, str]:
     return name, name.removeprefix("model.")
 
 
-def _only_row(tensor: Tensor) -> Tensor:
-    return tensor[0]  # (1, V) -> (V,)
+def _only_row(tensor: StoredArray) -> StoredArray:
+    row: StoredArray = tensor[0]  # (1, V) -> (V,)
+    return row
 
 
-def _behind_offset(tensor: Tensor) -> Tensor:
+def _behind_offset(tensor: StoredArray) -> StoredArray:
     return tensor[POSITION_OFFSET:]

@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "cpu.h"
+#include "elements.h"
 #include "plan.h"
 
 using splitformer::Activation;
 using splitformer::AttendOp;
 using splitformer::CacheType;
+using splitformer::Element;
 using splitformer::InstructionSet;
 using splitformer::Likeliest;
 using splitformer::Norm;
@@ -58,7 +60,9 @@ Norm NormOf(const splitformer_norm* from, int size) {
 std::vector<Weights> WeightsOf(const splitformer_weights* parts, int count) {
   std::vector<Weights> weights;
   for (int i = 0; i < count; ++i) {
-    weights.push_back({parts[i].weight, parts[i].bias, static_cast<int>(parts[i].width)});
+    const splitformer_weights& part = parts[i];
+    weights.push_back({part.weight, part.bias, static_cast<int>(part.width),
+                       static_cast<Element>(part.element), part.scale, part.mapped != 0});
   }
   return weights;
 }
@@ -98,9 +102,11 @@ void* splitformer_plan_create(int32_t precision, int32_t cache, int32_t isa, int
 
 void splitformer_plan_destroy(void* plan) { delete Of(plan); }
 
-int32_t splitformer_plan_embedding(void* plan, const float* tokens, const float* positions,
-                                   float scale) {
-  return Guarded([&] { Of(plan)->SetEmbedding(tokens, positions, scale); });
+int32_t splitformer_plan_embedding(void* plan, const void* tokens, int32_t element,
+                                   const float* positions, float scale) {
+  return Guarded([&] {
+    Of(plan)->SetEmbedding(tokens, static_cast<Element>(element), positions, scale);
+  });
 }
 
 int32_t splitformer_plan_rows(void* plan, int32_t source, const splitformer_norm* stored,
@@ -166,6 +172,19 @@ int32_t splitformer_plan_project(void* plan, const float* memory, int32_t rows, 
 
 int32_t splitformer_plan_products(void* plan, int32_t rows, int32_t iterations) {
   return Guarded([&] { Of(plan)->RunProducts(rows, iterations); });
+}
+
+int32_t splitformer_quantise(int32_t element, const void* weight, int32_t rows, int32_t inputs,
+                             int8_t* out, float* scale) {
+  return Guarded([&] {
+    const size_t count = size_t(inputs);
+    std::vector<float> wide(count);
+    for (int row = 0; row < rows; ++row) {
+      const Weights one = {weight, nullptr, rows, static_cast<Element>(element)};
+      splitformer::Widen(one.element, one.Row(row, inputs), count, wide.data());
+      scale[row] = splitformer::QuantiseWeights(wide.data(), count, out + size_t(row) * count);
+    }
+  });
 }
 
 int32_t splitformer_plan_profile(void* plan, int32_t on, double* cycles) {

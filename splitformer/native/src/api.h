@@ -14,9 +14,12 @@ struct splitformer_norm {
 };
 
 struct splitformer_weights {
-  const float* weight;  // (width, inputs)
-  const float* bias;    // (width) or nullptr
+  const void* weight;  // (width, inputs), of `element`
+  const float* bias;   // (width) or nullptr
+  const float* scale;  // (width) where weights are quantised, else nullptr
   int64_t width;
+  int32_t element;  // as Element
+  int32_t mapped;   // 1: in a mapped file, whose pages may be let go of
 };
 
 // The best instruction set of this machine, as InstructionSet; callable on any x86-64.
@@ -32,7 +35,7 @@ SPLITFORMER_API void* splitformer_plan_create(int32_t precision, int32_t cache, 
                                               int32_t vocabulary, int32_t max_positions);
 SPLITFORMER_API void splitformer_plan_destroy(void* plan);
 
-SPLITFORMER_API int32_t splitformer_plan_embedding(void* plan, const float* tokens,
+SPLITFORMER_API int32_t splitformer_plan_embedding(void* plan, const void* tokens, int32_t element,
                                                    const float* positions, float scale);
 SPLITFORMER_API int32_t splitformer_plan_rows(void* plan, int32_t source,
                                               const splitformer_norm* stored,
@@ -61,6 +64,10 @@ SPLITFORMER_API int32_t splitformer_plan_project(void* plan, const float* memory
                                                  void* out);
 SPLITFORMER_API int32_t splitformer_plan_products(void* plan, int32_t rows, int32_t iterations);
 SPLITFORMER_API int32_t splitformer_plan_profile(void* plan, int32_t on, double* cycles);
+
+// Quantises weights as plans do: rows of `inputs` elements to `out` and a scale each.
+SPLITFORMER_API int32_t splitformer_quantise(int32_t element, const void* weight, int32_t rows,
+                                             int32_t inputs, int8_t* out, float* scale);
 
 // Kernels one by one, for the tests. `sums` and `out` are (rows, columns rounded up to 16).
 SPLITFORMER_API int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,

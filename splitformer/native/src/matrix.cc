@@ -4,8 +4,27 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "elements.h"
 
 namespace splitformer {
+namespace {
+
+// Lets go of a mapped file's pages once they have been packed, some rows at a time: what has been
+// read of it would count as this process's memory otherwise.
+void ForgetRead(const Weights& part, int row, int inputs) {
+  constexpr size_t kBytes = size_t{1} << 20;
+  if (!part.mapped) return;
+  const size_t bytes = size_t(inputs) * SizeOf(part.element);
+  const size_t every = std::max(size_t{1}, kBytes / bytes), done = size_t(row) + 1;
+  if (done % every != 0 && row + 1 != part.width) return;
+  const uint8_t* end = part.Row(row + 1, inputs);
+  Forget(end - std::min(done, every) * bytes, end);
+}
+
+}  // namespace
 
 const KernelSet& KernelsFor(Precision precision, InstructionSet isa) {
   const bool wide = isa == InstructionSet::kVnni;
@@ -20,12 +39,13 @@ Matrix::Matrix(Precision precision, const KernelSet& kernels, int inputs,
       inputs_(inputs),
       block_panels_(size_t(kernels.block_panels)),
       paired_(kernels.paired) {
-  std::vector<const float*> rows;  // per column; nullptr where it only fills up
+  std::vector<Column> rows;
   const auto add = [&](const Weights& part, int column) {
     const bool real = column < part.width;
-    rows.push_back(real ? part.weight + size_t(column) * size_t(inputs) : nullptr);
+    rows.push_back({real ? &part : nullptr, column});
     bias_.push_back(!real ? padding_bias : part.bias != nullptr ? part.bias[column] : 0.0f);
   };
+  const Weights nothing = {nullptr, nullptr, 0};
   if (interleaved) {
     for (int first = 0; first < parts[0].width; first += kPanel) {
       for (const Weights& part : parts) {
@@ -37,7 +57,7 @@ Matrix::Matrix(Precision precision, const KernelSet& kernels, int inputs,
       for (int column = 0; column < part.width; ++column) add(part, column);
     }
   }
-  while (rows.size() % size_t(kPanel * multiple) != 0) add({nullptr, nullptr, 0}, 0);
+  while (rows.size() % size_t(kPanel * multiple) != 0) add(nothing, 0);
   panels_ = static_cast<int>(rows.size()) / kPanel;
   const size_t whole = paired_ ? 2 * kPairDistance : 4;
   groups_ = precision == Precision::kInt8 ? RoundUp(size_t(inputs), whole) / 4 : size_t(inputs);
@@ -50,42 +70,67 @@ Matrix::Matrix(Precision precision, const KernelSet& kernels, int inputs,
   }
 }
 
-void Matrix::PackInt8(const std::vector<const float*>& rows) {
-  scale_.assign(rows.size(), 0.0f);
-  for (size_t n = 0; n < rows.size(); ++n) {
-    if (rows[n] == nullptr) continue;
-    float largest = 0.0f;
-    for (int k = 0; k < inputs_; ++k) largest = std::max(largest, std::fabs(rows[n][k]));
-    if (!(largest > 1e-30f)) continue;  // a column of zeros
-    scale_[n] = largest / 127.0f;
-    for (size_t k = 0; k < size_t(inputs_); ++k) {
-      const long value = std::lrintf(rows[n][k] * (127.0f / largest));
-      const int8_t quantised = static_cast<int8_t>(std::clamp(value, -127L, 127L));
-      Place(n, k / 4)[k % 4] = static_cast<uint8_t>(quantised);
-    }
-    start_[n] = StartOf(n);
+float QuantiseWeights(const float* row, size_t count, int8_t* out) {
+  float largest = 0.0f;
+  for (size_t k = 0; k < count; ++k) largest = std::max(largest, std::fabs(row[k]));
+  if (!(largest > 1e-30f)) {
+    std::memset(out, 0, count);
+    return 0.0f;
+  }
+  for (size_t k = 0; k < count; ++k) {
+    const long value = std::lrintf(row[k] * (127.0f / largest));
+    out[k] = static_cast<int8_t>(std::clamp(value, -127L, 127L));
+  }
+  return largest / 127.0f;
+}
+
+void Matrix::PackInt8(const std::vector<Column>& columns) {
+  scale_.assign(columns.size(), 0.0f);
+  std::vector<int8_t> weights(groups_ * 4, 0);
+  for (size_t n = 0; n < columns.size(); ++n) {
+    if (columns[n].part == nullptr) continue;
+    Read(columns[n], n, weights.data());
+    ForgetRead(*columns[n].part, columns[n].row, inputs_);
+    for (size_t g = 0; g < groups_; ++g) std::memcpy(Place(n, g), &weights[g * 4], 4);
+    start_[n] = StartOf(weights.data());
   }
 }
 
-int32_t Matrix::StartOf(size_t column) const {
-  const auto weight = [&](size_t k) {
-    return int32_t{static_cast<int8_t>(Place(column, k / 4)[k % 4])};
-  };
+void Matrix::Read(const Column& column, size_t n, int8_t* out) {
+  const Weights& part = *column.part;
+  const size_t count = size_t(inputs_);
+  const uint8_t* row = part.Row(column.row, inputs_);
+  if (part.element == Element::kInt8) {
+    std::memcpy(out, row, count);
+    scale_[n] = part.scale[column.row];
+    return;
+  }
+  std::vector<float> wide(count);
+  Widen(part.element, row, count, wide.data());
+  scale_[n] = QuantiseWeights(wide.data(), count, out);
+}
+
+int32_t Matrix::StartOf(const int8_t* weights) const {
   int32_t sum = 0;
   for (size_t k = 0; k < groups_ * 4; ++k) {
     if (!paired_) {
-      sum += kInt8Vnni.offset * weight(k);
+      sum += kInt8Vnni.offset * int32_t{weights[k]};
     } else if (k % (2 * kPairDistance) < kPairDistance) {
-      sum += weight(k) * weight(k + kPairDistance);
+      sum += int32_t{weights[k]} * int32_t{weights[k + kPairDistance]};
     }
   }
   return -sum;
 }
 
-void Matrix::PackFloat(const std::vector<const float*>& rows) {
-  for (size_t n = 0; n < rows.size(); ++n) {
-    if (rows[n] == nullptr) continue;
-    for (size_t k = 0; k < groups_; ++k) *reinterpret_cast<float*>(Place(n, k)) = rows[n][k];
+void Matrix::PackFloat(const std::vector<Column>& columns) {
+  std::vector<float> wide(groups_);
+  for (size_t n = 0; n < columns.size(); ++n) {
+    if (columns[n].part == nullptr) continue;
+    const Weights& part = *columns[n].part;
+    if (part.element == Element::kInt8) throw std::invalid_argument("weights: are quantised");
+    Widen(part.element, part.Row(columns[n].row, inputs_), groups_, wide.data());
+    ForgetRead(part, columns[n].row, inputs_);
+    for (size_t k = 0; k < groups_; ++k) std::memcpy(Place(n, k), &wide[k], sizeof(float));
   }
 }
 

@@ -12,12 +12,22 @@ namespace splitformer {
 // The kernels that multiply matrices of this precision.
 const KernelSet& KernelsFor(Precision precision, InstructionSet isa);
 
-// Rows of a linear map as the caller has them: weight (width, inputs), bias (width) or nullptr.
+// Rows of a linear map as the caller has them.
 struct Weights {
-  const float* weight;
-  const float* bias;
+  const void* weight;  // (width, inputs)
+  const float* bias;   // (width) or nullptr
   int width;
+  Element element = Element::kFloat;
+  const float* scale = nullptr;  // (width): of quantised weights, and only of them
+  bool mapped = false;           // in a file: pages that have been packed are let go of
+
+  const uint8_t* Row(int row, int inputs) const {
+    return static_cast<const uint8_t*>(weight) + size_t(row) * size_t(inputs) * SizeOf(element);
+  }
 };
+
+// Quantises a row of weights to 8 bits; returns what one step stands for, 0 for a row of zeros.
+float QuantiseWeights(const float* row, size_t count, int8_t* out);
 
 // A block of a product as the micro-kernels leave it: (rows, columns), contiguous.
 struct Sums {
@@ -54,11 +64,20 @@ class Matrix {
   void Finish(const Sums& sums, const float* row_scales, float* out, size_t stride) const;
 
  private:
-  void PackInt8(const std::vector<const float*>& rows);
-  void PackFloat(const std::vector<const float*>& rows);
+  // A column as a row of the map that it comes from; no map where it only fills up.
+  struct Column {
+    const Weights* part;
+    int row;
+  };
+
+  void PackInt8(const std::vector<Column>& columns);
+  void PackFloat(const std::vector<Column>& columns);
+
+  // Writes the `n`-th column's quantised weights to `out`, and its scale to `scale_`.
+  void Read(const Column& column, size_t n, int8_t* out);
 
   // What the sums of a column start from, given its quantised weights.
-  int32_t StartOf(size_t column) const;
+  int32_t StartOf(const int8_t* weights) const;
 
   // Where a column's weights of group `g` are.
   uint8_t* Place(size_t column, size_t g) const;

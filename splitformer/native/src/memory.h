@@ -12,6 +12,14 @@
 
 namespace splitformer {
 
+// Lets go of the pages of a mapped file between two places; they come back if they are read again.
+inline void Forget(const void* begin, const void* end) {
+  constexpr uintptr_t kPage = 4096;
+  const uintptr_t from = reinterpret_cast<uintptr_t>(begin) / kPage * kPage;
+  const uintptr_t to = RoundUp(reinterpret_cast<uintptr_t>(end), kPage);
+  madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+}
+
 // Bytes for activations or packed weights. Weights are streamed from beginning to end once per
 // step, and with 4 KiB pages the address translation alone would cost a tenth of that.
 class Buffer {

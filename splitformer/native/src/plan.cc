@@ -25,8 +25,10 @@ Plan::Plan(const Shape& shape, InstructionSet isa, int threads, const std::vecto
       float_kernels_(KernelsFor(Precision::kFloat, isa)),
       team_(threads, cores) {}
 
-void Plan::SetEmbedding(const float* tokens, const float* positions, float scale) {
-  tokens_ = tokens;
+void Plan::SetEmbedding(const void* tokens, Element element, const float* positions, float scale) {
+  Require(element != Element::kInt8, "embedding: must not be quantised");
+  tokens_ = static_cast<const uint8_t*>(tokens);
+  element_ = element;
   positions_ = positions;
   embedding_scale_ = scale;
 }

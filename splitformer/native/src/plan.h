@@ -167,7 +167,7 @@ class Plan {
   const Shape& shape() const { return shape_; }
 
   // Building: tables are borrowed and must outlive the plan; weights are packed at once.
-  void SetEmbedding(const float* tokens, const float* positions, float scale);
+  void SetEmbedding(const void* tokens, Element element, const float* positions, float scale);
   void SetProjection(const std::vector<Weights>& parts);
   void Add(RowsOp op);
   void Add(AttendOp op);
@@ -252,6 +252,9 @@ class Plan {
   void Barrier(Member& member);
   void Tick(Member& member, ProfileEntry entry);
 
+  const void* TokenRow(int32_t token) const {
+    return tokens_ + size_t(token) * size_t(shape_.d_model) * SizeOf(element_);
+  }
   int head_size() const { return shape_.head_size; }
   int chunks() const;
   size_t Slot(int row, const Member& m) const { return size_t(replicated_ ? m.index : row); }
@@ -282,7 +285,8 @@ class Plan {
   std::vector<Op> ops_;
   std::unique_ptr<LinearOp> projection_;
   std::vector<Convolution> convolutions_;
-  const float* tokens_ = nullptr;
+  const uint8_t* tokens_ = nullptr;
+  Element element_ = Element::kFloat;  // of `tokens_`
   const float* positions_ = nullptr;
   float embedding_scale_ = 1.0f;
   bool finished_ = false;

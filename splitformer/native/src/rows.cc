@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "elements.h"
 #include "kernels.h"
 #include "simd.h"
 
@@ -100,6 +101,16 @@ void Apply(float* x, int count) {
   for (int i = 0; i < count; i += 8) _mm256_storeu_ps(x + i, kFunction(_mm256_loadu_ps(x + i)));
 }
 
+template <Element kElement>
+void Embed(const void* token, const float* position, float scale, int size, float* out) {
+  const __m256 factor = _mm256_set1_ps(scale);
+  for (int i = 0; i < size; i += 8) {
+    __m256 v = _mm256_mul_ps(LoadElements<kElement>(token, size_t(i), size_t(size)), factor);
+    if (position != nullptr) v = _mm256_add_ps(v, Load(position, i, size));
+    _mm256_storeu_ps(out + i, v);
+  }
+}
+
 }  // namespace
 
 void Normalise(const Norm& norm, const float* x, int size, float* out) {
@@ -122,12 +133,15 @@ void AddRow(float* x, const float* y, int size) {
   }
 }
 
-void EmbedRow(const float* token, const float* position, float scale, int size, float* out) {
-  const __m256 factor = _mm256_set1_ps(scale);
-  for (int i = 0; i < size; i += 8) {
-    __m256 v = _mm256_mul_ps(Load(token, i, size), factor);
-    if (position != nullptr) v = _mm256_add_ps(v, Load(position, i, size));
-    _mm256_storeu_ps(out + i, v);
+void EmbedRow(Element element, const void* token, const float* position, float scale, int size,
+              float* out) {
+  switch (element) {
+    case Element::kHalf:
+      return Embed<Element::kHalf>(token, position, scale, size, out);
+    case Element::kBrain:
+      return Embed<Element::kBrain>(token, position, scale, size, out);
+    default:
+      return Embed<Element::kFloat>(token, position, scale, size, out);
   }
 }
 

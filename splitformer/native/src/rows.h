@@ -25,7 +25,8 @@ void Normalise(const Norm& norm, const float* x, int size, float* out);
 void AddRow(float* x, const float* y, int size);
 
 // out = token * scale + position; `position` may be nullptr. Only `size` elements are read.
-void EmbedRow(const float* token, const float* position, float scale, int size, float* out);
+void EmbedRow(Element element, const void* token, const float* position, float scale, int size,
+              float* out);
 
 // Quantises a row to 8 bits by its own largest element, so that no row depends on its neighbours:
 // q = round(x * 127 / max|x|), stored as q + 128 in a byte, or as q in 16 bits if `offset` is 0.

@@ -55,7 +55,7 @@ struct Model {
   void Build(Plan* plan) const {
     const Weights map = {square.data(), bias.data(), kWidth};
     const Weights up = {inner.data(), nullptr, kInner};
-    plan->SetEmbedding(tokens.data(), positions.data(), 2.0f);
+    plan->SetEmbedding(tokens.data(), Element::kFloat, positions.data(), 2.0f);
     plan->SetProjection({map, map});
     plan->Add(RowsOp{Source::kEmbedding, NormWith(NormKind::kLayer), {}, Target::kOperand});
     plan->AddLinear({map, map, map}, kWidth, Activation::kNone, false, 3);
@@ -80,7 +80,7 @@ struct Model {
 // An encoder of one layer, with the same weights.
 void BuildEncoder(const Model& model, Plan* plan) {
   const Weights map = {model.square.data(), model.bias.data(), kWidth};
-  plan->SetEmbedding(model.tokens.data(), model.positions.data(), 2.0f);
+  plan->SetEmbedding(model.tokens.data(), Element::kFloat, model.positions.data(), 2.0f);
   plan->Add(RowsOp{Source::kEmbedding, {}, NormWith(NormKind::kLayer), Target::kOperand});
   plan->AddLinear({map, map, map}, kWidth, Activation::kNone, false, 3);
   plan->Add(AttendOp{0, Over::kSource, 0.3f, Numbers(size_t{kHeads} * 7, 8), 4});

@@ -92,8 +92,9 @@ const float* Plan::Begin(const RowsOp& op, int row, const Member& member) const 
   } else {
     const Row& r = row_[size_t(row)];
     const float* position = positions_ == nullptr ? nullptr : positions_ + size_t(r.position) * d;
-    const float* from = heard_ == nullptr ? tokens_ + size_t(r.token) * d : heard_ + size_t(row) * d;
-    EmbedRow(from, position, embedding_scale_, shape_.d_model, residual);
+    const void* from = heard_ == nullptr ? TokenRow(r.token) : heard_ + size_t(row) * d;
+    EmbedRow(heard_ == nullptr ? element_ : Element::kFloat, from, position, embedding_scale_,
+             shape_.d_model, residual);
   }
   if (op.stored.kind != NormKind::kNone) {
     Normalise(op.stored, residual, shape_.d_model, residual);

@@ -17,6 +17,13 @@ enum class CacheType : int32_t { kFloat = 0, kHalf = 1 };
 
 constexpr size_t ElementBytes(CacheType type) { return type == CacheType::kHalf ? 2 : 4; }
 
+// How stored numbers are held: the weights of maps and the tables of embeddings.
+enum class Element : int32_t { kFloat = 0, kHalf = 1, kBrain = 2, kInt8 = 3 };
+
+constexpr size_t SizeOf(Element element) {
+  return element == Element::kFloat ? 4 : element == Element::kInt8 ? 1 : 2;
+}
+
 // Positions of a page, the piece in which caches of a sequence's own positions grow.
 constexpr int kPagePositions = 32;
 

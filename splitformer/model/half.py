@@ -1,0 +1,82 @@
+"""One half of a model as plans are made of it: an architecture, and tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from splitformer.model.config import TransformerConfig
+from splitformer.model.decoder import Decoder
+from splitformer.model.encoder import Encoder
+from splitformer.native import StoredArray
+
+
+class Half(Protocol):
+    """The encoder or the decoder of a model.
+
+    Attributes:
+        config: The architecture.
+    """
+
+    @property
+    def config(self) -> TransformerConfig: ...  # noqa: D102
+
+    def has(self, name: str) -> bool:
+        """True if the half has a tensor of this name (`splitformer.model.shapes`)."""
+
+    def array(self, name: str) -> StoredArray:
+        """Return a tensor as it is stored; views of mapped files where possible."""
+
+
+class ModuleHalf:
+    """A half that torch holds, as a `Half`; see there."""
+
+    def __init__(self, module: Encoder | Decoder) -> None:
+        self.config = module.config
+        self._tensors = module.state_dict()
+
+    def has(self, name: str) -> bool:
+        """True if there is such a tensor."""
+        return name in self._tensors
+
+    def array(self, name: str) -> StoredArray:
+        """Return it, as float32."""
+        values: StoredArray = self._tensors[name].detach().float().cpu().contiguous().numpy()
+        return values
+
+
+class StoredHalf:
+    """A half in files, as a `Half`; see there.
+
+    Args:
+        config: The architecture.
+        shapes: Its tensors.
+        read: Reads one of them, None: it is all zeros.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        shapes: Mapping[str, tuple[int, ...]],
+        read: Callable[[str], StoredArray | None],
+    ) -> None:
+        self.config = config
+        self.shapes = shapes
+        self._read = read
+
+    def has(self, name: str) -> bool:
+        """True if there is such a tensor."""
+        return name in self.shapes
+
+    def array(self, name: str) -> StoredArray:
+        """Return it as it is stored."""
+        values = self._read(name)
+        return np.zeros(self.shapes[name], np.float32) if values is None else values
+
+
+def half_of(given: Half | Encoder | Decoder) -> Half:
+    """Return a half as such, whoever holds it."""
+    return ModuleHalf(given) if isinstance(given, nn.Module) else given
