@@ -33,7 +33,7 @@ from splitformer.native import StoredArray
 _Half = TypeVar("_Half", Encoder, Decoder)
 
 _TYPES = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16"}
-"""What fingerprints call the types of tensors."""
+"""Types that weights may be stored in, and what fingerprints call them."""
 
 
 class Checkpoint:
@@ -144,6 +144,11 @@ class Checkpoint:
             if stored.optional:
                 return None
             raise ConfigurationError(f"weights: missing tensor {stored.names[0]!r}")
+        if self.weights.kind(place) not in _TYPES:
+            raise ConfigurationError(
+                f"weights: tensor {place!r} must hold {', '.join(_TYPES)},"
+                f" got {self.weights.kind(place)}"
+            )
         try:
             actual = stored.convert(np.broadcast_to(np.float32(0), shapes[place])).shape
         except IndexError:

@@ -75,10 +75,6 @@ class TensorFile:
     def array(self, name: str) -> StoredArray:
         """Return a tensor as a view of the file; bfloat16 as uint16."""
         head = self.heads[name]
-        if head.kind not in _TYPES:
-            raise ConfigurationError(
-                f"tensor {name!r}: must hold floating-point numbers, got {head.kind}"
-            )
         kind = np.dtype(_TYPES[head.kind])
         count = (head.end - head.begin) // kind.itemsize
         return np.frombuffer(self._mapped(), kind, count, head.begin).reshape(head.shape)
