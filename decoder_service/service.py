@@ -320,7 +320,7 @@ class DecoderService:
 
     def _load(self) -> None:
         torch.set_num_threads(self.settings.threads)
-        self._checkpoint = models.open_checkpoint(self.settings.model)
+        self._checkpoint = models.open_checkpoint(self.settings.model, self.settings.cache)
         description = self._checkpoint.description
         speech = description.speech
         self._vocabulary = Vocabulary(

@@ -337,7 +337,7 @@ class EncoderService:
         )
 
     def _load(self) -> None:
-        self._checkpoint = models.open_checkpoint(self.settings.model)
+        self._checkpoint = models.open_checkpoint(self.settings.model, self.settings.cache)
         torch.set_num_threads(self.settings.threads)
         self._encoder = kernels.source_encoder(self._checkpoint, self.settings.arithmetic)
         arithmetic = models.numerics(

@@ -10,7 +10,7 @@ import hashlib
 import json
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,13 +22,14 @@ from splitformer.model.decoder import Decoder
 from splitformer.model.encoder import Encoder
 from splitformer.model.families import family_of
 from splitformer.model.files import Files
-from splitformer.model.half import StoredHalf
+from splitformer.model.half import Half, StoredHalf
+from splitformer.model.kept import Kept
 from splitformer.model.shapes import decoder_shapes, encoder_shapes
 from splitformer.model.stored import as_tensor
 from splitformer.model.tokenizer import SourcePiece, Tokenizer
 from splitformer.model.transformer import Transformer
 from splitformer.model.weights import Weights
-from splitformer.native import StoredArray
+from splitformer.native import Precision, StoredArray
 
 _Half = TypeVar("_Half", Encoder, Decoder)
 
@@ -43,9 +44,10 @@ class Checkpoint:
 
     Args:
         folder: Where the files are.
+        kept: Where fingerprints and quantised weights are kept; None: nowhere.
 
     Attributes:
-        folder: The same.
+        folder: Where the files are.
         description: What the configuration comes to.
         tokenizer: Turns sources into tokens and tokens into targets.
         weights: Where the tensors are.
@@ -55,8 +57,9 @@ class Checkpoint:
             is missing, too many or of the wrong shape, in either half.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kept: Kept | None = None) -> None:
         self.folder = folder
+        self._kept = kept or Kept()
         self._files = files = Files(folder)
         self._family = family_of(files)
         self.description = self._family.describe(files)
@@ -67,10 +70,19 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over configuration, tokenizer and every tensor's name, dtype, shape and bytes."""
-        digest = hashlib.sha256()
+        """SHA-256 over configuration, tokenizer and every tensor's name, dtype, shape and bytes.
+
+        One that is kept counts as long as configuration, tokenizer and the weights' files are the
+        same.
+        """
         identity = {"description": self.description.identity(), "files": self._files.digests}
-        digest.update(json.dumps(identity, sort_keys=True).encode())
+        text = json.dumps(identity, sort_keys=True)
+        state = json.dumps(self.weights.state, sort_keys=True)
+        key = hashlib.sha256(f"{text} {state}".encode()).hexdigest()
+        return self._kept.fingerprint(key, lambda: self._computed_fingerprint(text))
+
+    def _computed_fingerprint(self, identity: str) -> str:
+        digest = hashlib.sha256(identity.encode())
         for name, shape in sorted(self.weights.shapes.items()):
             kind = _TYPES.get(self.weights.kind(name), self.weights.kind(name))
             digest.update(f"{name} {kind} {list(shape)}".encode())
@@ -83,6 +95,19 @@ class Checkpoint:
         places = {place for name, place in self._places.items() if name.startswith(half)}
         for place in sorted(place for place in places if place is not None):
             self.weights.check_finite(place)
+
+    def half(self, name: Literal["encoder", "decoder"], precision: Precision) -> Half:
+        """Return a half's tensors for the native library, checked; in 8 bits if they can be kept.
+
+        Raises:
+            ConfigurationError: Some are not finite.
+        """
+        half = self.encoder_half() if name == "encoder" else self.decoder_half()
+        check = partial(self.check_values, f"{name}.")
+        if precision == "int8":
+            return self._kept.quantised(name, self.fingerprint, half, check)
+        check()
+        return half
 
     def encoder_half(self) -> StoredHalf:
         """Return the encoder's tensors, unread."""

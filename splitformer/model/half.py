@@ -11,7 +11,7 @@ from torch import nn
 from splitformer.model.config import TransformerConfig
 from splitformer.model.decoder import Decoder
 from splitformer.model.encoder import Encoder
-from splitformer.native import StoredArray
+from splitformer.native import FloatArray, StoredArray
 
 
 class Half(Protocol):
@@ -30,6 +30,9 @@ class Half(Protocol):
     def array(self, name: str) -> StoredArray:
         """Return a tensor as it is stored; views of mapped files where possible."""
 
+    def map(self, name: str) -> tuple[StoredArray, FloatArray | None]:
+        """Return a map's weights, as stored, or in 8 bits with their scales."""
+
 
 class ModuleHalf:
     """A half that torch holds, as a `Half`; see there."""
@@ -46,6 +49,10 @@ class ModuleHalf:
         """Return it, as float32."""
         values: StoredArray = self._tensors[name].detach().float().cpu().contiguous().numpy()
         return values
+
+    def map(self, name: str) -> tuple[StoredArray, FloatArray | None]:
+        """Return a map's weights, as float32."""
+        return self.array(name), None
 
 
 class StoredHalf:
@@ -75,6 +82,10 @@ class StoredHalf:
         """Return it as it is stored."""
         values = self._read(name)
         return np.zeros(self.shapes[name], np.float32) if values is None else values
+
+    def map(self, name: str) -> tuple[StoredArray, FloatArray | None]:
+        """Return a map's weights as they are stored."""
+        return self.array(name), None
 
 
 def half_of(given: Half | Encoder | Decoder) -> Half:

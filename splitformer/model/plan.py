@@ -184,9 +184,8 @@ class _Parts:
     def weights(self, name: str) -> Weights:
         """A linear map."""
         bias = f"{name}.bias"
-        return Weights(
-            self.half.array(f"{name}.weight"), self.vector(bias) if self.half.has(bias) else None
-        )
+        weight, scales = self.half.map(f"{name}.weight")
+        return Weights(weight, self.vector(bias) if self.half.has(bias) else None, scales)
 
     def norm(self, name: str, scale: float = 1.0) -> Norm | None:
         """A norm; None if there is none of that name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,46 +58,42 @@ class TensorFile:
     Attributes:
         heads: Its tensors by name.
         metadata: Its notes by name.
+        state: Size, times and number: equal if the file is still the same.
 
     Raises:
         ConfigurationError: It is missing or damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         try:
-            with safe_open(path, framework="numpy") as file:  # checks everything in the header
+            with safe_open(path, framework="numpy") as file:  # checks all that the header says
                 self.metadata: dict[str, str] = file.metadata() or {}
-            self.heads = _heads(path)
-        except (OSError, SafetensorError) as error:
+            with path.open("rb") as opened:
+                self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+                self.state = _state(os.fstat(opened.fileno()))
+            self.heads = _heads(self._map)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ConfigurationError(f"{path.name}: cannot be read: {error}") from error
-        self._map: mmap.mmap | None = None
 
     def array(self, name: str) -> StoredArray:
         """Return a tensor as a view of the file; bfloat16 as uint16."""
         head = self.heads[name]
         kind = np.dtype(_TYPES[head.kind])
         count = (head.end - head.begin) // kind.itemsize
-        return np.frombuffer(self._mapped(), kind, count, head.begin).reshape(head.shape)
+        return np.frombuffer(self._map, kind, count, head.begin).reshape(head.shape)
 
     def pieces(self, name: str) -> Iterator[memoryview]:
         """Yield a tensor's bytes, some at a time; of those no pages are kept in memory."""
         head = self.heads[name]
         for begin in range(head.begin, head.end, _PIECE):
-            yield memoryview(self._mapped())[begin : min(begin + _PIECE, head.end)]
+            yield memoryview(self._map)[begin : min(begin + _PIECE, head.end)]
             self.forget(begin, _PIECE)
 
     def forget(self, begin: int, size: int) -> None:
         """Let go of the pages of a part; they come back when they are looked at."""
         first = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        mapped = self._mapped()
-        mapped.madvise(mmap.MADV_DONTNEED, first, min(begin + size, len(mapped)) - first)
-
-    def _mapped(self) -> mmap.mmap:
-        if self._map is None:
-            with self._path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._map
+        last = min(begin + size, len(self._map))
+        self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def floats(values: StoredArray) -> FloatArray:
@@ -118,10 +115,9 @@ def is_finite(values: StoredArray) -> bool:
     return not bool(((values.view(bits) & exponent) == exponent).any())
 
 
-def _heads(path: Path) -> dict[str, Head]:
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        content = json.loads(file.read(size))
+def _heads(mapped: mmap.mmap) -> dict[str, Head]:
+    size = int.from_bytes(mapped[:8], "little")
+    content = json.loads(mapped[8 : 8 + size])
     return {
         name: Head(
             tuple(values["shape"]),
@@ -131,3 +127,7 @@ def _heads(path: Path) -> dict[str, Head]:
         for name, values in content.items()
         if name != "__metadata__"
     }
+
+
+def _state(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev

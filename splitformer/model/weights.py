@@ -49,6 +49,11 @@ class Weights:
         """Names of the files that hold them."""
         return tuple(self._files)
 
+    @property
+    def state(self) -> dict[str, tuple[int, ...]]:
+        """File name to what changes when the file does."""
+        return {name: file.state for name, file in self._files.items()}
+
     def read(self, name: str) -> StoredArray:
         """Return one tensor as it is stored: a view, so that nothing is read yet."""
         return self._files[self._places[name]].array(name)

@@ -87,6 +87,12 @@ class ModelSettings(Settings):
         "auto", "What computes: native, torch, or auto (native where it can be used)."
     )
 
+    cache: str = setting(
+        "auto",
+        "Where fingerprints and int8 weights are kept: auto (beside a model, or else in the user's"
+        " cache), off, or a folder.",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.arithmetic  # checks that they go together
@@ -116,9 +122,9 @@ def step_decoder(
         weights = checkpoint.load_decoder().to(_gpu(arithmetic), arithmetic.dtype)
         return PagedDecoder(weights, pool_bytes)
     if _use_native(arithmetic.kernels):
-        checkpoint.check_values("decoder.")
-        half = checkpoint.decoder_half()
-        return NativeDecoder(half, arithmetic.native_precision, arithmetic.threads)
+        precision = arithmetic.native_precision
+        half = checkpoint.half("decoder", precision)
+        return NativeDecoder(half, precision, arithmetic.threads)
     return TorchDecoder(checkpoint.load_decoder())
 
 
@@ -127,9 +133,9 @@ def source_encoder(checkpoint: Checkpoint, arithmetic: Arithmetic) -> SourceEnco
     if arithmetic.on_gpu:
         return TorchEncoder(checkpoint.load_encoder().to(_gpu(arithmetic), arithmetic.dtype))
     if _use_native(arithmetic.kernels):
-        checkpoint.check_values("encoder.")
-        half = checkpoint.encoder_half()
-        return NativeEncoder(half, arithmetic.native_precision, arithmetic.threads)
+        precision = arithmetic.native_precision
+        half = checkpoint.half("encoder", precision)
+        return NativeEncoder(half, precision, arithmetic.threads)
     return TorchEncoder(checkpoint.load_encoder())
 
 

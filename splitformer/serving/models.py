@@ -8,6 +8,7 @@ import splitformer
 from splitformer import wire
 from splitformer.errors import ConfigurationError, NotFoundError, shown
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.kept import Kept
 from splitformer.model.shapes import Shapes, parameters, weight_bytes
 from splitformer.model.speech import TRANSCRIBE, Speech
 from splitformer.v1 import model_pb2, tensor_pb2
@@ -22,14 +23,18 @@ CHARACTERS_PER_TOKEN = 64
 """Far more than any text has on average; one with more is too long without being tokenised."""
 
 
-def open_checkpoint(folder: str) -> Checkpoint:
+def open_checkpoint(folder: str, cache: str = "off") -> Checkpoint:
     """Open a model folder, or the embedded model if `folder` is empty.
+
+    Args:
+        folder: The folder.
+        cache: The setting of that name.
 
     Raises:
         ConfigurationError: There is no usable model.
     """
     if folder:
-        return _open(Path(folder))
+        return _open(Path(folder), Kept.of(Path(folder), cache))
     try:
         import splitformer_models  # noqa: PLC0415 (its own distribution; not needed with a folder)
     except ImportError as error:
@@ -41,12 +46,12 @@ def open_checkpoint(folder: str) -> Checkpoint:
         folder_of_ours = splitformer_models.model_path()
     except ValueError as error:
         raise ConfigurationError(f"model: the embedded model is not usable: {error}") from error
-    return _open(folder_of_ours)
+    return _open(folder_of_ours, Kept.of(folder_of_ours, cache, beside=False))
 
 
-def _open(folder: Path) -> Checkpoint:
+def _open(folder: Path, kept: Kept) -> Checkpoint:
     try:
-        checkpoint = Checkpoint(folder)
+        checkpoint = Checkpoint(folder, kept)
     except ConfigurationError as error:
         raise ConfigurationError(f"model: {str(folder)!r} is no usable model: {error}") from error
     return checkpoint
