@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,14 +14,25 @@ from rich.table import Table
 
 from training.card import model_card
 from training.console import make_report
+from training.evaluate import read_examples, sample
 from training.export import SOURCES_FILE, export as export_model
 from training.fetch import fetch as fetch_packages, read_manifest
 from training.g2p.commands import app as g2p
 from training.mine import mine as mine_sources
 from training.prepare import prepare, prepare_like, split_corpus
 from training.recipe import LANGUAGES, recipe as named_recipe
-from training.results import measure, read_sentences, write_results
+from training.regressions import int8_losses, lines, regressions
+from training.results import (
+    measure,
+    read_facts,
+    read_results,
+    read_sentences,
+    translate_samples,
+    variants_named,
+    write_results,
+)
 from training.runtime import Workspace, bf16_pays, make_trainer
+from training.split import Part
 from training.tokenizer import TokenizerSettings
 from training.train import TrainSettings
 from training.warm_start import warm_start as start_from
@@ -122,24 +132,53 @@ def export(work: Work = WORK, model: Model = MODEL) -> None:
 
 
 @app.command()
-def evaluate(work: Work = WORK, model: Model = MODEL, results: Results = RESULTS) -> None:
-    """Measure the exported model on the test part; keep the learning curve beside the results."""
+def evaluate(
+    work: Work = WORK,
+    model: Model = MODEL,
+    results: Results = RESULTS,
+    quick: Annotated[bool, typer.Option(help="A tenth of the strings.")] = False,
+    update: Annotated[bool, typer.Option(help="Write the results, compare nothing.")] = False,
+    variant: Annotated[list[str] | None, typer.Option(help="These only: int8-beam5, …")] = None,
+) -> None:
+    """Measure the model through the services; fail if it is worse than the committed results."""
     workspace = Workspace(work)
-    measured = measure(workspace, model, read_sentences(SENTENCES))
-    write_results(measured, results)
-    shutil.copyfile(workspace.run / "curve.csv", CURVE)
-    table = Table("language", "strings", "chrF2", "BLEU")
-    for language, found in measured["test"].items():
-        score = found["overall"]
-        table.add_row(language, *(str(score[name]) for name in ("strings", "chrf", "bleu")))
-    console.print(table)
+    _ensure_test_part(workspace, model)
+    examples = sample(read_examples(workspace.part(Part.TEST)), 0.1 if quick else 1.0)
+    measured = measure(model, examples, variants_named(variant))
+    committed, key = read_results(results), "quick" if quick else "test"
+    print("\n".join(lines(measured)))
+    if update:
+        committed[key] = committed.get(key, {}) | measured
+        committed["samples"] = translate_samples(model, read_sentences(SENTENCES))
+        _add_run(workspace, model, committed)
+        write_results(committed, results)
+        return
+    worse = [*regressions(measured, committed.get(key, {}))]
+    worse += [] if quick else int8_losses(measured)  # a tenth is too few for it
+    for line in worse:
+        console.print(f"worse: {line}", highlight=False)
+    raise typer.Exit(bool(worse))
+
+
+def _ensure_test_part(workspace: Workspace, model: Path) -> None:
+    """Mines the corpus, which is not in the repository, and splits it as the model's was."""
+    if not workspace.part(Part.TEST).exists():
+        fetch(work=workspace.root)
+        mine(work=workspace.root)
+        tokenizer(work=workspace.root, like=model)
+
+
+def _add_run(workspace: Workspace, model: Path, results: dict[str, Any]) -> None:
+    """Adds what the workspace's training run has cost, and keeps its curve, if there was one."""
+    if workspace.checkpoint.exists():
+        results["facts"] = read_facts(workspace, model)
+        shutil.copyfile(workspace.run / "curve.csv", CURVE)
 
 
 @app.command()
 def card(model: Model = MODEL, results: Results = RESULTS) -> None:
     """Write the model card from measured results."""
-    measured = json.loads(results.read_text(encoding="utf-8"))
-    text = model_card(measured, read_manifest(model / SOURCES_FILE))
+    text = model_card(read_results(results), read_manifest(model / SOURCES_FILE))
     (model / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -153,7 +192,7 @@ def everything(
     tokenizer(recipe, work)
     train(work, minutes)
     export(work, model)
-    evaluate(work, model)
+    evaluate(work, model, update=True)
     card(model)
 
 

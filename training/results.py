@@ -1,6 +1,7 @@
 """Everything measured about a finished model, as one JSON file from which the card is made.
 
 Holds numbers and translations of our own sentences, never mined text, so that it can be committed.
+All translations come through the services.
 """
 
 from __future__ import annotations
@@ -8,23 +9,43 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from splitformer.model.checkpoint import Checkpoint
-from training.evaluate import evaluate, read_examples
+from splitformer.serving.local import LocalServices
+from training.checks import Translated, rates
+from training.corpus import Example
 from training.recipe import LANGUAGES
 from training.runtime import Workspace
+from training.scores import score_language
+from training.served import Request, Variant, services, translate_all
 from training.split import Part
-from training.tokenizer import Tokenizer
-from training.translate import translate
+
+DEFAULT = Variant("int8")
+"""How the services run the model if nobody says otherwise."""
+VARIANTS = (DEFAULT, Variant("int8", 5), Variant("fp32"), Variant("fp32", 5))
+
+
+def variants_named(names: Sequence[str] | None) -> list[Variant]:
+    """Returns the variants of those names, all of them for None.
+
+    Raises:
+        ValueError: there is no variant of a name.
+    """
+    known = {variant.name: variant for variant in VARIANTS}
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"variant: must be one of {', '.join(known)}, is {name!r}")
+    return [known[name] for name in names or known]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the training run cost and saw.
+    """What the training runs cost and saw.
 
     Attributes:
         parameters: trainable parameters, tied ones counted once.
@@ -47,32 +68,57 @@ class Facts:
     target_tokens: int
 
 
-def measure(workspace: Workspace, folder: Path, sentences: Sequence[str]) -> dict[str, Any]:
-    """Evaluates the exported model on the test part and translates our own sentences."""
-    model = Checkpoint(folder).load()
-    tokenizer = Tokenizer(folder / "tokenizer.model")
-    examples = read_examples(workspace.root / f"{Part.TEST}.jsonl")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    scores = evaluate(model, tokenizer, examples)
-    outputs = {lang: translate(model, tokenizer, sentences, lang) for lang in LANGUAGES}
-    samples = [
-        {"en": sentence} | {language: outputs[language][i] for language in LANGUAGES}
-        for i, sentence in enumerate(sentences)
+def measure(
+    folder: Path, examples: Sequence[Example], variants: Sequence[Variant] = VARIANTS
+) -> dict[str, Any]:
+    """Evaluates an exported model on examples: scores and checks of every variant."""
+    measured: dict[str, Any] = {}
+    for precision, group in groupby(variants, key=lambda variant: variant.precision):
+        with services(folder, precision) as running:
+            for variant in group:
+                measured[variant.name] = measure_variant(running, examples, variant)
+    return measured
+
+
+def measure_variant(
+    running: LocalServices, examples: Sequence[Example], variant: Variant
+) -> dict[str, Any]:
+    """Translates every example into all its languages; returns scores by language, and checks."""
+    requests = [Request(example.english, tuple(example.translations)) for example in examples]
+    outputs = translate_all(running, requests, variant.options)
+    scores = {}
+    for language in LANGUAGES:
+        used = [i for i, example in enumerate(examples) if language in example.translations]
+        texts = [outputs[i][language].text for i in used]
+        scores[language] = asdict(score_language([examples[i] for i in used], texts, language))
+    translated = [
+        Translated(example.english, output.text, language, output.complete)
+        for example, found in zip(examples, outputs, strict=True)
+        for language, output in found.items()
     ]
-    return {
-        "facts": asdict(_facts(workspace, folder, parameters)),
-        "test": {language: asdict(result) for language, result in scores.items()},
-        "samples": samples,
-    }
+    checks = {name: asdict(rate) for name, rate in rates(translated).items()}
+    return {"languages": scores, "checks": checks}
 
 
-def _facts(workspace: Workspace, folder: Path, parameters: int) -> Facts:
-    progress = torch.load(workspace.run / "checkpoint.pt", weights_only=True)["progress"]
+def translate_samples(folder: Path, sentences: Sequence[str]) -> list[dict[str, str]]:
+    """Returns our own sentences with their translations, by language."""
+    with services(folder, DEFAULT.precision) as running:
+        requests = [Request(sentence, LANGUAGES) for sentence in sentences]
+        outputs = translate_all(running, requests, DEFAULT.options)
+    return [
+        {"en": sentence} | {language: found[language].text for language in LANGUAGES}
+        for sentence, found in zip(sentences, outputs, strict=True)
+    ]
+
+
+def read_facts(workspace: Workspace, folder: Path) -> dict[str, Any]:
+    """Returns what the workspace's run has cost; its checkpoint is the exported one."""
+    progress = torch.load(workspace.checkpoint, weights_only=True)["progress"]
     arrays = {part: workspace.arrays(part) for part in Part}
     training = arrays[Part.TRAINING]
     languages = training.target_languages
-    return Facts(
-        parameters=parameters,
+    facts = Facts(
+        parameters=sum(p.numel() for p in Checkpoint(folder).load().parameters()),
         weight_bytes=(folder / "model.safetensors").stat().st_size,
         steps=progress["step"],
         seconds=progress["seconds"],
@@ -81,6 +127,15 @@ def _facts(workspace: Workspace, folder: Path, parameters: int) -> Facts:
         pairs={name: int((languages == i).sum()) for i, name in enumerate(LANGUAGES)},
         target_tokens=int(training.target_tokens.size),
     )
+    return asdict(facts)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Reads what ``write_results`` wrote; nothing if there is no such file."""
+    if not path.exists():
+        return {}
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return results
 
 
 def write_results(results: dict[str, Any], path: Path) -> None:

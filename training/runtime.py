@@ -63,6 +63,10 @@ class Workspace:
         """What the training run leaves and takes up."""
         return self.run / "checkpoint.pt"
 
+    def part(self, part: Part) -> Path:
+        """Strings of a held-out part."""
+        return self.root / f"{part}.jsonl"
+
     def arrays(self, part: Part) -> TokenArrays:
         """Reads the token arrays of a part."""
         return TokenArrays.load(self.root / f"{part}.npz")
@@ -96,7 +100,7 @@ def make_trainer(
     torch.manual_seed(settings.seed)
     tokenizer = Tokenizer(workspace.tokenizer)
     model = Transformer(architecture(len(tokenizer)), dropout=settings.dropout)
-    examples = read_examples(workspace.root / f"{Part.VALIDATION}.jsonl")
+    examples = read_examples(workspace.part(Part.VALIDATION))
     return Trainer(
         model,
         workspace.arrays(Part.TRAINING),

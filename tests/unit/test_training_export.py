@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from splitformer.model.families.splitformer import save_checkpoint
 from training.card import model_card
 from training.corpus import Example
 from training.curve import CHRF_COLUMNS
-from training.evaluate import chrf_probe, evaluate
+from training.evaluate import chrf_probe
 from training.export import describe
 from training.fetch import Package, read_manifest, write_manifest
 from training.recipe import LANGUAGES, Genre
 from training.results import read_sentences, write_results
+from training.scores import score_language
 from training.tokenizer import Tokenizer, TokenizerSettings, language_ids, train_tokenizer
 from training.translate import translate
 
@@ -102,9 +104,14 @@ def results(model: Transformer, tokenizer: Tokenizer) -> dict[str, Any]:
         Example("Open", "libreoffice-help", Genre.HELP, {"de": "Öffnen", "ja": "開く"}),
     ]
     assert chrf_probe(tokenizer, found, 5).measure(model).keys() == set(CHRF_COLUMNS)
-    scores = evaluate(model, tokenizer, found)
-    assert scores["de"].overall.strings == 2
-    assert scores["fr"].by_source.keys() == {"gimp"}
+    variant: dict[str, Any] = {"languages": {}, "checks": {}}
+    for language in LANGUAGES:
+        used = [example for example in found if language in example.translations]
+        outputs = translate(model, tokenizer, [example.english for example in used], language)
+        variant["languages"][language] = asdict(score_language(used, outputs, language))
+    variant["checks"] = {"numbers": {"checked": 4, "right": 75.0}}
+    assert variant["languages"]["de"]["overall"]["strings"] == 2
+    assert variant["languages"]["fr"]["by_source"].keys() == {"gimp"}
     facts = {
         "parameters": 8_300_000,
         "weight_bytes": 17_000_000,
@@ -116,20 +123,7 @@ def results(model: Transformer, tokenizer: Tokenizer) -> dict[str, Any]:
         "target_tokens": 10_000_000,
     }
     sample = {"en": "This is a <b>pen</b>."} | dict.fromkeys(LANGUAGES, "%s <b>x</b>")
-    test = {
-        language: {
-            "overall": vars_of(result.overall),
-            "by_source": {name: vars_of(score) for name, score in result.by_source.items()},
-            "chrf_signature": result.chrf_signature,
-            "bleu_signature": result.bleu_signature,
-        }
-        for language, result in scores.items()
-    }
-    return {"facts": facts, "test": test, "samples": [sample] * 12}
-
-
-def vars_of(score: object) -> dict[str, Any]:
-    return {name: getattr(score, name) for name in ("strings", "chrf", "bleu")}
+    return {"facts": facts, "test": {"int8-greedy": variant}, "samples": [sample] * 12}
 
 
 def test_card_is_made_of_measured_results(tmp_path: Path, results: dict[str, Any]) -> None:
@@ -140,8 +134,10 @@ def test_card_is_made_of_measured_results(tmp_path: Path, results: dict[str, Any
     card = model_card(again, read_manifest(tmp_path / "sources.json"))
     assert "| gimp | GPL-3.0-or-later | gimp-data 2.10 |" in card
     assert card.count("**`This is a <b>pen</b>.`**") == 10
-    assert f"| German | 2 | {results['test']['de']['overall']['chrf']:.1f} |" in card
-    assert results["test"]["ja"]["bleu_signature"] in card
+    german = results["test"]["int8-greedy"]["languages"]["de"]
+    assert f"| German | 2 | {german['chrf']:.1f} | 50: {50 - german['chrf']:.1f} short |" in card
+    assert german["bleu_signature"] in card
+    assert "| every number is there | 75.00 % | 4 |" in card
     assert card == model_card(results, packages)
 
 
