@@ -80,13 +80,15 @@ bench:  ## run the benchmarks
 	@$(BOOTSTRAP) dev
 	$(BIN)/python -m benchmarks
 
-train:  ## train the default model from public parallel text
+train:  ## train the embedded models from public parallel text and a dictionary
 	@$(BOOTSTRAP) train
 	$(BIN)/python -m training all
+	$(BIN)/python -m training g2p all
 
-evaluate:  ## score the default model on its held-out text
+evaluate:  ## score the embedded models on what they have not seen; ARGS=--quick takes a tenth
 	@$(BOOTSTRAP) train
-	$(BIN)/python -m training evaluate
+	$(BIN)/python -m training evaluate $(ARGS)
+	$(BIN)/python -m training g2p evaluate $(ARGS)
 
 clean:  ## remove caches and build outputs; the environment stays
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

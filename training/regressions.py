@@ -25,8 +25,9 @@ def lines(measured: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}.bleu.{language} {result['overall']['bleu']:.1f}"
         for check, rate in found["checks"].items():
             yield f"{name}.{check} {rate['right']:.2f} of {rate['checked']}"
+    default = measured.get(DEFAULT.name, {"languages": {}})["languages"]
     for kind in ("by_source", "by_length"):
-        for language, result in measured[DEFAULT.name]["languages"].items():
+        for language, result in default.items():
             for group, score in result[kind].items():
                 label = group.replace(" words", "w")
                 yield f"model.chrf.{language}.{label} {score['chrf']:.1f} of {score['strings']}"

