@@ -62,7 +62,9 @@ def int8_losses(measured: Mapping[str, Any]) -> Iterator[str]:
     """Yields a sentence for every language in which int8 loses too much against fp32."""
     for search in ("greedy", "beam5"):
         whole, small = measured.get(f"fp32-{search}"), measured.get(f"int8-{search}")
-        for language in LANGUAGES if whole and small else ():
+        if not whole or not small:
+            continue
+        for language in LANGUAGES:
             exact, found = (v["languages"][language]["overall"]["chrf"] for v in (whole, small))
             if found < exact - INT8_LOSS:
                 yield f"int8-{search}.chrf.{language}: {found:.2f}, fp32 has {exact:.2f}"
