@@ -131,7 +131,7 @@ def _quality(test: dict[str, Any]) -> Iterable[str]:
     for language in LANGUAGES:
         result, wanted = test[language], WANTED[language]
         overall, gap = result["overall"], wanted - result["chrf"]
-        reached = "reached" if gap <= 0 else f"{gap:.1f} short"
+        reached = "reached" if gap <= 0 else f"{gap:.2f} short"
         yield (
             f"| {NAMES[language]} | {overall['strings']} | {result['chrf']:.1f} "
             f"| {wanted:.0f}: {reached} | {overall['chrf']:.1f} | {overall['bleu']:.1f} |"

@@ -135,7 +135,7 @@ def test_card_is_made_of_measured_results(tmp_path: Path, results: dict[str, Any
     assert "| gimp | GPL-3.0-or-later | gimp-data 2.10 |" in card
     assert card.count("**`This is a <b>pen</b>.`**") == 10
     german = results["test"]["int8-greedy"]["languages"]["de"]
-    assert f"| German | 2 | {german['chrf']:.1f} | 50: {50 - german['chrf']:.1f} short |" in card
+    assert f"| German | 2 | {german['chrf']:.1f} | 50: {50 - german['chrf']:.2f} short |" in card
     assert german["bleu_signature"] in card
     assert "| every number is there | 75.00 % | 4 |" in card
     assert card == model_card(results, packages)
