@@ -26,6 +26,7 @@ from splitformer.generation import (
     Drafting,
     EndReason,
     GenerationOptions,
+    Glossary,
     Hypotheses,
     Produced,
     Stops,
@@ -90,6 +91,7 @@ class Generating:
         window: Tokens a session may be ahead of its reader.
         vocabulary: The model's.
         drafting: What guessing several tokens at once has to know of the model.
+        glossary: Looks terms up.
     """
 
     def __init__(
@@ -100,12 +102,14 @@ class Generating:
         window: int,
         vocabulary: Vocabulary,
         drafting: Drafting,
+        glossary: Glossary,
     ) -> None:
         self.vocabulary = vocabulary
         self.engine = engine
         self.sessions = sessions
         self.metrics = metrics
         self._drafting = drafting
+        self._glossary = glossary
         self._window = window
 
     async def generate(
@@ -130,6 +134,7 @@ class Generating:
             AbortedError: SESSION_BUSY.
             FailedPreconditionError: START_INDEX_AHEAD.
             ResourceExhaustedError: OVER_BUDGET, there is no room for the beams.
+            InvalidArgumentError: BAD_OPTION, terms of the glossary that cannot be.
         """
         options.check(self.vocabulary.size)
         called = time.perf_counter()
@@ -246,8 +251,10 @@ class Generating:
         """
         if options.sampled:
             options = dataclasses.replace(options, seed=_seed(options, session.seed))
+        target = session.target
+        wanted = self._glossary.wanted(options, target)
         decoding = decoding_for(
-            session.target, options, limit, self.vocabulary, start, forced, self._drafting
+            target, options, limit, self.vocabulary, start, forced, self._drafting, wanted
         )
         held = decoding.held_bytes
         self.sessions.budget.reserve(held, "options.num_beams")

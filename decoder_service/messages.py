@@ -28,7 +28,7 @@ _OFFERED = frozenset(
     (
         *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
         *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
-        *("num_beams", "num_return_sequences", "length_penalty"),
+        *("num_beams", "num_return_sequences", "length_penalty", "glossary"),
         *("alternatives", "attention", "alignments", "draft", "mode", "max_passes"),
     )
 )
@@ -99,6 +99,7 @@ def options_of(message: pb.GenerationOptions) -> GenerationOptions:
         num_beams=_optional(message, "num_beams"),
         num_return_sequences=_optional(message, "num_return_sequences"),
         length_penalty=_optional(message, "length_penalty"),
+        glossary=tuple((entry.source, entry.target) for entry in message.glossary),
         draft=_draft_of(message.draft),
         mode=_known("options.mode", _MODES, message.mode),
         max_passes=_optional(message, "max_passes"),

@@ -28,6 +28,7 @@ from splitformer.errors import UnavailableError
 from splitformer.generation import (
     Drafting,
     GenerationOptions,
+    Glossary,
     Sequential,
     SpeechRules,
     Target,
@@ -107,6 +108,7 @@ class DecoderService:
             self.settings.window_tokens,
             self._vocabulary,
             self._drafting,
+            Glossary(self._checkpoint.tokenizer, self._vocabulary),
         )
         self.steering = Steering(self.generating, self.rules)
         self.scorer = Scorer(self.engine, self.sessions, self.budget, self.rules)
@@ -264,7 +266,7 @@ class DecoderService:
                 language = await self._detected(state)
                 start = self.rules.start_tokens(dataclasses.replace(wish, language=language))
             target = Target(start, state, self.rules.detokenizer(start), positions)
-            target.source = pieces_of(header)
+            target.source, target.source_text = pieces_of(header), header.source_text
             memory_bytes = self.rules.memory_bytes(header.shape[0])
             share = Share(self.budget, memory_bytes)
             session = self.sessions.add(target, language, header.shape[0], own, share)
@@ -287,6 +289,7 @@ class DecoderService:
                 state = parent.target.state.afresh()
                 target = Target(start, state, self.rules.detokenizer(start), positions)
             target.source = parent.target.source
+            target.source_text = parent.target.source_text
             session = self.sessions.add(
                 target, language, parent.source_positions, own, parent.memory
             )

@@ -11,6 +11,7 @@ import bisect
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 
 _UNSPACED = (
     (0x0E00, 0x109F),  # Thai, Lao, Tibetan, Myanmar
@@ -29,6 +30,7 @@ _UNSPACED = (
 _BEGINNINGS = [first for first, _ in _UNSPACED]
 
 
+@lru_cache(4096)
 def joins(character: str) -> bool:
     """True if another such character beside it belongs to the same word."""
     if unicodedata.category(character)[0] not in "LMN" and character != "_":

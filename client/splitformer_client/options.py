@@ -14,6 +14,9 @@ Mode = Literal["loop", "parallel"]
 TargetPrefix = str | Sequence[int]
 """What a target begins with: text or token ids."""
 
+Glossary = Mapping[str, str]
+"""Source terms, and what each must come out as."""
+
 NO_PREFIXES: Mapping[str, TargetPrefix] = MappingProxyType({})
 
 _NAMES: dict[str, dict[object, int]] = {
@@ -43,6 +46,9 @@ class GenerationOptions(TypedDict, total=False):
         num_beams: Beam search that follows this many hypotheses; a stream gives what is certain.
         num_return_sequences: Hypotheses to return in `End`, at most `num_beams`.
         length_penalty: Exponent of the length in a hypothesis' score; left out: 1.
+        glossary: What source terms must come out as: {"file": "Datei"}. It takes beam search. Where
+            several languages are asked for it holds for all, unless it is a mapping of mappings, by
+            language.
         alternatives: Likeliest other tokens to report with each token.
         attention: Report each token's attention over the source.
         alignments: Report which source positions each token aligns with.
@@ -67,6 +73,7 @@ class GenerationOptions(TypedDict, total=False):
     num_beams: int | None
     num_return_sequences: int | None
     length_penalty: float | None
+    glossary: Glossary | Mapping[str, Glossary] | None
     alternatives: int | None
     attention: bool | None
     alignments: bool | None
@@ -91,6 +98,23 @@ def options_message(options: GenerationOptions) -> pb.GenerationOptions:
         if value is not None:
             _set(message, name, value)
     return message
+
+
+def options_for(options: GenerationOptions, language: str) -> GenerationOptions:
+    """Return the options with the glossary of one language, if they have one for each."""
+    glossary = options.get("glossary")
+    if glossary is None or not any(isinstance(each, Mapping) for each in glossary.values()):
+        return options
+    return {**options, "glossary": glossary.get(language)}  # type: ignore[typeddict-item]
+
+
+def check_glossary(options: GenerationOptions, languages: Sequence[str]) -> None:
+    """InvalidArgumentError if there is a glossary for a language that is not asked for."""
+    glossary = options.get("glossary") or {}
+    by_language = [key for key, value in glossary.items() if isinstance(value, Mapping)]
+    if unknown := sorted(set(by_language) - set(languages)):
+        rule = f"must be for languages that are asked for ({', '.join(languages)})"
+        raise InvalidArgumentError.of("options.glossary", rule, unknown)
 
 
 def prefix_message(prefix: TargetPrefix | None) -> pb.TargetPrefix | None:
@@ -131,6 +155,8 @@ def _set(message: pb.GenerationOptions, name: str, value: object) -> None:
             rule = f"must be one of {', '.join(map(str, known))}"
             raise InvalidArgumentError.of(f"options.{name}", rule, value)
         value = known[value]
+    if isinstance(value, Mapping):
+        value = _entries(name, value)
     if isinstance(value, str):
         raise TypeError(f"{name}: must not be a plain string, got {value!r}")
     try:
@@ -142,3 +168,11 @@ def _set(message: pb.GenerationOptions, name: str, value: object) -> None:
         raise InvalidArgumentError.of(f"options.{name}", str(error), value) from None
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
+
+
+def _entries(name: str, glossary: Mapping[object, object]) -> list[pb.GlossaryEntry]:
+    """Write a glossary; TypeError unless it maps strings to strings."""
+    for source, target in glossary.items():
+        if not (isinstance(source, str) and isinstance(target, str)):
+            raise TypeError(f"{name}: must map strings to strings, got {source!r}: {target!r}")
+    return [pb.GlossaryEntry(source=str(s), target=str(t)) for s, t in glossary.items()]

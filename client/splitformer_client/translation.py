@@ -10,7 +10,13 @@ from typing import Literal
 
 from splitformer.errors import CancelledError, InvalidArgumentError
 from splitformer_client.fan import Fan, Services
-from splitformer_client.options import NO_PREFIXES, GenerationOptions, TargetPrefix
+from splitformer_client.options import (
+    NO_PREFIXES,
+    GenerationOptions,
+    TargetPrefix,
+    check_glossary,
+    options_for,
+)
 from splitformer_client.rejoin import Rejoiner
 from splitformer_client.scope import Scope
 from splitformer_client.sentences import Sentence, has_paragraphs, split
@@ -39,7 +45,8 @@ class Job:
         prefixes: What targets begin with, by language; of a text in pieces, the first one's.
 
     Raises:
-        InvalidArgumentError: No language, one twice, or an unknown `long_text`.
+        InvalidArgumentError: No language, one twice, an unknown `long_text`, or a glossary for a
+            language that is not asked for.
     """
 
     text: str
@@ -55,6 +62,7 @@ class Job:
         if not self.languages or len(set(self.languages)) < len(self.languages):
             rule = "must name at least one language, and none twice"
             raise InvalidArgumentError.of("to", rule, list(self.languages))
+        check_glossary(self.options, self.languages)
         if self.long_text not in ("split", "refuse"):
             raise InvalidArgumentError.of(
                 "long_text", "must be 'split' or 'refuse'", self.long_text
@@ -173,7 +181,7 @@ class Translating:
         session = await asyncio.shield(opening)  # stopping it is up to the fan
         generation = session.generation(
             self._scope,
-            self._job.options,
+            options_for(self._job.options, language),
             max_tokens_per_message=self._job.max_tokens_per_message,
             close_on_end=True,
         )

@@ -2,6 +2,7 @@
 
 from splitformer.generation.decoding import Decoding, News, Request, Vocabulary
 from splitformer.generation.drafting import Drafting
+from splitformer.generation.glossary import Glossary
 from splitformer.generation.hypotheses import Hypotheses, Hypothesis, Search
 from splitformer.generation.loop import Failures, run, step
 from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
@@ -23,6 +24,7 @@ __all__ = [
     "EndReason",
     "Failures",
     "GenerationOptions",
+    "Glossary",
     "Hypotheses",
     "Hypothesis",
     "News",

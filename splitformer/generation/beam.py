@@ -28,7 +28,7 @@ from splitformer.generation.hypotheses import (
     common,
 )
 from splitformer.generation.options import GenerationOptions
-from splitformer.generation.rules import Rules
+from splitformer.generation.rules import Ranking, Rules
 from splitformer.generation.stops import Said, Stops
 from splitformer.generation.target import EndReason, Produced, Target
 from splitformer.model.decoder import DecoderState
@@ -191,12 +191,20 @@ class Beam:
 
     def _continuations(self, answer: Advanced, first: int) -> list[Continuation]:
         """Return the likeliest continuations of all beams together, likeliest first."""
+        most, rankings = 2 * self.width, self._rankings(answer, first)
+        return self._likeliest(list(enumerate(rankings)), most)
+
+    def _rankings(self, answer: Advanced, first: int) -> list[Ranking]:
+        """Return what may come next in each beam."""
         most = 2 * self.width
+        return [rules.rank(answer, first + i, most) for i, rules in enumerate(self._rules)]
+
+    def _likeliest(self, rankings: list[tuple[int, Ranking]], most: int) -> list[Continuation]:
+        """Return the likeliest continuations of some beams together, likeliest first."""
+        lives = self._search.live
         found: list[tuple[float, int, int, int]] = []  # sum, beam, place in its ranking, token
-        rankings = []
-        for i, (live, rules) in enumerate(zip(self._search.live, self._rules, strict=True)):
-            ranking = rules.rank(answer, first + i, most)
-            rankings.append(ranking)
+        for i, ranking in rankings:
+            live = lives[i]
             least = found[-1][0] if len(found) == most else -math.inf
             for place, token in enumerate(ranking.ids):
                 total = live.total + min(0.0, ranking.values[place])
@@ -205,9 +213,9 @@ class Beam:
                 found.append((total, i, place, token))
             found.sort(key=_total, reverse=True)  # keeps the order of equals
             del found[most:]
-        lives = self._search.live
+        known = dict(rankings)
         return [
-            Continuation(total, lives[i].node, token, rankings[i].before[place])
+            Continuation(total, lives[i].node, token, known[i].before[place])
             for total, i, place, token in found
         ]
 

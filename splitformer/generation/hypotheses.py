@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.stops import Stops
@@ -134,6 +135,7 @@ class Search:
         complete: Hypotheses that have ended, best first.
         certain: The last token that was handed to the target.
         over: It has found what there is to find.
+        notes: What is known of hypotheses that go on beside their tokens and sums.
     """
 
     asked: object
@@ -144,6 +146,7 @@ class Search:
     complete: list[Complete] = field(default_factory=list)
     certain: Node = field(init=False)
     over: bool = False
+    notes: dict[Node, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.certain = self.live[0].node

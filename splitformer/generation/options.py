@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 from splitformer.errors import InvalidArgumentError, Violation, shown
 
 MOST_ALTERNATIVES = 100
+MOST_ENTRIES = 1000
+GLOSSARY_BEAMS = 4
 
 
 class DraftMode(enum.Enum):
@@ -52,6 +55,8 @@ class GenerationOptions:
         num_return_sequences: Hypotheses to return, best first.
         length_penalty: A hypothesis' score is the sum of its log-probabilities divided by its
             length to this power; above 0 long ones gain. None: 1.
+        glossary: Source terms and what each must come out as; those that are not in the source do
+            nothing. It takes beam search, with four beams at least.
         draft: Where guesses come from; None: the server decides. The output is the same.
         mode: One token after the other, or all at once, refined pass by pass.
         max_passes: Passes over one block of tokens in parallel decoding, after which it counts as
@@ -78,6 +83,7 @@ class GenerationOptions:
     num_beams: int | None = None
     num_return_sequences: int | None = None
     length_penalty: float | None = None
+    glossary: tuple[tuple[str, str], ...] = ()
     draft: DraftMode | None = None
     mode: DecodingMode = DecodingMode.LOOP
     max_passes: int | None = None
@@ -117,13 +123,27 @@ class GenerationOptions:
 
     def check_stepwise(self) -> None:
         """Raise InvalidArgumentError BAD_OPTION if there is no single next token."""
-        rule = "must be 1 or unset where tokens are asked for one by one"
-        refuse([violation("options.num_beams", rule, self.beams)] if self.beams > 1 else [])
+        where, broken = "where tokens are asked for one by one", list[Violation]()
+        if (self.num_beams or 1) > 1:
+            rule = f"must be 1 or unset {where}"
+            broken.append(violation("options.num_beams", rule, self.num_beams))
+        if self.glossary:
+            rule = f"must be empty {where}"
+            broken.append(violation("options.glossary", rule, dict(self.glossary)))
+        refuse(broken)
 
     @property
     def beams(self) -> int:
         """How many hypotheses are followed side by side."""
-        return max(self.num_beams or 1, 1)
+        return max(self.num_beams or 1, GLOSSARY_BEAMS if self.glossary else 1)
+
+    def without_glossary(self) -> GenerationOptions:
+        """Return what is meant where the source contains no term of the glossary."""
+        if not self.glossary:
+            return self
+        searched = (self.num_return_sequences or 1) > 1 or self.length_penalty is not None
+        beams = self.num_beams or (self.beams if searched else None)
+        return dataclasses.replace(self, glossary=(), num_beams=beams)
 
     @property
     def penalty(self) -> float:
@@ -159,13 +179,15 @@ class GenerationOptions:
 
     def _contradictions(self) -> list[Violation]:
         """Name options that make no sense beside the others."""
-        broken = []
+        broken = self._bad_entries()
         if self.beams > 1:
-            rule = f"must not be set with num_beams above 1 ({self.beams})"
+            searched = f"num_beams above 1 ({self.num_beams})"
+            rule = f"must not be set with {'a glossary' if self.glossary else searched}"
             drawn = _DRAWN if self.sampled else ()
             told = [n for n in ("alternatives", "attention", "alignments") if getattr(self, n)]
             given = [(name, getattr(self, name)) for name in (*drawn, *told)]
             given.append(("draft", self.guessed))
+            given.append(("stop", list(self.stop) if self.stop and self.glossary else None))
             broken += [violation(f"options.{n}", rule, v) for n, v in given if v is not None]
         if (self.num_return_sequences or 1) > self.beams:
             rule = f"must be at most num_beams ({self.beams})"
@@ -175,6 +197,21 @@ class GenerationOptions:
         if self.length_penalty is not None and self.beams == 1:
             rule = "must be set with num_beams above 1 only"
             broken.append(violation("options.length_penalty", rule, self.length_penalty))
+        return broken
+
+    def _bad_entries(self) -> list[Violation]:
+        """Name what is wrong with entries of the glossary."""
+        if len(self.glossary) > MOST_ENTRIES:
+            rule = f"must hold at most {MOST_ENTRIES} entries"
+            return [violation("options.glossary", rule, len(self.glossary))]
+        broken, known = list[Violation](), dict[str, int]()
+        for i, (source, target) in enumerate(self.glossary):
+            where, rule = f"options.glossary[{i}]", "must hold more than white space"
+            for name, text in (("source", source), ("target", target)):
+                broken += [] if text.strip() else [violation(f"{where}.{name}", rule, text)]
+            if (first := known.setdefault(source, i)) != i:
+                rule = f"must be given once, and entry {first} has it"
+                broken.append(violation(f"{where}.source", rule, source))
         return broken
 
     def _against_the_mode(self) -> list[Violation]:
@@ -188,7 +225,8 @@ class GenerationOptions:
                 ("repetition_penalty", self.repetition_penalty),
                 ("no_repeat_ngram_size", self.no_repeat_ngram_size or None),
                 ("suppressed_tokens", self.suppressed_tokens or None),
-                ("num_beams", self.beams if self.beams > 1 else None),
+                ("num_beams", self.num_beams if (self.num_beams or 1) > 1 else None),
+                ("glossary", dict(self.glossary) or None),
                 ("draft", self.guessed),
             )
             rule = "must be unset where the mode is parallel"

@@ -123,7 +123,7 @@ class Rules:
         if not (self.banned or self.penalised):
             return Ranking(found.ids, values, values)
         ranked = [
-            (-self._penalised(token, value), token, value)
+            (-self.after_penalty(token, value), token, value)
             for token, value in zip(found.ids, values, strict=True)
             if token not in self.banned
         ]
@@ -142,7 +142,8 @@ class Rules:
         ruled_out = [*self.vocabulary.never, *self.banned, *end]
         return suppress(row, torch.tensor(ruled_out, dtype=torch.long))
 
-    def _penalised(self, token: int, value: float) -> float:
+    def after_penalty(self, token: int, value: float) -> float:
+        """Apply the repetition penalty to a token's value."""
         if token not in self.penalised:
             return value
         return value * self.penalty if value < 0 else value / self.penalty

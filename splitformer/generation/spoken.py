@@ -46,6 +46,7 @@ class Spoken(Sequential):
 def check_spoken(options: GenerationOptions, vocabulary: Vocabulary) -> None:
     """UnimplementedError OPTION_NOT_OFFERED if a model of speech is asked to decode otherwise."""
     for field, value, harmless in (
+        ("glossary", list(options.glossary), not options.glossary),
         ("num_beams", options.beams, options.beams <= 1),
         ("mode", options.mode, options.mode is DecodingMode.LOOP),
         ("draft", options.draft, options.draft in (None, DraftMode.OFF)),

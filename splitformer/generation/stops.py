@@ -78,6 +78,11 @@ class Said:
         self._text = text
         self._before = before
 
+    @property
+    def text(self) -> str:
+        """The text."""
+        return self._text
+
     def add(self, token: int) -> Said:
         """Return the text with one more token."""
         detokenizer = self._detokenizer.fork()

@@ -90,6 +90,7 @@ class Target:
         end: The produced end token, once there is one.
         source: The source as the encoder saw it, one piece per row of the memory; empty if that is
             not known.
+        source_text: Its text; empty if that is not known.
         search: The beam search that found its last tokens, or was looking for more.
     """
 
@@ -100,6 +101,7 @@ class Target:
     produced: list[Produced] = field(default_factory=list)
     end: Produced | None = None
     source: tuple[SourcePiece, ...] = ()
+    source_text: str = ""
     search: Search | None = None
 
     @property

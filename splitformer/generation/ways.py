@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitformer.generation.beam import Beam
+from splitformer.generation.constrained import Constrained
 from splitformer.generation.copying import Copier
 from splitformer.generation.decoding import Decoding, Vocabulary
 from splitformer.generation.drafting import NO_DRAFTS, Drafting, Guesser
+from splitformer.generation.glossary import Wanted
 from splitformer.generation.jacobi import Iteration
 from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
 from splitformer.generation.parallel import Parallel
@@ -25,6 +27,7 @@ def decoding_for(
     start: int | None = None,
     forced: Sequence[int] = (),
     drafting: Drafting = NO_DRAFTS,
+    wanted: Wanted | None = None,
 ) -> Decoding:
     """Return the decoding that goes on with a target as the options say.
 
@@ -36,6 +39,7 @@ def decoding_for(
         start: First token that its reader wants; None: the one after the last produced.
         forced: Tokens to take next instead of choosing.
         drafting: What guessing several tokens at once has to know of the model.
+        wanted: What the options' glossary demands of this target; None: nothing.
 
     Raises:
         UnimplementedError: OPTION_NOT_OFFERED, a model of speech is asked for beams or drafts.
@@ -43,6 +47,9 @@ def decoding_for(
     if vocabulary.speech is not None:
         check_spoken(options, vocabulary)
         return Spoken(target, options, limit, vocabulary, start, forced)
+    if wanted is not None:
+        return Constrained(target, options, limit, vocabulary, wanted, start)
+    options = options.without_glossary()
     if options.beams > 1:
         return Beam(target, options, limit, vocabulary, start)
     if options.mode is DecodingMode.PARALLEL:

@@ -457,7 +457,9 @@ class GenerationOptions(_message.Message):
 
     @_builtins.property
     def glossary(self) -> _containers.RepeatedCompositeFieldContainer[Global___GlossaryEntry]:
-        """Source terms that must come out as given target terms."""
+        """Source terms that must come out as given target terms, 1000 at most. Where the source contains one
+        of them, this is beam search, whatever `num_beams` says.
+        """
 
     def __init__(
         self,
@@ -746,7 +748,8 @@ class Hypothesis(_message.Message):
     """Their text."""
     score: _builtins.float
     """Its score: the sum of its log-probabilities after filters, the end token's included, divided by
-    the number of its tokens, the end token included, to the power of `length_penalty`.
+    the number of its tokens, the end token included, to the power of `length_penalty`. With a
+    glossary, what its terms cost, their places included, is divided by the source's length instead.
     """
     reason: Global___EndReason.ValueType
     """Why it ended: EOS, LENGTH or STOP."""

@@ -19,16 +19,12 @@ from tests.support.servers import ServerThread
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
-UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 VOCABULARY = 376
 
-LATER_OPTIONS: dict[str, Any] = {
-    "glossary": [dec.GlossaryEntry(source="a", target="b")],
-}
 OFFERED_OPTIONS = {
     *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
     *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
-    *("num_beams", "num_return_sequences", "length_penalty"),
+    *("num_beams", "num_return_sequences", "length_penalty", "glossary"),
     *("alternatives", "attention", "alignments", "draft", "mode", "max_passes"),
 }
 
@@ -138,25 +134,9 @@ def test_an_unknown_session_is_not_found(caller: Caller, session_id: str) -> Non
         caller.close_session(session_id)
 
 
-@pytest.mark.parametrize("name", LATER_OPTIONS)
-def test_an_option_that_comes_later_is_unimplemented(
-    caller: Caller, session: str, name: str
-) -> None:
-    for call in (
-        lambda: caller.generate(session, **{name: LATER_OPTIONS[name]}),
-        lambda: caller.step(session, 0, **{name: LATER_OPTIONS[name]}),
-    ):
-        with pytest.raises(grpc.RpcError) as caught:
-            call()
-        error: Any = caught.value
-        assert error.code() is UNIMPLEMENTED
-        assert error.details().startswith(f"options.{name}: ")
-    assert caller.session(session).state == dec.SESSION_STATE_IDLE
-
-
-def test_every_option_of_the_protocol_is_offered_or_refused() -> None:
+def test_every_option_of_the_protocol_is_offered() -> None:
     names = {field.name for field in dec.GenerationOptions.DESCRIPTOR.fields}
-    assert names == OFFERED_OPTIONS | LATER_OPTIONS.keys()
+    assert names == OFFERED_OPTIONS
 
 
 def test_harmless_modes_are_taken(caller: Caller, session: str) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 import torch
 
 from splitformer import wire
-from splitformer.generation import GenerationOptions, Target, Vocabulary, decoding_for, run
+from splitformer.generation import (
+    GenerationOptions,
+    Glossary,
+    Target,
+    Vocabulary,
+    decoding_for,
+    run,
+)
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
 from splitformer.v1 import tensor_pb2
@@ -44,10 +51,12 @@ class Reference:
             detokenizer.add(token)
         positions = description.architecture.max_positions
         target = Target(start, self.decoder.begin(self.memory(text)), detokenizer, positions)
-        target.source = tuple(self.checkpoint.encode_source(text))
+        target.source, target.source_text = tuple(self.checkpoint.encode_source(text)), text
         chosen = GenerationOptions(**options)  # type: ignore[arg-type]
         most = chosen.max_new_tokens or positions
         size = description.architecture.target_vocabulary_size
         vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
-        run(self.decoder, decoding_for(target, chosen, most, vocabulary), vocabulary.never)
+        wanted = Glossary(self.checkpoint.tokenizer, vocabulary).wanted(chosen, target)
+        decoding = decoding_for(target, chosen, most, vocabulary, wanted=wanted)
+        run(self.decoder, decoding, vocabulary.never)
         return target

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from splitformer.errors import SplitformerError
 from splitformer_client import aio
+from splitformer_client.cli.glossary import for_languages, glossary_of
 from splitformer_client.cli.lines import Input, in_order
 from splitformer_client.cli.options import (
     DEFAULT_DECODER,
@@ -82,6 +83,15 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     length_penalty: Annotated[
         float | None, typer.Option(help="Exponent of the length in a hypothesis' score.")
     ] = None,
+    glossary: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Terms that must be kept to: SOURCE tab TARGET lines."
+        ),
+    ] = None,
+    term: Annotated[
+        list[str] | None, typer.Option(metavar="SOURCE=TARGET", help="One such term.")
+    ] = None,
     alternatives: Annotated[
         int | None, typer.Option(help="Show so many likely other tokens with each token.")
     ] = None,
@@ -120,6 +130,7 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     """
     if texts and file:
         raise typer.BadParameter("give either TEXT or --file", param_hint="--file")
+    languages = _languages(to)
     options = GenerationOptions(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -129,13 +140,13 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         num_beams=num_beams,
         num_return_sequences=num_return_sequences,
         length_penalty=length_penalty,
+        glossary=for_languages(glossary_of(glossary, term or []), languages),
         alternatives=alternatives,
         alignments=alignments or None,
         draft=draft,
         mode=mode,
         max_passes=max_passes,
     )
-    languages = _languages(to)
     prefixes = dict.fromkeys(languages, prefix) if prefix else NO_PREFIXES
     job = Job("", languages, source_language, long_text.value, options=options, prefixes=prefixes)
     secured = tls_choice(tls, tls_ca, tls_certificate, tls_key) or False

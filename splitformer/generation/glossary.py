@@ -1,0 +1,151 @@
+"""Glossaries: which terms a target must contain, and how a model can spell them.
+
+A source term counts as often as it stands in the source as whole words; one in lower case in
+whatever case, any other as it is written. Longer terms go first, and what they cover is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from splitformer import words
+from splitformer.errors import FailedPreconditionError
+from splitformer.generation.decoding import Vocabulary
+from splitformer.generation.options import GenerationOptions, refuse, violation
+from splitformer.generation.target import Target
+from splitformer.generation.terms import Spelling, Term, capitalised
+from splitformer.model.tokenizer import Tokenizer
+
+_CONTEXT = "("
+"""Something that a term may follow without a space."""
+
+_MOST_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one target must contain.
+
+    Attributes:
+        terms: At least one, the longest first.
+        counts: How many times it must contain each.
+        rows: For each term, the rows of the memory that stand for its source; none if unknown.
+        prefix: Text that the target begins with, which counts too.
+    """
+
+    terms: tuple[Term, ...]
+    counts: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
+    prefix: str = ""
+
+
+class Glossary:
+    """Looks terms up for one model.
+
+    Args:
+        tokenizer: The model's.
+        vocabulary: Its ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._remembered = lru_cache(_MOST_REMEMBERED)(self._spellings)
+
+    def wanted(self, options: GenerationOptions, target: Target) -> Wanted | None:
+        """Return what a target must contain; None if the source contains no term.
+
+        Raises:
+            FailedPreconditionError: NO_SOURCE_TEXT, the memory does not tell of its source.
+            InvalidArgumentError: BAD_OPTION; the model cannot spell a term.
+        """
+        if not options.glossary:
+            return None
+        if not target.source_text:
+            raise FailedPreconditionError(
+                "options.glossary: needs a memory whose header holds the text of its source",
+                reason="NO_SOURCE_TEXT",
+            )
+        found = occurring(options.glossary, target.source_text)
+        spelled = {i: self._spelled(options, i) for i in found}
+        self._refuse_unspelled(options, spelled)
+        places = dict[Term, list[tuple[int, int]]]()
+        for i, term in spelled.items():
+            places.setdefault(term, []).extend(found[i])
+        return self._together(places, target) if places else None
+
+    def _spelled(self, options: GenerationOptions, entry: int) -> Term:
+        text = " ".join(options.glossary[entry][1].split())
+        unusable = {*self._vocabulary.never, *options.suppressed_tokens}
+        spellings = self._remembered(text)
+        return Term(text, tuple(s for s in spellings if unusable.isdisjoint(s.ids)))
+
+    @staticmethod
+    def _refuse_unspelled(options: GenerationOptions, terms: Mapping[int, Term]) -> None:
+        rule = "must be text that the model's vocabulary can spell"
+        refuse(
+            [
+                violation(f"options.glossary[{i}].target", rule, options.glossary[i][1])
+                for i, term in terms.items()
+                if not term.length
+            ]
+        )
+
+    def _together(self, places: Mapping[Term, list[tuple[int, int]]], target: Target) -> Wanted:
+        longest_first = sorted(places, key=lambda term: -len(term.text))
+        return Wanted(
+            tuple(longest_first),
+            tuple(len(places[term]) for term in longest_first),
+            tuple(_rows(target, places[term]) for term in longest_first),
+            self._text(target.start[1:]),
+        )
+
+    def _spellings(self, text: str) -> tuple[Spelling, ...]:
+        """Return the ways to write a term, as it is and as it begins a sentence."""
+        encode = self._tokenizer.encode_target
+        context = encode(_CONTEXT)
+        ways = set[tuple[int, ...]]()
+        for form in (text, capitalised(text)):
+            glued = encode(_CONTEXT + form)
+            ways |= {tuple(encode(form)), tuple(encode(" " + form))}
+            ways |= {tuple(glued[len(context) :])} if glued[: len(context)] == context else set()
+        spellings = (Spelling(ids, self._text((*context, *ids))[1:]) for ids in sorted(ways) if ids)
+        return tuple(s for s in spellings if _is(s.text, text))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        detokenizer = self._tokenizer.detokenizer()
+        return "".join(map(detokenizer.add, ids)) + detokenizer.finish()
+
+
+def occurring(glossary: Sequence[tuple[str, str]], source: str) -> dict[int, list[tuple[int, int]]]:
+    """Return where the entries of a glossary occur in a source, without those that do not."""
+    taken = list[tuple[int, int]]()
+    found = dict[int, list[tuple[int, int]]]()
+    lower = source.lower()
+    for i in sorted(range(len(glossary)), key=lambda i: -len(glossary[i][0])):
+        term = glossary[i][0]
+        if term.split()[0].lower() not in lower:  # most do not: say so quickly
+            continue
+        for begin, end in words.occurrences(term, source, any_case=term == term.lower()):
+            if all(end <= other[0] or other[1] <= begin for other in taken):
+                taken.append((begin, end))
+                found.setdefault(i, []).append((begin, end))
+    return dict(sorted(found.items()))
+
+
+def _rows(target: Target, places: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """Return the rows of a target's memory that stand for parts of its source."""
+    text = target.source_text
+    spans = [(len(text[:begin].encode()), len(text[:end].encode())) for begin, end in places]
+    return tuple(
+        row
+        for row, piece in enumerate(target.source)
+        if any(piece.begin < end and begin < piece.end for begin, end in spans)
+    )
+
+
+def _is(spelled: str, text: str) -> bool:
+    """True if tokens that read like this are a term; a space may go before it."""
+    return spelled.removeprefix(" ") in (text, capitalised(text))
