@@ -83,10 +83,11 @@ class SelfCache:
     Attributes:
         addresses: Where the pages are, each (L, 2, H, PAGE_POSITIONS, K), contiguous: index 0 of
             the second axis holds keys, 1 values.
+        capacity: Positions there is room for.
         length: Positions held.
     """
 
-    __slots__ = ("_like", "_pages", "_pool", "_shape", "_shared", "addresses", "length")
+    __slots__ = ("_like", "_pages", "_pool", "_shape", "_shared", "addresses", "capacity", "length")
 
     def __init__(
         self, layers: int, heads: int, head_size: int, like: Tensor, pool: Pool | None = None
@@ -97,12 +98,7 @@ class SelfCache:
         self._pages: list[Tensor] = []
         self._shared = 0  # leading pages that a fork may be reading
         self.addresses = array("q")
-        self.length = 0
-
-    @property
-    def capacity(self) -> int:
-        """Positions there is room for."""
-        return len(self._pages) * PAGE_POSITIONS
+        self.capacity = self.length = 0
 
     @property
     def keys(self) -> Tensor:
@@ -164,6 +160,7 @@ class SelfCache:
         self.length = length
         del self._pages[-(-length // PAGE_POSITIONS) :]
         del self.addresses[len(self._pages) :]
+        self.capacity = len(self._pages) * PAGE_POSITIONS
         self._shared = min(self._shared, len(self._pages))
 
     def afresh(self) -> SelfCache:
@@ -195,6 +192,8 @@ class SelfCache:
 
     def reserve(self, positions: int) -> None:
         """Make sure that the positions from `length` to `positions` can be written."""
+        if positions <= self.capacity and self.length >= self._shared * PAGE_POSITIONS:
+            return  # most often
         for i in range(self.length // PAGE_POSITIONS, self._shared):
             self._pages[i] = self._page().copy_(self._pages[i])
             self.addresses[i] = self._pages[i].data_ptr()
@@ -219,6 +218,7 @@ class SelfCache:
     def _add(self, page: Tensor) -> None:
         self._pages.append(page)
         self.addresses.append(page.data_ptr())
+        self.capacity += PAGE_POSITIONS
 
     def _up_to(self, end: int, layer: int) -> tuple[Tensor, Tensor]:
         both = torch.cat([page[layer] for page in self._pages], dim=2)[:, :, :end]  # (2, H, end, K)

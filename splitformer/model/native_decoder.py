@@ -148,17 +148,18 @@ class NativeDecoder:
         many: Sequence[int],
         questions: Questions,
     ) -> Outputs:
-        sequences, flat, total = array("q"), array("i"), sum(many)
+        rows: list[int] = []
+        flat: list[int] = []
+        most = self.config.max_positions
         for new, state, outputs in zip(tokens, states, many, strict=True):
             own, cross = state.own, state.cross
             start, count = own.length, len(new)
-            if start + count <= self.config.max_positions:
+            if start + count <= most:
                 own.reserve(start + count)
             pages = own.addresses.buffer_info()[0]
-            sequences.extend((pages, own.capacity, start, count))
-            sequences.extend((cross.address, cross.length, outputs))
-            flat.extend(new)
-        result = self.plan.step(sequences, flat, total, questions)
+            rows += (pages, own.capacity, start, count, cross.address, cross.length, outputs)
+            flat += new
+        result = self.plan.step(array("q", rows), array("i", flat), sum(many), questions)
         for new, state in zip(tokens, states, strict=True):
             state.own.commit(len(new))
         return result

@@ -30,6 +30,8 @@ def questions_of(
         outputs: How many outputs each sequence has.
         log_probabilities: Compute them.
     """
+    if not asked:
+        return Questions(mask=mask, log_probabilities=log_probabilities)
     total = sum(outputs)
     begins, length = _attention(asked, states, outputs)
     return Questions(
@@ -50,12 +52,16 @@ def advanced_of(result: Outputs, asked: Asked, questions: Questions) -> Advanced
     return Advanced(
         result.ids.tolist(),
         result.log_probabilities.tolist(),
-        dict(zip(asked.logits, torch.from_numpy(result.logits), strict=True)),
+        _logits(result, asked) if asked.logits else {},
         result.log_sums.tolist(),
         _candidates(result, asked) if asked.candidates else {},
         {i: float(result.given[i]) for i in asked.given},
         _rows(result, asked, questions) if asked.attention else {},
     )
+
+
+def _logits(result: Outputs, asked: Asked) -> dict[int, Tensor]:
+    return dict(zip(asked.logits, torch.from_numpy(result.logits), strict=True))
 
 
 def _candidates(result: Outputs, asked: Asked) -> dict[int, Candidates]:

@@ -42,6 +42,10 @@ class Asked:
     given: dict[int, int] = field(default_factory=dict)
     attention: set[int] = field(default_factory=set)
 
+    def __bool__(self) -> bool:
+        """True if anything is asked."""
+        return bool(self.denied or self.candidates or self.logits or self.given or self.attention)
+
 
 NOTHING = Asked()
 """Only the likeliest ids are wanted."""

@@ -186,9 +186,9 @@ class Outputs:
         attention: Rows of all outputs that asked for them, one behind the other.
     """
 
-    ids: NDArray[np.int32]
-    log_probabilities: FloatArray
-    log_sums: FloatArray
+    ids: array[int]
+    log_probabilities: array[float]
+    log_sums: array[float]
     logits: FloatArray
     candidates: NDArray[np.void]
     given: FloatArray

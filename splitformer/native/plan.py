@@ -50,6 +50,8 @@ _PROFILE = ("rows", "linear", "own_attention", "cross_attention", "vocabulary", 
 _FRAMES = 3  # that a convolution sees at once: kFrames of src/hear.cc
 _CHUNK = 256  # kChunk of src/vocabulary.h
 NO_QUESTIONS = Questions()
+_NONE: FloatArray = np.empty(0, np.float32)
+_NO_CANDIDATES = np.empty(0, CANDIDATE)
 
 
 class Plan:
@@ -145,21 +147,26 @@ class Plan:
         """
         asked, sums = questions, outputs if questions.log_probabilities else 0
         result = Outputs(
-            np.empty(outputs, np.int32),
-            np.empty(sums, np.float32),
-            np.empty(sums, np.float32),
-            np.empty((asked.rows, self.vocabulary_size), np.float32),
-            np.empty(sum(asked.room or ()), CANDIDATE),
-            np.empty(outputs if asked.given else 0, np.float32),
-            np.empty(asked.attention, np.float32),
+            array("i", bytes(4 * outputs)),
+            array("f", bytes(4 * sums)),
+            array("f", bytes(4 * sums)),
+            np.empty((asked.rows, self.vocabulary_size), np.float32) if asked.rows else _NONE,
+            np.empty(sum(asked.room), CANDIDATE) if asked.room else _NO_CANDIDATES,
+            np.empty(outputs, np.float32) if asked.given else _NONE,
+            np.empty(asked.attention, np.float32) if asked.attention else _NONE,
         )
-        request = array("q", (len(sequences) // 7, outputs, _at(sequences), _at(tokens)))
-        request.extend((_of(asked.mask), _at(asked.denied), _of(result.ids)))
-        request.extend((_of(result.log_probabilities), _of(result.log_sums)))
-        request.extend((_at(asked.logits_rows), _of(result.logits)))
-        request.extend((_at(asked.room), _of(result.candidates)))
-        request.extend((_at(asked.given), _of(result.given)))
-        request.extend((_at(asked.attention_from), _of(result.attention), 0))
+        request = array(
+            "q",
+            [
+                *(len(sequences) // 7, outputs, _at(sequences), _at(tokens)),
+                *(_of(asked.mask), _at(asked.denied), _at(result.ids)),
+                *(_at(result.log_probabilities), _at(result.log_sums)),
+                *(_at(asked.logits_rows), _of(result.logits)),
+                *(_at(asked.room), _of(result.candidates)),
+                *(_at(asked.given), _of(result.given)),
+                *(_at(asked.attention_from), _of(result.attention), 0),
+            ],
+        )
         self._library.check(self._library.plan_step(self._open(), _at(request)))
         return result
 
@@ -283,7 +290,7 @@ class Plan:
         call.check(code)
 
 
-def _at(values: array[int] | None) -> int:
+def _at(values: array[int] | array[float] | None) -> int:
     """Address of an array's elements; 0 for none."""
     return values.buffer_info()[0] if values else 0
 

@@ -80,8 +80,8 @@ void Plan::Convolve(const Convolution& convolution, const float* in, int rows, f
 
 void Plan::AddConvolution(const Weights& weights, int channels, int stride) {
   const int inputs = channels * static_cast<int>(kFrames);
-  convolutions_.push_back({Matrix(Precision::kFloat, float_kernels_, inputs, {weights}, false, 0.0f,
-                                  1),
+  convolutions_.push_back({Matrix(Precision::kFloat, float_kernels_, &packed_, inputs, {weights},
+                                  false, 0.0f, 1),
                            channels, stride, weights.width});
 }
 

@@ -32,7 +32,7 @@ const KernelSet& KernelsFor(Precision precision, InstructionSet isa) {
   return wide ? kFloatAvx512 : kFloatAvx2;
 }
 
-Matrix::Matrix(Precision precision, const KernelSet& kernels, int inputs,
+Matrix::Matrix(Precision precision, const KernelSet& kernels, Arena* arena, int inputs,
                const std::vector<Weights>& parts, bool interleaved, float padding_bias,
                int multiple)
     : precision_(precision),
@@ -61,7 +61,7 @@ Matrix::Matrix(Precision precision, const KernelSet& kernels, int inputs,
   panels_ = static_cast<int>(rows.size()) / kPanel;
   const size_t whole = paired_ ? 2 * kPairDistance : 4;
   groups_ = precision == Precision::kInt8 ? RoundUp(size_t(inputs), whole) / 4 : size_t(inputs);
-  data_.Reserve(RoundUp(size_t(panels_), block_panels_) * groups_ * 64);
+  data_ = arena->Take(RoundUp(size_t(panels_), block_panels_) * groups_ * 64);
   start_.assign(rows.size(), 0);
   if (precision == Precision::kInt8) {
     PackInt8(rows);
@@ -135,10 +135,10 @@ void Matrix::PackFloat(const std::vector<Column>& columns) {
 }
 
 uint8_t* Matrix::Place(size_t column, size_t g) const {
-  if (paired_) return data_.As<uint8_t>() + (column * groups_ + g) * 4;
+  if (paired_) return data_ + (column * groups_ + g) * 4;
   const size_t panel = column / kPanel, block = panel / block_panels_,
                within = panel % block_panels_;
-  return data_.As<uint8_t>() + ((block * groups_ + g) * block_panels_ + within) * 64 +
+  return data_ + ((block * groups_ + g) * block_panels_ + within) * 64 +
          column % kPanel * 4;
 }
 

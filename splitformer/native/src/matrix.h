@@ -42,10 +42,11 @@ class Matrix {
  public:
   // Packs one or more maps of the same inputs side by side.
   //   kernels: what will multiply it.
+  //   arena: where the weights go; it outlasts this.
   //   interleaved: alternate their panels, so that the same columns of each come together.
   //   padding_bias: the bias of columns that only fill up the last panel.
   //   multiple: round the number of panels up to a multiple of this.
-  Matrix(Precision precision, const KernelSet& kernels, int inputs,
+  Matrix(Precision precision, const KernelSet& kernels, Arena* arena, int inputs,
          const std::vector<Weights>& parts, bool interleaved, float padding_bias, int multiple);
 
   Precision precision() const { return precision_; }
@@ -55,7 +56,7 @@ class Matrix {
   size_t groups() const { return groups_; }
   const uint8_t* panel(int p) const {
     const size_t block = size_t(p) / block_panels_, within = size_t(p) % block_panels_;
-    return data_.As<uint8_t>() + (block * groups_ * block_panels_ + within) * 64;
+    return data_ + (block * groups_ * block_panels_ + within) * 64;
   }
   const int32_t* start(int p) const { return start_.data() + size_t(p) * kPanel; }
 
@@ -88,7 +89,7 @@ class Matrix {
   bool paired_;
   int panels_ = 0;
   size_t groups_ = 0;
-  Buffer data_;                 // (blocks, groups, block_panels_, 64 bytes), or by column
+  uint8_t* data_ = nullptr;     // (blocks, groups, block_panels_, 64 bytes), or by column
   std::vector<float> scale_;    // per column, int8 only
   std::vector<float> bias_;     // per column
   std::vector<int32_t> start_;  // per column: takes out what kernels put in, see KernelSet

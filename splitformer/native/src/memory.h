@@ -3,10 +3,13 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include "types.h"
 
@@ -20,8 +23,50 @@ inline void Forget(const void* begin, const void* end) {
   madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
 }
 
-// Bytes for activations or packed weights. Weights are streamed from beginning to end once per
-// step, and with 4 KiB pages the address translation alone would cost a tenth of that.
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// Room that is not zero yet, in huge pages where it fills any; `std::free` gives it back.
+inline void* Allocate(size_t bytes) {
+  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
+  const size_t rounded = RoundUp(bytes, alignment);
+  void* room = std::aligned_alloc(alignment, rounded);
+  if (room == nullptr) throw std::bad_alloc();
+  if (alignment == kHugePage) madvise(room, rounded, MADV_HUGEPAGE);
+  return room;
+}
+
+// Pieces that come one by one and go together: a plan's weights. They are streamed from beginning
+// to end once per step, and with 4 KiB pages the address translation alone would cost a tenth of
+// that; most are too small to fill huge pages of their own. What is not taken is never touched.
+class Arena {
+ public:
+  // Bytes that are zero.
+  uint8_t* Take(size_t bytes) {
+    bytes = RoundUp(bytes, 64);
+    if (bytes > left_) {
+      left_ = std::max(bytes, kChunk);
+      chunks_.emplace_back(Allocate(left_), &std::free);
+      next_ = static_cast<uint8_t*>(chunks_.back().get());
+    }
+    uint8_t* const taken = std::exchange(next_, next_ + bytes);
+    left_ -= bytes;
+    std::memset(taken, 0, bytes);
+    return taken;
+  }
+
+ private:
+#ifdef __SANITIZE_ADDRESS__
+  static constexpr size_t kChunk = 0;  // every piece by itself, so that its ends are watched
+#else
+  static constexpr size_t kChunk = 16 * kHugePage;
+#endif
+
+  std::vector<std::unique_ptr<void, decltype(&std::free)>> chunks_;
+  uint8_t* next_ = nullptr;
+  size_t left_ = 0;
+};
+
+// Bytes for activations.
 class Buffer {
  public:
   Buffer() = default;
@@ -40,15 +85,11 @@ class Buffer {
   // Makes room for `bytes`; what was there is lost when it grows. New room is zero.
   void Reserve(size_t bytes) {
     if (bytes <= bytes_) return;
-    const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-    const size_t rounded = RoundUp(bytes, alignment);
-    void* grown = std::aligned_alloc(alignment, rounded);
-    if (grown == nullptr) throw std::bad_alloc();
-    if (alignment == kHugePage) madvise(grown, rounded, MADV_HUGEPAGE);
-    std::memset(grown, 0, rounded);
+    void* grown = Allocate(bytes);
+    std::memset(grown, 0, bytes);
     std::free(data_);
     data_ = grown;
-    bytes_ = rounded;
+    bytes_ = bytes;
   }
 
   template <class T>
@@ -57,8 +98,6 @@ class Buffer {
   }
 
  private:
-  static constexpr size_t kHugePage = size_t{2} << 20;
-
   void* data_ = nullptr;
   size_t bytes_ = 0;
 };

@@ -39,7 +39,7 @@ void Plan::SetProjection(const std::vector<Weights>& parts) {
   Require(width == 2 * shape_.layers * shape_.inner(),
           "projection: must be 2 * layers * heads * head_size wide" + Got(width));
   projection_ = std::make_unique<LinearOp>(
-      LinearOp{Matrix(shape_.precision, kernels_, shape_.d_model, parts, false, 0.0f, 1),
+      LinearOp{Matrix(shape_.precision, kernels_, &packed_, shape_.d_model, parts, false, 0.0f, 1),
                Activation::kNone, false, 0});
   widest_input_ = std::max(widest_input_, shape_.d_model);
 }
@@ -71,7 +71,8 @@ void Plan::AddLinear(const std::vector<Weights>& parts, int inputs, Activation a
   Require(segments == 0 || width_ == segments * shape_.inner(),
           "linear: segments must be heads * head_size wide");
   ops_.emplace_back(
-      LinearOp{Matrix(shape_.precision, kernels_, inputs, parts, gated, 0.0f, gated ? 2 : 1),
+      LinearOp{Matrix(shape_.precision, kernels_, &packed_, inputs, parts, gated, 0.0f,
+                      gated ? 2 : 1),
                activation, gated, segments});
   widest_input_ = std::max(widest_input_, inputs);
   widest_output_ = std::max(widest_output_, std::get<LinearOp>(ops_.back()).matrix.columns());
@@ -95,7 +96,7 @@ void Plan::AddVocabulary(const Weights& weights) {
   // Columns beyond the vocabulary get a logit of minus infinity and so never count.
   constexpr float kNever = -std::numeric_limits<float>::infinity();
   ops_.emplace_back(VocabularyOp{
-      Matrix(shape_.precision, kernels_, shape_.d_model, {weights}, false, kNever, 1)});
+      Matrix(shape_.precision, kernels_, &packed_, shape_.d_model, {weights}, false, kNever, 1)});
   widest_input_ = std::max(widest_input_, shape_.d_model);
 }
 

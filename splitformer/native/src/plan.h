@@ -282,6 +282,7 @@ class Plan {
   const KernelSet& float_kernels_;
   Team team_;
   std::mutex busy_;
+  Arena packed_;  // the matrices' weights, in the order of a step
   std::vector<Op> ops_;
   std::unique_ptr<LinearOp> projection_;
   std::vector<Convolution> convolutions_;

@@ -31,7 +31,8 @@ int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,
                                  float* out) {
   const Precision kind = static_cast<Precision>(precision);
   const KernelSet& kernels = KernelsFor(kind, static_cast<InstructionSet>(isa));
-  const Matrix matrix(kind, kernels, inputs, {{weight, bias, width}}, false, 0.0f, 1);
+  Arena arena;
+  const Matrix matrix(kind, kernels, &arena, inputs, {{weight, bias, width}}, false, 0.0f, 1);
   const size_t stride = RoundUp(size_t(inputs), kRowAlignment) * 4;
   Buffer row;
   for (int r = 0; r < rows; ++r) {
