@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from decoder_service.generating import Ended, Generating, IndexedToken, arrived, checked_start
 from decoder_service.opening import OpeningRules
@@ -46,11 +46,15 @@ class Steering:
     Args:
         generating: Runs the loop.
         rules: The model's.
+        holding: From a session's id, what steers loops over its model.
     """
 
-    def __init__(self, generating: Generating, rules: OpeningRules) -> None:
+    def __init__(
+        self, generating: Generating, rules: OpeningRules, holding: Callable[[str], Steering]
+    ) -> None:
         self._generating = generating
         self._rules = rules
+        self._holding = holding
 
     async def parts(self, requests: AsyncIterator[Steer]) -> AsyncGenerator[Part]:
         """Give tokens, the answers to actions, and an `Ended` whenever the loop has come to one.
@@ -71,13 +75,19 @@ class Steering:
             first = await anext(requests, None)
         if first is None or not isinstance(first.action, Start):
             raise bad_action("start", "must be the first request")
-        check_options(first.action.options, self._generating.vocabulary)
-        session = sessions.get(first.action.session_id)
-        await sessions.claim(session)
-        interaction = Interaction(self._generating, self._rules, session, first)
+        interaction = await self._holding(first.action.session_id)._begun(first)
         async with contextlib.aclosing(interaction.parts(requests)) as parts:
             async for part in parts:
                 yield part
+
+    async def _begun(self, first: Steer) -> Interaction:
+        """Begin an interaction on a session of our model."""
+        assert isinstance(first.action, Start)
+        check_options(first.action.options, self._generating.vocabulary)
+        sessions = self._generating.sessions
+        session = sessions.get(first.action.session_id)
+        await sessions.claim(session)
+        return Interaction(self._generating, self._rules, session, first)
 
 
 class Interaction:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import torch
 
@@ -37,8 +38,9 @@ from splitformer.generation import (
     run,
 )
 from splitformer.model.decoder import DecoderState
-from splitformer.model.shapes import decoder_shapes
+from splitformer.model.shapes import decoder_shapes, weight_bytes
 from splitformer.serving import kernels, models
+from splitformer.serving.fleet import Fleet, Room
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
 
@@ -57,20 +59,51 @@ class DecoderService:
     Args:
         settings: How to run.
         telemetry: Where to count.
+        room: What a model that is loaded by name has to keep to; None: the one to start with.
+        beside: The service whose budget, connections and counters such a one shares.
     """
 
     names = ("splitformer.v1.DecoderService",)
+    metrics: DecoderMetrics
+    budget: Budget
+    puller: MemoryPuller
+    models: Fleet[DecoderService]
+    draining: bool
+    replica: str
+    endpoint: str
 
-    def __init__(self, settings: DecoderSettings, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: DecoderSettings,
+        telemetry: Telemetry,
+        room: Room | None = None,
+        beside: DecoderService | None = None,
+    ) -> None:
         self.settings = settings
-        self.metrics = DecoderMetrics(telemetry.registry)
-        self.budget = Budget(settings.memory_bytes)
+        self._telemetry = telemetry
+        self._room = room
+        self._main = beside or self
+        if beside is None:
+            self._share(settings, telemetry)
+        else:
+            self.metrics, self.budget, self.models = beside.metrics, beside.budget, beside.models
+            self.puller, self.endpoint, self.replica = (
+                beside.puller,
+                beside.endpoint,
+                beside.replica,
+            )
+        self._opening = 0
         self.sessions = Sessions(
             self.budget,
             settings.idle_seconds,
             settings.record_seconds,
             closed=lambda how: self.metrics.closed.labels(how).inc(),
         )
+
+    def _share(self, settings: DecoderSettings, telemetry: Telemetry) -> None:
+        """Set up what all models of the process have in common."""
+        self.metrics = DecoderMetrics(telemetry.registry)
+        self.budget = Budget(settings.memory_bytes)
         self.puller = MemoryPuller(
             AllowList(settings.encoders),
             EncoderChannels(settings.encoder_tls_files),
@@ -83,14 +116,22 @@ class DecoderService:
         self.draining = False
         self.replica = ""
         self.endpoint = settings.filled_in("endpoint", settings.endpoint)
+        root = Path(settings.models) if settings.models else None
+        self.models = Fleet(self, self._another, root, settings.models_bytes, telemetry)
         self.metrics.slots.set(settings.max_batch)
         self.metrics.memory_budget_bytes.set(settings.memory_bytes)
         self.metrics.memory_bytes.set_function(lambda: self.budget.used)
-        self.metrics.sessions.set_function(lambda: len(self.sessions))
+        self.metrics.sessions.set_function(lambda: sum(len(m.sessions) for m in self.models))
+
+    def _another(self, folder: Path, room: Room) -> DecoderService:
+        """Make a service over another model, which shares what is ours."""
+        settings = dataclasses.replace(self.settings, model=str(folder))
+        return DecoderService(settings, self._telemetry, room, self)
 
     async def start(self, port: int) -> None:
         """Load the model and run one session, so that the first caller does not wait."""
-        self.replica = f"{self.settings.reachable_host}:{port}"
+        if self._main is self:
+            self.replica = f"{self.settings.reachable_host}:{port}"
         await asyncio.to_thread(self._load)
         self.engine = DecoderEngine(
             self._decoder,
@@ -98,9 +139,6 @@ class DecoderService:
             self.settings.max_batch,
             self.metrics,
         )
-        self.metrics.running.set_function(lambda: self.engine.running)
-        self.metrics.paused.set_function(lambda: self.engine.paused)
-        self.metrics.queued.set_function(lambda: self.engine.queued)
         self.generating = Generating(
             self.engine,
             self.sessions,
@@ -110,9 +148,20 @@ class DecoderService:
             self._drafting,
             Glossary(self._checkpoint.tokenizer, self._vocabulary),
         )
-        self.steering = Steering(self.generating, self.rules)
+        self.steering = Steering(
+            self.generating, self.rules, lambda held: self.holding(held).steering
+        )
         self.scorer = Scorer(self.engine, self.sessions, self.budget, self.rules)
         self._sweeper = asyncio.create_task(self._sweep())
+        if self._main is self:
+            self._count_engines()
+            self.models.started(port)
+
+    def _count_engines(self) -> None:
+        models, metrics = self.models, self.metrics
+        metrics.running.set_function(lambda: sum(model.engine.running for model in models))
+        metrics.paused.set_function(lambda: sum(model.engine.paused for model in models))
+        metrics.queued.set_function(lambda: sum(model.engine.queued for model in models))
 
     def drain(self) -> None:
         """Take no new sessions from now on."""
@@ -121,15 +170,34 @@ class DecoderService:
     @property
     def busy(self) -> bool:
         """True while a session is being used, or may be between two calls."""
-        return self.sessions.recently_used(_BETWEEN_CALLS_SECONDS)
+        return any(m.sessions.recently_used(_BETWEEN_CALLS_SECONDS) for m in self.models)
+
+    @property
+    def in_use(self) -> bool:
+        """True while the model has sessions, or one is being opened."""
+        return len(self.sessions) > 0 or self._opening > 0
+
+    @property
+    def name(self) -> str:
+        """Name under which requests ask for our model."""
+        return self._checkpoint.description.name
+
+    def holding(self, session_id: str) -> DecoderService:
+        """Return the service that has or remembers a session; ours if none does."""
+        holders = (model for model in self.models if model.sessions.knows(session_id))
+        return next(holders, self)
 
     async def close(self) -> None:
-        """Stop the engine, failing what still runs, and close connections to encoders."""
+        """Stop the engine, failing what still runs; and what models share, if it is ours."""
         self._sweeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._sweeper
+        if self._main is self:
+            await self.models.close_others()
         await asyncio.to_thread(self.engine.close)
-        await self.puller.close()
+        self._decoder.close()
+        if self._main is self:
+            await self.puller.close()
 
     async def open(self, wish: Wish, request_id: str, route: str, transfer: Transfer) -> Opened:
         """Open a session over a memory.
@@ -148,7 +216,12 @@ class DecoderService:
         start = self.rules.start_tokens(wish)
         async with self.sessions.opening(request_id) as opening:
             if not opening.done():
-                opened = await self._open(wish, start, transfer)
+                self._opening += 1
+                try:
+                    opened = await self._open(wish, start, transfer)
+                finally:
+                    self._opening -= 1
+                self._telemetry.model_requests.labels(self.name).inc()
                 self.metrics.opened.labels(route).inc()
                 if route == "upload":
                     self.metrics.transfers.labels(route).inc()
@@ -214,15 +287,6 @@ class DecoderService:
             self.engine.expel(session.generation)
         return self.sessions.close(session, "closed")
 
-    def check_model(self, name: str) -> None:
-        """NotFoundError MODEL_NOT_FOUND unless `name` is empty or our model's."""
-        models.check_model_name(name, self.model_name)
-
-    @property
-    def model_name(self) -> str:
-        """Name under which requests ask for our model."""
-        return self._checkpoint.description.name
-
     @property
     def fingerprint(self) -> tensor_pb2.Fingerprint:
         """The model's fingerprints."""
@@ -235,9 +299,9 @@ class DecoderService:
     def load(self) -> model_pb2.Load:
         """Say how busy we are."""
         return model_pb2.Load(
-            queued=self.engine.queued,
-            running=self.engine.running,
-            held=len(self.sessions),
+            queued=sum(model.engine.queued for model in self.models),
+            running=sum(model.engine.running for model in self.models),
+            held=sum(len(model.sessions) for model in self.models),
             capacity=self.settings.max_batch,
             used_bytes=self.budget.used,
             budget_bytes=self.budget.total,
@@ -316,14 +380,19 @@ class DecoderService:
         return branch
 
     def _check_not_draining(self) -> None:
-        if self.draining:
+        if self._main.draining:
             raise UnavailableError(
                 "the service takes no new sessions", reason="DRAINING", retry_after=1.0
             )
 
     def _load(self) -> None:
         torch.set_num_threads(self.settings.threads)
-        self._checkpoint = models.open_checkpoint(self.settings.model, self.settings.cache)
+        name = self._room.name if self._room else ""
+        self._checkpoint = models.open_checkpoint(self.settings.model, self.settings.cache, name)
+        if self._room is not None:
+            shapes = decoder_shapes(self._checkpoint.description.architecture)
+            precision = kernels.held_precision(self.settings.arithmetic)
+            self._room.admit(weight_bytes(shapes, precision))
         description = self._checkpoint.description
         speech = description.speech
         self._vocabulary = Vocabulary(

@@ -39,11 +39,10 @@ class DecoderServicer(DecoderServiceServicer):
     ) -> pb.OpenSessionResponse:
         """Open a session over a memory that is streamed up or pulled from its encoder."""
         header = await _first_header(request_iterator)
+        service = self._service.models.named(header.model)
         route, transfer = self._route(header, request_iterator)
-        opened = await self._service.open(
-            messages.wish_of(header), header.request_id, route, transfer
-        )
-        return self._opened(opened)
+        opened = await service.open(messages.wish_of(header), header.request_id, route, transfer)
+        return _opened(service, opened)
 
     async def Decode(
         self, request_iterator: AsyncIterator[pb.DecodeRequest], context: Context
@@ -55,7 +54,8 @@ class DecoderServicer(DecoderServiceServicer):
         most = messages.tokens_per_message(header.max_tokens_per_message)
         route, transfer = self._route(header.session, request_iterator)
         wish = messages.wish_of(header.session)
-        async with self._service.one_shot(wish, route, transfer, options, most) as parts:
+        service = self._service.models.named(header.session.model)
+        async with service.one_shot(wish, route, transfer, options, most) as parts:
             async for part in parts:
                 yield messages.part_message(part, pb.DecodeResponse())
 
@@ -66,7 +66,7 @@ class DecoderServicer(DecoderServiceServicer):
         options = messages.options_of(request.options)
         most = messages.tokens_per_message(request.max_tokens_per_message)
         start = request.start_index if request.HasField("start_index") else None
-        parts = self._service.generating.generate(
+        parts = self._holding(request).generating.generate(
             request.session_id, options, start, most, request.close_on_end
         )
         async with aclosing(parts):
@@ -86,7 +86,9 @@ class DecoderServicer(DecoderServiceServicer):
         """Return one token, or the end."""
         index, options = messages.step_index(request), messages.options_of(request.options)
         forced = request.forced_token if request.HasField("forced_token") else None
-        part = await self._service.generating.step(request.session_id, index, options, forced)
+        part = await self._holding(request).generating.step(
+            request.session_id, index, options, forced
+        )
         if isinstance(part, Ended):
             return pb.StepResponse(end=messages.end_message(part))
         return pb.StepResponse(token=messages.token_message(part))
@@ -94,40 +96,44 @@ class DecoderServicer(DecoderServiceServicer):
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Say how probable a given target is."""
         given = messages.given_target(request)
-        scored = await self._service.scorer.score(request.session_id, given, request.include_end)
+        scored = await self._holding(request).scorer.score(
+            request.session_id, given, request.include_end
+        )
         return messages.score_message(scored)
 
     async def ForkSession(
         self, request: pb.ForkSessionRequest, context: Context
     ) -> pb.ForkSessionResponse:
         """Open a session over the memory of another one."""
-        opened = await self._service.fork(
+        service = self._holding(request)
+        opened = await service.fork(
             request.session_id, request.request_id, messages.branch_of(request)
         )
-        return pb.ForkSessionResponse(session=self._opened(opened))
+        return pb.ForkSessionResponse(session=_opened(service, opened))
 
     async def GetSession(
         self, request: pb.GetSessionRequest, context: Context
     ) -> pb.GetSessionResponse:
         """Describe a session, or what is remembered of one."""
-        record = self._service.sessions.record(request.session_id)
+        service = self._holding(request)
+        record = service.sessions.record(request.session_id)
         if record is not None:
-            return self._recorded(request.session_id, record)
-        return self._described(self._service.sessions.get(request.session_id))
+            return _recorded(service, request.session_id, record)
+        return _described(service, service.sessions.get(request.session_id))
 
     async def CloseSession(
         self, request: pb.CloseSessionRequest, context: Context
     ) -> pb.CloseSessionResponse:
         """Let a session go; a generation that runs on it is stopped."""
-        freed = self._service.close_session(request.session_id)
+        freed = self._holding(request).close_session(request.session_id)
         return pb.CloseSessionResponse(freed_bytes=freed)
 
     async def GetModelInfo(
         self, request: pb.DecoderServiceGetModelInfoRequest, context: Context
     ) -> pb.DecoderServiceGetModelInfoResponse:
         """Describe the model."""
-        self._service.check_model(request.model)
-        return pb.DecoderServiceGetModelInfoResponse(model=self._service.info())
+        service = self._service.models.named(request.model)
+        return pb.DecoderServiceGetModelInfoResponse(model=service.info())
 
     async def GetLoad(
         self, request: pb.DecoderServiceGetLoadRequest, context: Context
@@ -137,7 +143,6 @@ class DecoderServicer(DecoderServiceServicer):
 
     def _route(self, header: pb.SessionHeader, requests: Requests) -> tuple[str, Transfer]:
         """Check where a memory comes from; return the route's name and what brings it."""
-        self._service.check_model(header.model)
         source = header.WhichOneof("memory")
         if source is None:
             raise InvalidArgumentError.of(
@@ -149,48 +154,54 @@ class DecoderServicer(DecoderServiceServicer):
         seconds = self._service.settings.fetch_seconds
         return source, partial(_receive, header.upload, requests, seconds)
 
-    def _opened(self, opened: Opened) -> pb.OpenSessionResponse:
-        service = self._service
-        return pb.OpenSessionResponse(
-            session_id=opened.session.id,
-            endpoint=service.endpoint,
-            replica=service.replica,
-            idle_timeout_ms=int(service.settings.idle_seconds * 1000),
-            size_bytes=opened.session.size_bytes,
-            model=service.model_name,
-            fingerprint=service.fingerprint,
-            timings=pb.OpenTimings(
-                transfer_seconds=opened.transfer_seconds, project_seconds=opened.project_seconds
-            ),
-            target_language=opened.session.language,
-        )
+    def _holding(self, request: Any) -> DecoderService:
+        """Return the service of a session's model."""
+        return self._service.holding(request.session_id)
 
-    def _described(self, session: Session) -> pb.GetSessionResponse:
-        target = session.target
-        running, ended = session.generation is not None, target.end is not None
-        state = pb.SESSION_STATE_ENDED if ended else pb.SESSION_STATE_IDLE
-        return pb.GetSessionResponse(
-            session_id=session.id,
-            state=pb.SESSION_STATE_RUNNING if running else state,
-            model=self._service.model_name,
-            target_language=session.language,
-            tokens=len(target.produced),
-            text=_text(target.produced, target.end),
-            source_positions=session.source_positions,
-            size_bytes=session.size_bytes,
-            expires_in_ms=int(self._service.sessions.expires_in(session) * 1000),
-        )
 
-    def _recorded(self, session_id: str, record: Record) -> pb.GetSessionResponse:
-        return pb.GetSessionResponse(
-            session_id=session_id,
-            state=pb.SESSION_STATE_CLOSED,
-            model=self._service.model_name,
-            target_language=record.language,
-            tokens=len(record.produced),
-            text=_text(record.produced, record.ended),
-            source_positions=record.source_positions,
-        )
+def _opened(service: DecoderService, opened: Opened) -> pb.OpenSessionResponse:
+    return pb.OpenSessionResponse(
+        session_id=opened.session.id,
+        endpoint=service.endpoint,
+        replica=service.replica,
+        idle_timeout_ms=int(service.settings.idle_seconds * 1000),
+        size_bytes=opened.session.size_bytes,
+        model=service.name,
+        fingerprint=service.fingerprint,
+        timings=pb.OpenTimings(
+            transfer_seconds=opened.transfer_seconds, project_seconds=opened.project_seconds
+        ),
+        target_language=opened.session.language,
+    )
+
+
+def _described(service: DecoderService, session: Session) -> pb.GetSessionResponse:
+    target = session.target
+    running, ended = session.generation is not None, target.end is not None
+    state = pb.SESSION_STATE_ENDED if ended else pb.SESSION_STATE_IDLE
+    return pb.GetSessionResponse(
+        session_id=session.id,
+        state=pb.SESSION_STATE_RUNNING if running else state,
+        model=service.name,
+        target_language=session.language,
+        tokens=len(target.produced),
+        text=_text(target.produced, target.end),
+        source_positions=session.source_positions,
+        size_bytes=session.size_bytes,
+        expires_in_ms=int(service.sessions.expires_in(session) * 1000),
+    )
+
+
+def _recorded(service: DecoderService, session_id: str, record: Record) -> pb.GetSessionResponse:
+    return pb.GetSessionResponse(
+        session_id=session_id,
+        state=pb.SESSION_STATE_CLOSED,
+        model=service.name,
+        target_language=record.language,
+        tokens=len(record.produced),
+        text=_text(record.produced, record.ended),
+        source_positions=record.source_positions,
+    )
 
 
 def register(service: DecoderService, server: aio.Server) -> None:

@@ -144,6 +144,10 @@ class Sessions:
             )
         return session
 
+    def knows(self, session_id: str) -> bool:
+        """True if a session is open or remembered."""
+        return session_id in self._sessions or session_id in self._records
+
     def record(self, session_id: str) -> Record | None:
         """Return what is remembered of a session that was let go."""
         record = self._records.get(session_id)

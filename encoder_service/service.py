@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from encoder_service.engine import Encoded, EncoderEngine, Limits
 from encoder_service.metrics import EncoderMetrics
 from encoder_service.segments import Segments
 from encoder_service.settings import EncoderSettings
-from encoder_service.sharing import start_sharing
+from encoder_service.sharing import SharingServer, start_sharing
 from encoder_service.store import MemoryStore
 from splitformer import tracing, wire
 from splitformer.errors import (
@@ -26,9 +28,10 @@ from splitformer.errors import (
 from splitformer.model.audio.features import LogMel, Samples
 from splitformer.model.encoding import Features, Source
 from splitformer.model.hearing import STRIDE
-from splitformer.model.shapes import encoder_shapes
+from splitformer.model.shapes import encoder_shapes, weight_bytes
 from splitformer.model.tokenizer import SourcePiece
 from splitformer.serving import kernels, languages, models
+from splitformer.serving.fleet import Fleet, Room
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
 
@@ -93,12 +96,42 @@ class EncoderService:
     Args:
         settings: How to run.
         telemetry: Where to count.
+        room: What a model that is loaded by name has to keep to; None: the one to start with.
+        beside: The service whose store, budget and counters such a one shares.
     """
 
     names = ("splitformer.v1.EncoderService",)
+    metrics: EncoderMetrics
+    store: MemoryStore
+    sharing: SharingServer | None
+    models: Fleet[EncoderService]
+    draining: bool
+    endpoint: str
+    _engine: EncoderEngine
+    _segments: Segments
 
-    def __init__(self, settings: EncoderSettings, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: EncoderSettings,
+        telemetry: Telemetry,
+        room: Room | None = None,
+        beside: EncoderService | None = None,
+    ) -> None:
         self.settings = settings
+        self._telemetry = telemetry
+        self._room = room
+        self._main = beside or self
+        self._dtype = models.memory_dtype(settings.memory_dtype)
+        self._streams = 0
+        if beside is None:
+            self._share(settings, telemetry)
+        else:
+            self.metrics, self.store, self.models = beside.metrics, beside.store, beside.models
+            self.endpoint, self.sharing = beside.endpoint, beside.sharing
+            self._segments = beside._segments
+
+    def _share(self, settings: EncoderSettings, telemetry: Telemetry) -> None:
+        """Set up what all models of the process have in common."""
         self.metrics = EncoderMetrics(telemetry.registry)
         self.store = MemoryStore(
             settings.memory_bytes,
@@ -113,12 +146,30 @@ class EncoderService:
         self.endpoint = settings.filled_in("advertise", settings.advertise)
         self.draining = False
         self._audio_streams = 0
-        self._dtype = models.memory_dtype(settings.memory_dtype)
+        self._segments = Segments(settings.shared_memory)
+        root = Path(settings.models) if settings.models else None
+        self.models = Fleet(self, self._another, root, settings.models_bytes, telemetry)
+
+    def _another(self, folder: Path, room: Room) -> EncoderService:
+        """Make a service over another model, which shares what is ours."""
+        settings = dataclasses.replace(self.settings, model=str(folder))
+        return EncoderService(settings, self._telemetry, room, self)
 
     async def start(self, port: int) -> None:
         """Load the model and encode one source, so that the first caller does not wait."""
-        self.endpoint = self.endpoint or f"{self.settings.reachable_host}:{port}"
         await asyncio.to_thread(self._load)
+        self._start_engine()
+        if self._main is self:
+            self.endpoint = self.endpoint or f"{self.settings.reachable_host}:{port}"
+            self.sharing = start_sharing(
+                self.settings.shared_memory, self.store, self.metrics.shared_bytes.inc
+            )
+            self.metrics.open_sources.set_function(lambda: sum(m.open_sources for m in self.models))
+            self._sweeper = asyncio.create_task(self._sweep())
+            self.models.started(port)
+        await self._engine.encode(self._first_source())
+
+    def _start_engine(self) -> None:
         self._engine = EncoderEngine(
             self._encoder,
             self._dtype,
@@ -129,14 +180,8 @@ class EncoderService:
                 self.settings.window_ms / 1000,
             ),
             self.metrics,
-            Segments(self.settings.shared_memory),
+            self._segments,
         )
-        self.sharing = start_sharing(
-            self.settings.shared_memory, self.store, self.metrics.shared_bytes.inc
-        )
-        self.metrics.open_sources.set_function(lambda: self._engine.open)
-        await self._engine.encode(self._first_source())
-        self._sweeper = asyncio.create_task(self._sweep())
 
     def drain(self) -> None:
         """Take no new sources from now on."""
@@ -145,16 +190,32 @@ class EncoderService:
     @property
     def busy(self) -> bool:
         """True while a source has no answer or a decoder may be about to fetch a memory."""
-        return self._engine.open > 0 or self.store.leases > 0
+        return any(model.in_use for model in self.models) or self.store.leases > 0
+
+    @property
+    def in_use(self) -> bool:
+        """True while one of the model's sources has no answer, or it is heard on a stream."""
+        return self._engine.open > 0 or self._streams > 0
+
+    @property
+    def open_sources(self) -> int:
+        """Sources of the model that have no answer yet."""
+        return self._engine.open
 
     async def close(self) -> None:
-        """Stop the engine, failing sources without an answer."""
-        self._sweeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._sweeper
-        if self.sharing is not None:
-            self.sharing.close()
+        """Stop the engine, failing sources without an answer; and what others share, if it is ours.
+
+        Memories stay as long as their leases: nothing of them is the model's.
+        """
+        if self._main is self:
+            await self.models.close_others()
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+            if self.sharing is not None:
+                self.sharing.close()
         await asyncio.to_thread(self._engine.close)
+        self._encoder.close()
 
     async def encode(
         self,
@@ -179,6 +240,7 @@ class EncoderService:
         pieces, tokenize_seconds = source.pieces, source.seconds
         encoded = await self._engine.encode(source.given, bulk, keep)
         self.metrics.sources.inc()
+        self._telemetry.model_requests.labels(self.name).inc()
         self.metrics.source_tokens.inc(len(pieces))
         tracing.parts(
             tokenize=tokenize_seconds, queue=encoded.queue_seconds, encode=encoded.encode_seconds
@@ -276,18 +338,20 @@ class EncoderService:
             ResourceExhaustedError: TOO_MANY_AUDIO_STREAMS.
         """
         self._check_not_draining()
-        most = self.settings.max_audio_streams
-        if self._audio_streams >= most:
+        most, main = self.settings.max_audio_streams, self._main
+        if main._audio_streams >= most:
             raise ResourceExhaustedError(
                 f"audio: at most {most} streams at once, and as many are open",
                 reason="TOO_MANY_AUDIO_STREAMS",
                 retry_after=1.0,
             )
-        self._audio_streams += 1
+        main._audio_streams += 1
+        self._streams += 1
         try:
             yield
         finally:
-            self._audio_streams -= 1
+            main._audio_streams -= 1
+            self._streams -= 1
 
     def check_takes_text(self) -> None:
         """InvalidArgumentError SOURCE_IS_AUDIO if sources of the model are audio."""
@@ -304,9 +368,10 @@ class EncoderService:
         """Name under which requests ask for our model."""
         return self._checkpoint.description.name
 
-    def check_model(self, name: str) -> None:
-        """NotFoundError MODEL_NOT_FOUND unless `name` is empty or our model's."""
-        models.check_model_name(name, self._checkpoint.description.name)
+    @property
+    def fingerprint(self) -> str:
+        """Of the model."""
+        return self._fingerprint.model
 
     def lease_seconds(self, milliseconds: int) -> float:
         """Return how long a lease shall last; 0 asks for the default.
@@ -328,7 +393,7 @@ class EncoderService:
     def load(self) -> model_pb2.Load:
         """Say how busy we are."""
         return model_pb2.Load(
-            queued=self._engine.open,
+            queued=sum(model.open_sources for model in self.models),
             capacity=self.settings.max_queue,
             held=len(self.store),
             used_bytes=self.store.used_bytes,
@@ -337,7 +402,12 @@ class EncoderService:
         )
 
     def _load(self) -> None:
-        self._checkpoint = models.open_checkpoint(self.settings.model, self.settings.cache)
+        name = self._room.name if self._room else ""
+        self._checkpoint = models.open_checkpoint(self.settings.model, self.settings.cache, name)
+        if self._room is not None:
+            shapes = encoder_shapes(self._checkpoint.description.architecture)
+            precision = kernels.held_precision(self.settings.arithmetic)
+            self._room.admit(weight_bytes(shapes, precision))
         torch.set_num_threads(self.settings.threads)
         self._encoder = kernels.source_encoder(self._checkpoint, self.settings.arithmetic)
         arithmetic = models.numerics(
@@ -402,7 +472,7 @@ class EncoderService:
         )
 
     def _check_not_draining(self) -> None:
-        if self.draining:
+        if self._main.draining:
             raise UnavailableError(
                 "the service takes no new sources", reason="DRAINING", retry_after=1.0
             )

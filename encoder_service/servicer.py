@@ -54,10 +54,10 @@ class EncoderServicer(EncoderServiceServicer):
     ) -> AsyncIterator[pb.EncodeAudioResponse]:
         """Take audio up, and encode the windows that are asked for."""
         header = await _audio_header(request_iterator)
-        service = self._service
-        service.check_model(header.model)
+        own = self._of(header.model)
+        service = own._service
         lease = service.lease_seconds(header.lease_ms)
-        encode = partial(self._window, lease=lease)
+        encode = partial(own._window, lease=lease)
         with service.audio_stream():
             idle = service.settings.audio_idle_seconds
             stream = AudioStream(form_of(header), service.features, encode, idle)
@@ -69,10 +69,10 @@ class EncoderServicer(EncoderServiceServicer):
         self, request: pb.StreamEncodeRequest, context: Context
     ) -> AsyncIterator[pb.StreamEncodeResponse]:
         """Encode one source and stream its memory."""
-        size = self._chunk_bytes(request.chunk_bytes)
-        tokenized = self._tokenized(request.model, request.source)
-        with self._service.store.room(self._service.memory_bytes(len(tokenized.pieces))):
-            source = await self._service.encode(tokenized, not request.omit_source_tokens)
+        size, own = self._chunk_bytes(request.chunk_bytes), self._of(request.model)
+        service, tokenized = own._service, own._tokenized(request.source)
+        with service.store.room(service.memory_bytes(len(tokenized.pieces))):
+            source = await service.encode(tokenized, not request.omit_source_tokens)
             yield pb.StreamEncodeResponse(header=source.header)
             data, count = source.encoded.memory.data, 0
             for count, chunk in enumerate(wire.chunks_of(data, size), start=1):  # noqa: B007
@@ -115,9 +115,10 @@ class EncoderServicer(EncoderServiceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Encode one source and pool its memory, which is not kept."""
         check_pooling(request.pooling)
-        tokenized = self._tokenized(request.model, request.source)
-        with self._service.store.room(self._service.memory_bytes(len(tokenized.pieces))):
-            source = await self._service.encode(tokenized, keep_pieces=False)
+        own = self._of(request.model)
+        service, tokenized = own._service, own._tokenized(request.source)
+        with service.store.room(service.memory_bytes(len(tokenized.pieces))):
+            source = await service.encode(tokenized, keep_pieces=False)
         vector = pooled(source.header, source.encoded.memory.data)
         return pb.EmbedResponse(vector=vector, timings=_timings(source))
 
@@ -125,8 +126,8 @@ class EncoderServicer(EncoderServiceServicer):
         self, request: pb.EncoderServiceGetModelInfoRequest, context: Context
     ) -> pb.EncoderServiceGetModelInfoResponse:
         """Describe the model."""
-        self._service.check_model(request.model)
-        return pb.EncoderServiceGetModelInfoResponse(model=self._service.info())
+        service = self._service.models.named(request.model)
+        return pb.EncoderServiceGetModelInfoResponse(model=service.info())
 
     async def GetLoad(
         self, request: pb.EncoderServiceGetLoadRequest, context: Context
@@ -134,8 +135,17 @@ class EncoderServicer(EncoderServiceServicer):
         """Say how busy the service is."""
         return pb.EncoderServiceGetLoadResponse(load=self._service.load())
 
+    def _of(self, model: str) -> EncoderServicer:
+        """Return a model's own servicer; NotFoundError MODEL_NOT_FOUND."""
+        return EncoderServicer(self._service.models.named(model))
+
     async def _answer(
         self, caller: str, request: pb.EncodeRequest, bulk: bool = False
+    ) -> pb.EncodeResponse:
+        return await self._of(request.model)._encoded(caller, request, bulk)
+
+    async def _encoded(
+        self, caller: str, request: pb.EncodeRequest, bulk: bool
     ) -> pb.EncodeResponse:
         """Encode one source, once it is clear that its memory may come back as asked for.
 
@@ -145,11 +155,15 @@ class EncoderServicer(EncoderServiceServicer):
         service = self._service
         _check_delivery(request.delivery)
         lease = service.lease_seconds(request.lease_ms)
-        tokenized = self._tokenized(request.model, request.source)
+        tokenized = self._tokenized(request.source)
         size = service.memory_bytes(len(tokenized.pieces))
         inline = self._inline(request.delivery, size)
         keep_pieces = not request.omit_source_tokens
-        key = (caller, tokenized.key, keep_pieces) if caller and not inline else None
+        key = (
+            (caller, service.fingerprint, tokenized.key, keep_pieces)
+            if caller and not inline
+            else None
+        )
         if key is not None and (memory_id := service.store.find(key)) is not None:
             service.metrics.reused_sources.inc()
             return pb.EncodeResponse(reference=self._another(memory_id, lease))
@@ -178,10 +192,9 @@ class EncoderServicer(EncoderServiceServicer):
             timings=_timings(source),
         )
 
-    def _tokenized(self, model: str, source: pb.Source) -> TokenizedSource:
+    def _tokenized(self, source: pb.Source) -> TokenizedSource:
         """Return a source's tokens."""
         service = self._service
-        service.check_model(model)
         service.check_takes_text()
         form = source.WhichOneof("form")
         if form == "text":

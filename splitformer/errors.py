@@ -124,6 +124,13 @@ class NotFoundError(SplitformerError):
     default_reason = "NOT_FOUND"
 
 
+class AlreadyExistsError(SplitformerError):
+    """What is asked for is there already."""
+
+    code = Code.ALREADY_EXISTS
+    default_reason = "ALREADY_EXISTS"
+
+
 class PermissionDeniedError(SplitformerError):
     """The caller may not do this, or the server may not go where the request points."""
 
@@ -211,6 +218,7 @@ ERRORS_BY_CODE: Mapping[Code, type[SplitformerError]] = {
     for error in (
         InvalidArgumentError,
         NotFoundError,
+        AlreadyExistsError,
         PermissionDeniedError,
         FailedPreconditionError,
         AbortedError,

@@ -64,6 +64,7 @@ class OneProcess:
     """Both services as one `splitformer.serving.server.Service`."""
 
     names = (*EncoderService.names, *DecoderService.names)
+    models = None
 
     def __init__(self, model: str, language: str, telemetry: Telemetry) -> None:
         self.encoder = EncoderService(EncoderSettings(model=model), telemetry)

@@ -17,7 +17,7 @@ from splitformer.model.encoding import SourceEncoder, TorchEncoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
 from splitformer.model.paged_decoder import PagedDecoder
-from splitformer.model.stepping import StepDecoder, TorchDecoder
+from splitformer.model.stepping import PRECISION_NAMES, StepDecoder, TorchDecoder
 from splitformer.native import Precision
 from splitformer.serving.logs import log
 from splitformer.serving.settings import Settings, setting
@@ -137,6 +137,14 @@ def source_encoder(checkpoint: Checkpoint, arithmetic: Arithmetic) -> SourceEnco
         half = checkpoint.half("encoder", precision)
         return NativeEncoder(half, precision, arithmetic.threads)
     return TorchEncoder(checkpoint.load_encoder())
+
+
+def held_precision(arithmetic: Arithmetic) -> str:
+    """Return the precision that weights will be held in."""
+    if arithmetic.on_gpu:
+        return PRECISION_NAMES[arithmetic.dtype]
+    by_torch = arithmetic.kernels == "torch" or not native.available()
+    return "fp32" if by_torch else arithmetic.native_precision
 
 
 def give_back() -> None:

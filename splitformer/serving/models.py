@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import splitformer
 from splitformer import wire
-from splitformer.errors import ConfigurationError, NotFoundError, shown
+from splitformer.errors import ConfigurationError
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.kept import Kept
 from splitformer.model.shapes import Shapes, parameters, weight_bytes
@@ -23,18 +24,22 @@ CHARACTERS_PER_TOKEN = 64
 """Far more than any text has on average; one with more is too long without being tokenised."""
 
 
-def open_checkpoint(folder: str, cache: str = "off") -> Checkpoint:
+def open_checkpoint(folder: str, cache: str = "off", name: str = "") -> Checkpoint:
     """Open a model folder, or the embedded model if `folder` is empty.
 
     Args:
         folder: The folder.
         cache: The setting of that name.
+        name: Under which requests ask for it; empty: as it says itself.
 
     Raises:
         ConfigurationError: There is no usable model.
     """
     if folder:
-        return _open(Path(folder), Kept.of(Path(folder), cache))
+        checkpoint = _open(Path(folder), Kept.of(Path(folder), cache))
+        named = dataclasses.replace(checkpoint.description, name=name)
+        checkpoint.description = named if name else checkpoint.description
+        return checkpoint
     try:
         import splitformer_models  # noqa: PLC0415 (its own distribution; not needed with a folder)
     except ImportError as error:
@@ -74,15 +79,6 @@ def numerics(precision: str, dtype_name: str, kernel: str) -> str:
 def fingerprint(checkpoint: Checkpoint, arithmetic: str) -> tensor_pb2.Fingerprint:
     """Return a checkpoint's fingerprints under an arithmetic, as `numerics` names it."""
     return tensor_pb2.Fingerprint(model=checkpoint.fingerprint, numerics=arithmetic)
-
-
-def check_model_name(requested: str, served: str) -> None:
-    """Accept the empty name and the one served; NotFoundError MODEL_NOT_FOUND otherwise."""
-    if requested not in ("", served):
-        raise NotFoundError(
-            f"model: must be one that is loaded ({served!r}), got {shown(requested)}",
-            reason="MODEL_NOT_FOUND",
-        )
 
 
 def model_info(

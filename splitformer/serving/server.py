@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,6 +18,8 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import disable_created_metrics
 
 from splitformer.errors import ConfigurationError
+from splitformer.serving.admin import NAME as ADMIN, register_admin
+from splitformer.serving.fleet import Fleet
 from splitformer.serving.interceptor import RpcInterceptor
 from splitformer.serving.layout import cores_of, take_place
 from splitformer.serving.limits import check_budget_fits
@@ -40,6 +42,10 @@ class Service(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """Full names of its gRPC services."""
+
+    @property
+    def models(self) -> Fleet[Any] | None:
+        """Its models, where they can be administered."""
 
     async def start(self, port: int) -> None:
         """Load and warm up; `port` is the one the server listens on."""
@@ -88,7 +94,8 @@ class Server:
         telemetry.in_flight.set_function(lambda: self._interceptor.in_flight)
         self._health = health.aio.HealthServicer()
         self._metrics: MetricsPage | None = None
-        self.port = 0
+        self._admin: aio.Server | None = None
+        self.port = self.admin_port = 0
 
     @property
     def metrics_port(self) -> int:
@@ -110,11 +117,9 @@ class Server:
         except BaseException:
             await self._stop_listening()
             raise
-        info = self._service.info()
-        self._telemetry.info.labels(
-            info.name, info.precision, info.fingerprint.numerics, info.server_version
-        ).set(1)
         self._interceptor.ready = True
+        if self._admin is not None:
+            await self._admin.start()
         await self._report(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
@@ -134,6 +139,8 @@ class Server:
         await self._stop_listening()
 
     async def _stop_listening(self) -> None:
+        if self._admin is not None:
+            await self._admin.stop(None)
         await self._server.stop(_STOP_SECONDS)
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
@@ -156,25 +163,27 @@ class Server:
         names = (*self._service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         self._listen(server)
+        self._build_admin()
         return server
 
+    def _build_admin(self) -> None:
+        """Make the listener on which models are administered, if there is to be one."""
+        address, models = self._settings.admin_address, self._service.models
+        if address is None or models is None:
+            return
+        self._admin = aio.server(
+            interceptors=[self._interceptor], options=[("grpc.so_reuseport", 0)]
+        )
+        register_admin(models, self._admin)
+        reflection.enable_server_reflection((ADMIN, reflection.SERVICE_NAME), self._admin)
+        self._telemetry.expect([ADMIN])
+        self.admin_port = self._bind(self._admin, "admin", *address)
+
     def _listen(self, server: aio.Server) -> None:
-        host, port = self._settings.host, self._settings.port
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        files = self._settings.tls_files
-        credentials = server_credentials(files) if files else None
+        host, files = self._settings.host, self._settings.tls_files
         if files:
             self._telemetry.certificate_expiry.set_function(partial(expiry, files))
-        try:
-            if credentials is None:
-                self.port = server.add_insecure_port(address)
-            else:
-                self.port = server.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise ConfigurationError(
-                f"port: cannot listen on {address}; is it in use? Choose another, or 0 for a free"
-                " one"
-            ) from error
+        self.port = self._bind(server, "port", host, self._settings.port)
         metrics_port = self._settings.metrics_port
         try:
             self._metrics = MetricsPage(self._telemetry, host, metrics_port)
@@ -182,6 +191,20 @@ class Server:
             raise ConfigurationError(
                 f"metrics_port: cannot listen on {host}:{metrics_port}: {error}; choose another,"
                 " or 0 for a free one"
+            ) from error
+
+    def _bind(self, server: aio.Server, setting: str, host: str, port: int) -> int:
+        """Let a server listen; return the port."""
+        address = f"[{host}]:{port}" if ":" in host.strip("[]") else f"{host}:{port}"
+        files = self._settings.tls_files
+        try:
+            if files is None:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, server_credentials(files))
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"{setting}: cannot listen on {address}; is it in use? Choose another, or 0 for a"
+                " free one"
             ) from error
 
     async def _report(self, status: int) -> None:

@@ -75,6 +75,17 @@ class Settings:
     port: int = port_setting(0, "Port of the gRPC server; 0 takes a free one.")
     metrics_port: int = port_setting(0, "Port of the /metrics page; 0 takes a free one.")
     model: str = setting("", "Model folder; empty: the embedded model.")
+    models: str = setting(
+        "", "Folder whose subfolders may be loaded as models by name; empty: none may."
+    )
+    models_bytes: int = setting(
+        4 * 2**30, "Budget for the weights of all models, in bytes.", at_least=1, size=True
+    )
+    admin: str = setting(
+        "",
+        "host:port where models are loaded and unloaded, on a loopback address or with"
+        " tls_client_ca; empty: nowhere.",
+    )
     threads: int = setting(1, "Threads for the arithmetic.", at_least=1)
     cores: str = setting("", "Cores the process may use, such as 0-3,6; empty: all.")
     nice: int = setting(
@@ -118,6 +129,7 @@ class Settings:
                 "log_level: must be debug, info, warning or error, got " + repr(self.log_level)
             )
         self._check_tls()
+        self._check_admin()
 
     @classmethod
     def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
@@ -146,8 +158,13 @@ class Settings:
     @property
     def is_exposed(self) -> bool:
         """True if other machines may call us, and without TLS."""
-        loopback = self.host in ("localhost", "::1") or self.host.startswith("127.")
-        return not loopback and not self.tls_certificate
+        return not _is_loopback(self.host) and not self.tls_certificate
+
+    @property
+    def admin_address(self) -> tuple[str, int] | None:
+        """Host and port of `admin`; None: there is none."""
+        host, _, port = self.admin.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.admin else None
 
     @property
     def reachable_host(self) -> str:
@@ -180,6 +197,20 @@ class Settings:
         """Return all settings as JSON-ready values, to be printed at start."""
         return dataclasses.asdict(self)
 
+    def _check_admin(self) -> None:
+        if not self.admin:
+            return
+        host, _, port = self.admin.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise ConfigurationError(f"admin: must be host:port, got {self.admin!r}")
+        if not _is_loopback(host) and not self.tls_client_ca:
+            raise ConfigurationError(
+                "admin: must be on a loopback address unless tls_client_ca says who may call, got"
+                f" {self.admin!r}"
+            )
+        if not self.models:
+            raise ConfigurationError("admin: needs models, the folder that they are loaded from")
+
     def _check_tls(self) -> None:
         TlsFiles(self.tls_certificate, self.tls_key)
         if self.tls_client_ca and not self.tls_certificate:
@@ -187,6 +218,10 @@ class Settings:
                 "tls_client_ca: needs tls_certificate and tls_key; without TLS no caller shows a"
                 f" certificate, got {self.tls_client_ca!r}"
             )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1", "[::1]") or host.startswith("127.")
 
 
 def _own_address(name: str) -> str:

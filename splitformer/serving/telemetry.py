@@ -82,6 +82,18 @@ class Telemetry:
             ("model", "precision", "numerics", "version"),
             registry=self.registry,
         )
+        self.model_bytes = Gauge(
+            "splitformer_model_bytes",
+            "Bytes that the weights of a loaded model take.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.model_requests = Counter(
+            "splitformer_model_requests",
+            "Sources encoded with a model, or sessions opened on it.",
+            ("model",),
+            registry=self.registry,
+        )
         self.certificate_expiry = Gauge(
             "splitformer_tls_certificate_expiry_timestamp_seconds",
             "When the server's certificate expires, as seconds since 1970; 0 without TLS.",

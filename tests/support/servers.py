@@ -35,6 +35,11 @@ class Running(Generic[S]):
         """host:port of the gRPC server."""
         return f"127.0.0.1:{self.server.port}"
 
+    @property
+    def admin(self) -> str:
+        """host:port where its models are administered."""
+        return f"127.0.0.1:{self.server.admin_port}"
+
     def metric(self, name: str, **labels: str) -> float:
         """Return a metric's value, 0 if it has none yet."""
         return self.telemetry.registry.get_sample_value(name, labels) or 0.0

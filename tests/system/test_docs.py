@@ -29,6 +29,9 @@ WEIGHTS = ROOT / "models/splitformer_models/en-multi/model.safetensors"
 ELSEWHERE = {
     "make demo": ("tests/system/test_commands.py", "demo.py"),
     "make test": (".ci/run", "make test"),
+    "splitformer models list": ("tests/service/test_models.py", 'run("list")'),
+    "splitformer models load opus-mt-en-de": ("tests/service/test_models.py", 'run("load", '),
+    "splitformer models unload opus-mt-en-de": ("tests/service/test_models.py", 'run("unload", '),
     "splitformer inspect FOLDER": ("tests/service/test_inspect_verify.py", 'run("inspect", '),
     "splitformer verify FOLDER --source-language eng_Latn --target-language fra_Latn": (
         "tests/service/test_inspect_verify.py",

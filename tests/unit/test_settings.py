@@ -171,3 +171,22 @@ def test_an_address_that_nobody_knows_is_told_at_start(monkeypatch: pytest.Monke
     monkeypatch.setattr(socket, "gethostbyname", unknown)
     with pytest.raises(ConfigurationError, match=r"^advertise: \{address\} is not known, as"):
         EncoderSettings(advertise="{address}:1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--admin", "127.0.0.1:0"], "admin: needs models"),
+        (["--admin", "50061"], "admin: must be host:port, got '50061'"),
+        (["--admin", "localhost:high"], "admin: must be host:port"),
+        (["--admin", "0.0.0.0:1", "--models", "m"], "admin: must be on a loopback address"),
+    ],
+)
+def test_administration_is_for_this_machine_or_for_known_callers(
+    flags: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        EncoderSettings.read(flags, {})
+    read = EncoderSettings.read(["--admin", "[::1]:50061", "--models", "m"], {})
+    assert read.admin_address == ("::1", 50061)
+    assert EncoderSettings.read([], {}).admin_address is None

@@ -24,7 +24,7 @@ GROUP = "splitformer.commands"
 
 _OWN = {
     name: EntryPoint(name, f"splitformer_client.cli.{name}:{name}", GROUP)
-    for name in ("translate", "transcribe", "score", "embed", "info", "health")
+    for name in ("translate", "transcribe", "score", "embed", "info", "models", "health")
 }
 
 
