@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import grpc
 from grpc import aio
@@ -20,12 +20,10 @@ from splitformer.errors import (
     UnavailableError,
     shown,
 )
+from splitformer.framing import Chunk, chunk_in
 from splitformer.serving.interceptor import onward_metadata
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
-
-if TYPE_CHECKING:
-    from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceAsyncStub
 
 _ENCODER = "splitformer.v1.EncoderService"
 _GONE = (
@@ -103,23 +101,27 @@ class MemoryPuller:
         check_header: Callable[[tensor_pb2.MemoryHeader], None],
         metadata: tuple[tuple[str, str], ...],
     ) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
-        stub = EncoderServiceStub(self._channels.to(reference.endpoint))
+        channel = self._channels.to(reference.endpoint)
+        fetch: Any = channel.unary_stream(
+            f"/{_ENCODER}/FetchMemory", pb.FetchMemoryRequest.SerializeToString, _response
+        )
         request = pb.FetchMemoryRequest(memory_id=reference.memory_id)
-        call = stub.FetchMemory(request, timeout=self._seconds, metadata=metadata)
+        call = fetch(request, timeout=self._seconds, metadata=metadata)
         lease: tensor_pb2.Lease | None = None
         assembler: wire.ChunkAssembler | None = None
         header = tensor_pb2.MemoryHeader()
         try:
             async for response in call:
-                part = response.WhichOneof("part")
-                if part == "header":
+                if isinstance(response, Chunk):
+                    _add(assembler, response)
+                elif response.HasField("header"):
                     header, lease = response.header.header, response.header.lease
                     self._shared.learn(reference.endpoint, response.header.shared)
                     check_header(header)
                     size = wire.packed_bytes(header.dtype, header.shape)
                     assembler = wire.ChunkAssembler(size)
-                elif part == "chunk" and assembler is not None:
-                    assembler.add(response.chunk)
+                elif response.HasField("chunk"):
+                    _add(assembler, response.chunk)
         except aio.AioRpcError as error:
             raise _translated(error, reference.endpoint) from error
         except asyncio.CancelledError as error:
@@ -129,7 +131,7 @@ class MemoryPuller:
         finally:
             call.cancel()
             if lease is not None:
-                self._release_later(stub, reference.memory_id, lease.lease_id)
+                self._release_later(channel, reference.memory_id, lease.lease_id)
         if assembler is None:
             raise DataLossError("the encoder sent no header", reason="MEMORY_TRUNCATED")
         return header, assembler.finish()
@@ -140,13 +142,14 @@ class MemoryPuller:
         self._shared.close()
         await self._channels.close()
 
-    def _release_later(self, stub: EncoderServiceAsyncStub, memory_id: str, lease_id: str) -> None:
+    def _release_later(self, channel: aio.Channel, memory_id: str, lease_id: str) -> None:
         """End our lease without making the session wait; if that fails, the lease expires."""
 
         async def release() -> None:
             request = pb.ReleaseMemoryRequest(memory_id=memory_id, lease_id=lease_id)
             with tracing.onward(f"{_ENCODER}/ReleaseMemory") as span:
                 metadata = onward_metadata() + span.metadata
+                stub = EncoderServiceStub(channel)
                 await stub.ReleaseMemory(request, timeout=self._seconds, metadata=metadata)
 
         task = asyncio.ensure_future(release())
@@ -157,6 +160,17 @@ class MemoryPuller:
         self._releases.discard(task)
         if not task.cancelled():
             task.exception()  # looked at, so that it is not reported as forgotten
+
+
+def _response(data: bytes) -> Chunk | pb.FetchMemoryResponse:
+    """Read a message of FetchMemory; a chunk is left where it lies."""
+    return chunk_in(data) or pb.FetchMemoryResponse.FromString(data)
+
+
+def _add(assembler: wire.ChunkAssembler | None, chunk: wire.Chunk) -> None:
+    """Take a chunk, of which there is none before the header."""
+    if assembler is not None:
+        assembler.add(chunk)
 
 
 def _caller_has_gone() -> bool:

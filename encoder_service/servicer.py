@@ -16,6 +16,7 @@ from encoder_service.service import EncodedSource, EncoderService, TokenizedSour
 from encoder_service.store import StoredMemory
 from splitformer import wire
 from splitformer.errors import InvalidArgumentError, ResourceExhaustedError
+from splitformer.framing import chunk_messages
 from splitformer.model.audio.track import Window
 from splitformer.serving.callers import caller_of
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
@@ -74,9 +75,10 @@ class EncoderServicer(EncoderServiceServicer):
         with service.store.room(service.memory_bytes(len(tokenized.pieces))):
             source = await service.encode(tokenized, not request.omit_source_tokens)
             yield pb.StreamEncodeResponse(header=source.header)
-            data, count = source.encoded.memory.data, 0
-            for count, chunk in enumerate(wire.chunks_of(data, size), start=1):  # noqa: B007
-                yield pb.StreamEncodeResponse(chunk=chunk)
+            data, count = memoryview(source.encoded.memory.data), 0
+            for message in chunk_messages(pb.StreamEncodeResponse, data, size):
+                yield message
+                count += 1
         self._service.metrics.sent_bytes.inc(len(data))
         trailer = pb.MemoryTrailer(total_bytes=len(data), chunks=count, timings=_timings(source))
         yield pb.StreamEncodeResponse(trailer=trailer)
@@ -90,9 +92,10 @@ class EncoderServicer(EncoderServiceServicer):
         memory: StoredMemory = self._service.store.get(request.memory_id)
         lease = self._service.store.grant(request.memory_id, seconds)
         yield pb.FetchMemoryResponse(header=self._fetched(memory, lease))
-        data, count = memory.segment.data, 0
-        for count, chunk in enumerate(wire.chunks_of(data, size), start=1):  # noqa: B007
-            yield pb.FetchMemoryResponse(chunk=chunk)
+        data, count = memoryview(memory.segment.data), 0
+        for message in chunk_messages(pb.FetchMemoryResponse, data, size):
+            yield message
+            count += 1
         self._service.metrics.sent_bytes.inc(len(data))
         trailer = pb.MemoryTrailer(total_bytes=len(data), chunks=count)
         yield pb.FetchMemoryResponse(trailer=trailer)

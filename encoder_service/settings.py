@@ -32,7 +32,7 @@ class EncoderSettings(ModelSettings):
         64 * 2**10, "Largest memory returned inline, in bytes.", at_least=0, size=True
     )
     chunk_bytes: int = setting(
-        512 * 2**10, "Chunk size where the caller names none, in bytes.", at_least=1, size=True
+        256 * 2**10, "Chunk size where the caller names none, in bytes.", at_least=1, size=True
     )
     shared_memory: bool = setting(
         True, "Let decoders of this host and user map kept memories instead of fetching them."

@@ -11,7 +11,7 @@ import contextlib
 import math
 import mmap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
@@ -167,6 +167,19 @@ def chunks_of(data: Buffer, chunk_bytes: int) -> Iterator[tensor_pb2.MemoryChunk
         yield tensor_pb2.MemoryChunk(offset=offset, data=piece, crc32c=google_crc32c.value(piece))
 
 
+class Chunk(Protocol):
+    """A MemoryChunk, or what stands for one."""
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+
+    @property
+    def data(self) -> bytes | memoryview: ...  # noqa: D102
+
+    @property
+    def crc32c(self) -> int: ...  # noqa: D102
+
+
 class ChunkAssembler:
     """Puts chunks back together in one buffer allocated beforehand.
 
@@ -178,7 +191,7 @@ class ChunkAssembler:
         self._buffer = bytearray(total_bytes)
         self._filled = 0
 
-    def add(self, chunk: tensor_pb2.MemoryChunk) -> None:
+    def add(self, chunk: Chunk) -> None:
         """Check and copy the next chunk.
 
         Raises:
@@ -198,12 +211,13 @@ class ChunkAssembler:
                 len(data),
                 reason="CHUNK_TOO_LONG" if data else "CHUNK_EMPTY",
             )
-        if google_crc32c.value(data) != chunk.crc32c:
+        if google_crc32c.value(bytes(data)) != chunk.crc32c:
             raise DataLossError(
                 f"chunk.crc32c: does not match the data at offset {chunk.offset},"
                 f" got {chunk.crc32c:#010x}"
             )
-        self._buffer[self._filled : end] = data
+        with memoryview(self._buffer) as room:  # assigning to a bytearray's slice copies twice
+            room[self._filled : end] = data
         self._filled = end
 
     def finish(self) -> bytearray:

@@ -100,7 +100,10 @@ class RpcInterceptor(aio.ServerInterceptor):
         return self._wrap(handler, lambda: _Call(service, method, request_id, metadata=metadata))
 
     def _wrap(self, handler: Any, new_call: Callable[[], _Call]) -> Any:
-        serializers = (_forgiving(handler.request_deserializer), handler.response_serializer)
+        serializers = (
+            _forgiving(handler.request_deserializer),
+            _ready(handler.response_serializer),
+        )
         if handler.response_streaming:
             kind = "stream_stream" if handler.request_streaming else "unary_stream"
             behaviour = self._streaming(getattr(handler, kind), handler, new_call)
@@ -223,6 +226,15 @@ def _forgiving(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return None
 
     return read
+
+
+def _ready(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Let a message through that is serialised already."""
+
+    def write(message: Any) -> bytes:
+        return message if isinstance(message, bytes) else serialize(message)
+
+    return write
 
 
 def _well_formed(request: Any) -> Any:
