@@ -50,7 +50,8 @@ SECTIONS: dict[str, str] = {
     "split-tax": "What two services cost over the same engines in one process behind one RPC.",
     "encode": "The encoder alone on 512 sentences of 3 to 120 tokens, Marian-base shape, two"
     " threads, against Hugging Face's in float32 (padded batches of 32) and CTranslate2's in int8"
-    " with one forced target token.",
+    " with one forced target token. `floor_vs_hf`: what `vs_hf` would be if the bare int8 products"
+    " were all that takes time; no encoder with these kernels can be above it on this machine.",
     "handoff": "A memory of 1500 x 512 in f16, pulled from another process in chunks over loopback,"
     " and mapped from shared memory, each with one full read (`shm_mb_s` without the call that asks"
     " for it). Then `OpenSession` by reference for 24 tokens, in milliseconds: by both paths on a"

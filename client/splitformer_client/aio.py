@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import math
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from typing import Literal, Self, Unpack
 
 from splitformer import tracing
@@ -18,9 +18,10 @@ from splitformer_client.audio import Audio, AudioEncoding, AudioForm
 from splitformer_client.bulk import AsyncEncoding, Sources
 from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Delivery, Encoder, Pooling, source_of
-from splitformer_client.fan import Fan, Services
+from splitformer_client.fan import Fan, Services, pooled_encoder
 from splitformer_client.memory import Memory
 from splitformer_client.options import GenerationOptions, TargetPrefix, prefixes_of
+from splitformer_client.pooled import PooledEncoder
 from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncGeneration, AsyncSession
 from splitformer_client.settings import (
@@ -357,6 +358,20 @@ class AsyncClient:
             in_flight,
             self._scope(timeout),
         )
+
+    @contextlib.asynccontextmanager
+    async def bulk(self) -> AsyncIterator[PooledEncoder]:
+        """Let all that is translated inside the block be encoded on one stream, as a bulk job.
+
+        Single calls of others go before it. What it gives says how many sources are `done`.
+        """
+        before, pooled = self._services, pooled_encoder(self._services, self._scope(math.inf))
+        self._services = dataclasses.replace(before, pooled=pooled)
+        try:
+            yield pooled
+        finally:
+            self._services = before
+            await pooled.close()
 
     async def stream_encode(
         self,

@@ -66,15 +66,14 @@ class AsyncEncoding:
     def __init__(
         self,
         exchange: Exchange,
-        sources: Sources,
-        request: Callable[[Source], pb.EncodeRequest],
+        sources: Iterable[T] | AsyncIterable[T],
+        request: Callable[[T], pb.EncodeRequest],
         in_flight: int,
     ) -> None:
         if in_flight < 1:
             raise InvalidArgumentError.of("in_flight", "must be at least 1", in_flight)
         self.sent = self.done = self.failed = 0
-        self._sources = sources
-        self._request = request
+        self._requests_made = (request(source) async for source in _each(sources))
         self._slots = asyncio.Semaphore(in_flight)
         self._fault: Exception | None = None
         self._incoming = exchange(self._requests())
@@ -101,9 +100,8 @@ class AsyncEncoding:
     async def _requests(self) -> AsyncIterator[pb.EncodeBatchRequest]:
         """Send sources while there are slots; an error of theirs ends the stream and is kept."""
         try:
-            async for source in _each(self._sources):
+            async for request in self._requests_made:
                 await self._slots.acquire()
-                request = self._request(source)
                 self.sent += 1
                 yield pb.EncodeBatchRequest(tag=self.sent - 1, request=request)
         except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from grpc import ChannelCredentials
@@ -13,7 +13,7 @@ from splitformer.errors import DataLossError, FailedPreconditionError, InvalidAr
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from splitformer_client.audio import Audio, AudioForm
-from splitformer_client.bulk import AsyncEncoding, Source, Sources
+from splitformer_client.bulk import AsyncEncoding
 from splitformer_client.convert import model_info_of
 from splitformer_client.link import Incoming, Link
 from splitformer_client.listening import Listening, listening
@@ -25,6 +25,7 @@ from splitformer_client.values import ModelInfo
 Delivery = Literal["auto", "inline", "reference"]
 Pooling = Literal["auto", "mean", "cls"]
 
+T = TypeVar("T")
 Part = TypeVar("Part", pb.StreamEncodeResponse, pb.FetchMemoryResponse)
 
 _DELIVERIES = {
@@ -77,8 +78,8 @@ class Encoder:
 
     def encode_many(
         self,
-        sources: Sources,
-        source_of_one: Callable[[Source], pb.Source],
+        sources: Iterable[T] | AsyncIterable[T],
+        source_of_one: Callable[[T], pb.Source],
         delivery: Delivery,
         lease_seconds: float,
         in_flight: int,

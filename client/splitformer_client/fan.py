@@ -7,15 +7,19 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from splitformer.errors import SplitformerError
+from splitformer.errors import SplitformerError, UnavailableError
 from splitformer.v1 import encoder_service_pb2
 from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Encoder, source_of
 from splitformer_client.memory import Memory
 from splitformer_client.options import NO_PREFIXES, TargetPrefix
+from splitformer_client.pooled import PooledEncoder
 from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncSession
 from splitformer_client.tasks import Aftermath, cancel, together
+
+POOLED_IN_FLIGHT = 256
+"""Most sources of a bulk job without an answer."""
 
 CLEANUP_SECONDS = 2.0
 """How long letting go may take; after it, leases and sessions expire by themselves."""
@@ -33,12 +37,29 @@ class Services:
         decoder: RPCs of the decoder service.
         aftermath: Clean-up to wait for before the channels are closed.
         running: Translations under way.
+        pooled: Encodes what is part of a bulk job; None: each source is a call of its own.
     """
 
     encoder: Encoder
     decoder: Decoder
     aftermath: Aftermath
     running: set[asyncio.Task[None]]
+    pooled: PooledEncoder | None = None
+
+    async def encode(self, source: encoder_service_pb2.Source, scope: Scope) -> Memory:
+        """Encode a source and have its memory kept.
+
+        A stream that breaks is not the end of its sources: they become calls, which are retried.
+        """
+        if self.pooled is not None:
+            with contextlib.suppress(UnavailableError):
+                return await scope.within(self.pooled.encode(source))
+        return await self.encoder.encode(source, "reference", 0.0, scope)
+
+    async def release(self, memory: Memory, scope: Scope) -> None:
+        """End a lease; one that has expired is no loss."""
+        with contextlib.suppress(SplitformerError):
+            await self.encoder.release(memory, scope.aftermath(CLEANUP_SECONDS))
 
     async def close(self) -> None:
         """Cancel what is running, let go of everything, then close the channels."""
@@ -46,6 +67,16 @@ class Services:
         await self.aftermath.finish()
         await self.encoder.close()
         await self.decoder.close()
+
+
+def pooled_encoder(services: Services, scope: Scope) -> PooledEncoder:
+    """Make what encodes the sources of a bulk job, each kept under a lease of its own."""
+    return PooledEncoder(
+        lambda sources: services.encoder.encode_many(
+            sources, lambda source: source, "reference", 0.0, POOLED_IN_FLIGHT, scope
+        ),
+        lambda memory: services.aftermath.start(services.release(memory, scope)),
+    )
 
 
 class Fan:
@@ -125,7 +156,7 @@ class Fan:
         return await asyncio.shield(encoding)  # stopping it is up to `_let_go`
 
     async def _hold(self, source: encoder_service_pb2.Source) -> Memory:
-        memory = await self._services.encoder.encode(source, "reference", 0.0, self._scope)
+        memory = await self._services.encode(source, self._scope)
         self._held.append(memory)
         return memory
 
@@ -143,8 +174,7 @@ class Fan:
         """End the leases, each once; one that has expired is no loss."""
         while self._held:
             memory = self._held.pop()
-            with contextlib.suppress(SplitformerError):
-                await self._services.encoder.release(memory, self._scope.aftermath(CLEANUP_SECONDS))
+            await self._services.release(memory, self._scope)
 
     async def _let_go(self) -> None:
         """Stop what is still running, close what has not ended, end the leases.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 import uuid
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from splitformer import tracing
 from splitformer.errors import DeadlineExceededError
+
+T = TypeVar("T")
 
 REQUEST_ID_KEY = "splitformer-request-id"
 """Metadata under which every RPC carries the id of its operation."""
@@ -56,6 +61,18 @@ class Scope:
         if left <= 0:
             raise DeadlineExceededError(f"timeout: {self.timeout:g} s were not enough")
         return left
+
+    async def within(self, work: Awaitable[T]) -> T:
+        """Wait for something of ours that knows no deadline.
+
+        Raises:
+            DeadlineExceededError: It is not there in time.
+        """
+        try:
+            async with asyncio.timeout(self.rpc_timeout()):
+                return await work
+        except TimeoutError as error:
+            raise DeadlineExceededError(f"timeout: {self.timeout:g} s were not enough") from error
 
     def aftermath(self, seconds: float) -> Scope:
         """Return a scope of the same id for cleaning up, whatever is left of this one."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -164,6 +166,26 @@ def test_memories_are_bound_to_a_language(several: Pair, servers: ServerThread) 
         named = client.encode(">>deu<<Open the file.")
         assert named.language == "deu"
         assert named.data == memory.data
+    for options in (["Open the file."], ["--file", "/dev/stdin"]):  # for people, and line by line
+        done = _translate(encoder.address, decoder.address, "--to", "fra,deu", *options)
+        assert done.stderr.startswith("note: the language is on the encoder's side of ")
+        assert done.stderr.endswith("; each source is encoded 2 times\n")
+    alone = _translate(encoder.address, decoder.address, "--to", "fra", "--file", "/dev/stdin")
+    assert (alone.returncode, alone.stderr) == (0, "")
+
+
+def _translate(encoder: str, decoder: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "splitformer_client", "translate", "--max-new-tokens", "2"]
+    addresses = ["--encoder", encoder, "--decoder", decoder]
+    stdin = "Open the file.\n"
+    return subprocess.run(
+        [*command, *addresses, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_a_token_in_the_source_names_the_language(several: Pair) -> None:

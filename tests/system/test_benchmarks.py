@@ -31,7 +31,8 @@ FIGURES = {
     " speculative.plain_speedup speculative.differing_tokens speculative.loop.plain_speedup"
     " speculative.plain.overlap speculative.loop.chrf speculative.parallel_1.chrf"
     " speculative.parallel_1.speed_vs_loop",
-    "encode": "encode.vs_hf encode.vs_ctranslate2 encode.vs_floor",
+    "encode": "encode.vs_hf encode.vs_ctranslate2 encode.vs_floor encode.floor_vs_hf"
+    " encode.hf_padding",
     "handoff": "handoff.reference_mb_s handoff.shm_mb_s handoff.sentence_ms"
     " handoff.paths.s16.chunks.open_p95_ms",
     "wire_types": "wire_types.i8.identical wire_types.i8.chrf_difference wire_types.f16.chrf_to_f32"

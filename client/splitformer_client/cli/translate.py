@@ -7,17 +7,17 @@ import contextlib
 import dataclasses
 import enum
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from splitformer.errors import SplitformerError
 from splitformer_client import aio
 from splitformer_client.cli.glossary import for_languages, glossary_of
+from splitformer_client.cli.jobs import Advance, Failures, progress, tell_encodes
 from splitformer_client.cli.lines import Input, in_order
 from splitformer_client.cli.options import (
     DEFAULT_DECODER,
@@ -30,7 +30,7 @@ from splitformer_client.cli.options import (
     TlsOption,
     tls_choice,
 )
-from splitformer_client.cli.show import json_writer, show_live, tab_writer
+from splitformer_client.cli.show import Write, json_writer, show_live, tab_writer
 from splitformer_client.options import NO_PREFIXES, Draft, GenerationOptions, Mode
 from splitformer_client.translation import Job
 from splitformer_client.values import End, EndReason, Translation
@@ -122,7 +122,8 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     """Translate text, or the lines of files or of the standard input.
 
     On a terminal, tokens appear as they come. Elsewhere every translation is a line that starts
-    with the code of its language and a tab, in the order of the input. An empty line stays empty.
+    with the code of its language and a tab, in the order of the input. An empty line stays empty,
+    and so does one that cannot be translated, of which standard error tells.
     Of several hypotheses each is a line, best first, with its score between code and text.
 
     With --alternatives there is a line for each token behind a translation, with --alignments one
@@ -170,6 +171,8 @@ def _languages(to: list[str]) -> tuple[str, ...]:
 
 async def _show(client: aio.AsyncClient, job: Job, texts: list[str], console: Console) -> None:
     async with client:
+        if len(job.languages) > 1:
+            await tell_encodes(client, len(job.languages))
         for text in texts:
             await show_live(client, dataclasses.replace(job, text=text), console)
 
@@ -177,45 +180,57 @@ async def _show(client: aio.AsyncClient, job: Job, texts: list[str], console: Co
 def _write(
     client: aio.AsyncClient, job: Job, source: Input, output: Path | None, as_json: bool
 ) -> None:
-    with _progress(source) as advance, _opened(output) as file:
+    failures = Failures()
+    with progress(source) as advance, _opened(output) as file:
         write = json_writer(file) if as_json else tab_writer(file)
-
-        def take(text: str, translations: list[Translation]) -> None:
-            write(text, translations)
-            advance()
-
-        asyncio.run(_run(client, job, source, take))
+        asyncio.run(_run(client, job, source, write, advance, failures))
+    failures.end()
 
 
 async def _run(
     client: aio.AsyncClient,
     job: Job,
     source: Input,
-    take: Callable[[str, list[Translation]], None],
+    write: Write,
+    advance: Advance,
+    failures: Failures,
 ) -> None:
-    """Translate all sources; an error names the line it came with."""
-    number = 0
+    """Translate all sources, encoding them on one stream; an error names the line it came with.
 
-    async def work(text: str) -> list[Translation]:
-        return await _translated(client, dataclasses.replace(job, text=text), source.is_lines)
+    A line that fails by its own fault is written as an empty one, and the others go on.
+    """
+
+    async def work(text: str) -> list[Translation] | SplitformerError:
+        one = dataclasses.replace(job, text=text)
+        if not source.is_lines:
+            return await _translated(client, one)
+        try:
+            return _nothing(one) if not text.strip() else await _translated(client, one)
+        except SplitformerError as error:
+            return error
 
     results = in_order(source.sources(), work, LINES_IN_FLIGHT)
-    async with client, contextlib.aclosing(results):
-        try:
-            async for text, translations in results:
-                number += 1
-                take(text, translations)
-        except SplitformerError as error:
-            if source.is_lines:
-                error.message = f"line {number + 1}: {error.message}"
-            raise
+    async with client, client.bulk() as bulk, contextlib.aclosing(results):
+        number, untold = 0, len(job.languages) > 1
+        async for text, outcome in results:
+            number += 1
+            if untold and text.strip():
+                untold = await tell_encodes(client, len(job.languages))
+            if isinstance(outcome, SplitformerError):
+                failures.tell(number, outcome)
+                write(text, _nothing(job))
+            else:
+                write(text, outcome)
+            advance(bulk.done)
 
 
-async def _translated(client: aio.AsyncClient, job: Job, is_line: bool) -> list[Translation]:
-    """Translate one source; an empty line is its own translation."""
-    if is_line and not job.text.strip():
-        nothing = End(EndReason.EOS, 0)
-        return [Translation(language, "", (), nothing) for language in job.languages]
+def _nothing(job: Job) -> list[Translation]:
+    """Translations of an empty line."""
+    return [Translation(language, "", (), End(EndReason.EOS, 0)) for language in job.languages]
+
+
+async def _translated(client: aio.AsyncClient, job: Job) -> list[Translation]:
+    """Translate one source."""
     return await client.translate(
         job.text,
         job.languages,
@@ -236,18 +251,3 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
-
-
-@contextlib.contextmanager
-def _progress(source: Input) -> Iterator[Callable[[], object]]:
-    """Show a progress bar on stderr while files are read and somebody is there to see it."""
-    console = Console(stderr=True)
-    if not (console.is_terminal and source.is_lines) or (not source.files and sys.stdin.isatty()):
-        yield lambda: None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    shared = sys.stdout.isatty()  # only then must the bar make way for the output
-    bar = Progress(*columns, console=console, transient=True, redirect_stdout=shared)
-    with bar as progress:
-        task = progress.add_task("", total=source.total())
-        yield lambda: progress.advance(task)
