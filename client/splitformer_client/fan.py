@@ -7,19 +7,23 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from splitformer.errors import SplitformerError, UnavailableError
+from splitformer.errors import SplitformerError
 from splitformer.v1 import encoder_service_pb2
 from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Encoder, source_of
 from splitformer_client.memory import Memory
 from splitformer_client.options import NO_PREFIXES, TargetPrefix
 from splitformer_client.pooled import PooledEncoder
+from splitformer_client.retry import while_unavailable
 from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncSession
 from splitformer_client.tasks import Aftermath, cancel, together
 
 POOLED_IN_FLIGHT = 256
 """Most sources of a bulk job without an answer."""
+
+POOLED_ATTEMPTS = 6
+"""Streams that a source of a bulk job is sent on at most."""
 
 CLEANUP_SECONDS = 2.0
 """How long letting go may take; after it, leases and sessions expire by themselves."""
@@ -47,14 +51,11 @@ class Services:
     pooled: PooledEncoder | None = None
 
     async def encode(self, source: encoder_service_pb2.Source, scope: Scope) -> Memory:
-        """Encode a source and have its memory kept.
-
-        A stream that breaks is not the end of its sources: they become calls, which are retried.
-        """
-        if self.pooled is not None:
-            with contextlib.suppress(UnavailableError):
-                return await scope.within(self.pooled.encode(source))
-        return await self.encoder.encode(source, "reference", 0.0, scope)
+        """Encode a source and have its memory kept; sources of a stream that breaks get another."""
+        if self.pooled is None:
+            return await self.encoder.encode(source, "reference", 0.0, scope)
+        encode = self.pooled.encode
+        return await while_unavailable(lambda: scope.within(encode(source)), POOLED_ATTEMPTS, scope)
 
     async def release(self, memory: Memory, scope: Scope) -> None:
         """End a lease; one that has expired is no loss."""

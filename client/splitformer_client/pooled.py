@@ -44,7 +44,7 @@ class PooledEncoder:
             SplitformerError: Why it failed, or why the stream has ended.
         """
         if self._reader is None:
-            self._reader = asyncio.create_task(self._read(self._start(self._given())))
+            self._reader = asyncio.create_task(self._read(self._start(_each(self._sources))))
         answer: asyncio.Future[Memory] = asyncio.get_running_loop().create_future()
         self._waiting[self._sent] = answer
         self._sent += 1
@@ -53,12 +53,9 @@ class PooledEncoder:
 
     async def close(self) -> None:
         """End the stream, dropping what is in flight."""
+        self._sources.put_nowait(None)
         if self._reader is not None:
             await cancel([self._reader])
-
-    async def _given(self) -> AsyncIterator[pb.Source]:
-        while (source := await self._sources.get()) is not None:
-            yield source
 
     async def _read(self, encoding: AsyncEncoding) -> None:
         """Hand every memory to who waits for it; a stream that ends fails all who wait."""
@@ -84,4 +81,10 @@ class PooledEncoder:
             if not answer.done():
                 answer.set_exception(error)
         self._waiting.clear()
+        self._sources.put_nowait(None)
         self._sources, self._sent, self._reader = asyncio.Queue(), 0, None
+
+
+async def _each(sources: asyncio.Queue[pb.Source | None]) -> AsyncIterator[pb.Source]:
+    while (source := await sources.get()) is not None:
+        yield source
