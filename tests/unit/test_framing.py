@@ -41,7 +41,11 @@ def test_whatever_else_comes_is_left_to_protobuf(data: bytes) -> None:
     read = chunk_in(data)
     if read is not None:  # then protobuf says the same
         chunk = pb.FetchMemoryResponse.FromString(data).chunk
-        assert (chunk.offset, chunk.data, chunk.crc32c) == (read.offset, read.data, read.crc32c)
+        assert (chunk.offset, chunk.data, chunk.crc32c) == (
+            read.offset,
+            bytes(read.data),
+            read.crc32c,
+        )
 
 
 @pytest.mark.parametrize(
