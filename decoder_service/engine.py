@@ -18,98 +18,17 @@ from typing import TypeVar
 
 import torch
 
+from decoder_service.generation import Event, Generation, deliver, goes_on
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import InternalError, NotFoundError, SplitformerError, UnavailableError
-from splitformer.generation import (
-    Decoding,
-    EndReason,
-    Failures,
-    Hypotheses,
-    News,
-    likeliest_of,
-    step,
-)
+from splitformer.generation import Failures, likeliest_of, step
 from splitformer.model.decoder import DecoderState
 from splitformer.model.stepping import StepDecoder
 from splitformer.wire import FloatArray
 
-Event = News | SplitformerError
-"""What a generation's reader gets: a token and its index, candidates, the end, or a failure."""
-
 R = TypeVar("R")
 T = TypeVar("T")
 _logger = logging.getLogger("splitformer.engine")
-
-
-class Generation:
-    """One run of the loop over one target, between the engine and its reader.
-
-    Args:
-        decoding: The way to decode; the engine's alone until `left`, and so is its target.
-        window: Tokens it may be ahead of its reader.
-    """
-
-    def __init__(self, decoding: Decoding, window: int) -> None:
-        self.decoding = decoding
-        self.steps = 0
-        self.joined = time.perf_counter()
-        self.first_step = 0.0
-        self.last_step = 0.0
-        self.end: EndReason | None = None
-        self.hypotheses: Hypotheses | None = None
-        self.leaving = False
-        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._window = window
-        self._published = 0
-        self._taken = 0
-        self._events: deque[Event] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    @property
-    def paused(self) -> bool:
-        """True while the reader is a whole window behind."""
-        return self._published - self._taken >= self._window
-
-    def news(self) -> list[News]:
-        """Return what the last step brought; called by the engine after each step."""
-        news = self.decoding.news()
-        self._published += len(news) - (not _goes_on(news))
-        return news
-
-    def put(self, event: Event) -> None:
-        """Add an event for the reader; on the event loop only."""
-        self._events.append(event)
-        self.stir()
-
-    def stir(self) -> None:
-        """Let a reader who waits look round."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def next(self) -> Event:
-        """Wait for the next event; there is one reader."""
-        while not self._events:
-            await self.wait()
-        return self._events.popleft()
-
-    async def wait(self) -> None:
-        """Wait until there is an event, or somebody stirs."""
-        if not self._events:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-
-    def next_nowait(self) -> Event | None:
-        """Return the next event if there is one."""
-        return self._events.popleft() if self._events else None
-
-    def take(self) -> bool:
-        """Count a token as read; True if that ended a pause, so that the engine must be woken.
-
-        The order matters: counting first and looking second, while the engine publishes first and
-        looks second, makes sure that at least one side sees the other.
-        """
-        self._taken += 1
-        return self._published - self._taken + 1 >= self._window
 
 
 class DecoderEngine:
@@ -232,10 +151,10 @@ class DecoderEngine:
     def publish(self, batch: list[Generation]) -> None:
         """Hand the batch's news to the event loop, in one call; who has ended leaves."""
         news = [(generation, generation.news()) for generation in batch]
-        ended = {id(generation) for generation, events in news if not _goes_on(events)}
+        ended = {id(generation) for generation, events in news if not goes_on(events)}
         if ended:
             self._running = [g for g in self._running if id(g) not in ended]
-        self._loop.call_soon_threadsafe(_deliver, news)
+        self._loop.call_soon_threadsafe(deliver, news)
 
     def _sound(self, batch: list[Generation], failures: Failures) -> list[Generation]:
         """Tell those that failed; return the others."""
@@ -305,13 +224,13 @@ class DecoderEngine:
 
     def _remove(self, generation: Generation) -> None:
         self._running = [g for g in self._running if g is not generation]
-        self._loop.call_soon_threadsafe(_set_left, generation)
+        self._loop.call_soon_threadsafe(generation.has_left)
 
     def _fail(self, batch: list[Generation], error: SplitformerError) -> None:
         failed = set(map(id, batch))
         self._running = [g for g in self._running if id(g) not in failed]
         news: Sequence[tuple[Generation, Sequence[Event]]] = [(g, [error]) for g in batch]
-        self._loop.call_soon_threadsafe(_deliver, news)
+        self._loop.call_soon_threadsafe(deliver, news)
 
     def _stop(self) -> None:
         self._closing = True
@@ -330,23 +249,6 @@ def _fitting(able: list[Generation], most: int) -> list[Generation]:
         if room < 0 and count:
             return able[:count]
     return able
-
-
-def _goes_on(events: Sequence[Event]) -> bool:
-    return not events or isinstance(events[-1], tuple)
-
-
-def _deliver(news: Sequence[tuple[Generation, Sequence[Event]]]) -> None:
-    for generation, events in news:
-        for event in events:
-            generation.put(event)
-        if not _goes_on(events):
-            _set_left(generation)
-
-
-def _set_left(generation: Generation) -> None:
-    if not generation.left.done():
-        generation.left.set_result(None)
 
 
 def _settle(answer: asyncio.Future[R], setter: Callable[[T], None], value: T) -> None:

@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from decoder_service.engine import DecoderEngine, Generation
+from decoder_service.engine import DecoderEngine
+from decoder_service.generation import Generation
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.sessions import Record, Session, Sessions
 from splitformer import tracing

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from decoder_service.budget import Budget, Reservation
-from decoder_service.engine import DecoderEngine, Generation
+from decoder_service.engine import DecoderEngine
+from decoder_service.generation import Generation
 from decoder_service.opening import OpeningRules, Wish
 from decoder_service.sessions import Sessions
 from splitformer.errors import SplitformerError

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from decoder_service.budget import Budget, Share
-from decoder_service.engine import Generation
+from decoder_service.generation import Generation
 from splitformer.errors import AbortedError, NotFoundError, shown
 from splitformer.generation import EndReason, Produced, Search, Target
 

@@ -21,7 +21,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from prometheus_client import CollectorRegistry
 
-from decoder_service.engine import DecoderEngine, Generation
+from decoder_service.engine import DecoderEngine
+from decoder_service.generation import Generation
 from decoder_service.metrics import DecoderMetrics
 from splitformer.generation import (
     Drafting,

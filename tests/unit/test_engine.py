@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from decoder_service import engine
+from decoder_service.generation import Generation
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import UnavailableError
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary
@@ -64,12 +65,12 @@ def engine_of(diary: Diary) -> engine.DecoderEngine:
     return engine.DecoderEngine(diary, (), 4, metrics)  # type: ignore[arg-type]
 
 
-def generation() -> engine.Generation:
+def generation() -> Generation:
     detokenizer: Any = SimpleNamespace(add=lambda token: "")
     state: Any = SimpleNamespace(length=0)
     target = Target((3,), state, detokenizer, 100)
     decoding = Sequential(target, GenerationOptions(), TOKENS, Vocabulary(eos_id=1))
-    return engine.Generation(decoding, window=100)
+    return Generation(decoding, window=100)
 
 
 async def test_openings_hold_running_generations_up_for_a_step_at_most(diary: Diary) -> None:
