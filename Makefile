@@ -14,7 +14,7 @@ CODE := $(wildcard splitformer encoder_service decoder_service client training t
 	benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-containers up down lint format protos docs dev bench train evaluate clean
+.PHONY: help demo serve test test-containers up roll down lint format protos docs dev bench train evaluate clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-containers:  ## test the images and the Compose files with real containers
 
 up:  ## build the containers of deploy/ and start them; ARGS goes to Compose
 	@$(PYTHON) tools/compose.py up $(ARGS)
+
+roll:  ## replace the containers of ARGS, for example decoder, one by one
+	@$(PYTHON) tools/compose.py roll $(ARGS)
 
 down:  ## stop and remove those containers; ARGS goes to Compose
 	@$(PYTHON) tools/compose.py down $(ARGS)

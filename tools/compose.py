@@ -1,10 +1,15 @@
 """`make up` and `make down`: the containers of deploy/, with whichever Compose is installed.
 
-Usage: `python tools/compose.py up|down [ARGUMENTS]`. `up` builds what is missing, waits until every
+Usage: `python tools/compose.py up|down [ARGUMENTS]` or `python tools/compose.py roll SERVICE...`.
+
+`up` builds what is missing, waits until every
 service is healthy and prints the addresses; if a container ends instead, it prints the container's
 last line and exits with 1. ARGUMENTS go to `docker compose up`, for example `--scale decoder=3`;
-the files are those that COMPOSE_FILE names, in the shell or in deploy/.env. Python's standard
-library is all it needs.
+the files are those that COMPOSE_FILE names, in the shell or in deploy/.env.
+
+`roll` replaces every container of a service behind the balancer by one of the image and settings
+that are named now, one after the other: the new one is healthy before the old one is stopped, which
+finishes what it has. Python's standard library is all it needs.
 """
 
 from __future__ import annotations
@@ -40,6 +45,11 @@ class Container:
     def name(self) -> str:
         """Its name."""
         return str(self.described["Name"]).lstrip("/")
+
+    @property
+    def service(self) -> str:
+        """The service in the Compose files that it belongs to."""
+        return str(self.described["Config"]["Labels"]["com.docker.compose.service"])
 
     @property
     def healthy(self) -> bool:
@@ -84,12 +94,34 @@ def up(arguments: list[str]) -> int:
     """Start everything and wait."""
     if not _succeeds("docker", "info"):
         sys.exit("compose: no Docker engine answers; is it started, and may you use it?")
+    return _started(arguments) or _say(each for found in containers() for each in found.addresses)
+
+
+def roll(service: str) -> int:
+    """Replace a service's containers one by one."""
+    old = [each for each in containers() if each.service == service]
+    more = ["--no-deps", "--no-recreate", "--scale", f"{service}={len(old) + 1}", service]
+    for each in old:
+        if status := _started(more, service):
+            return status
+        for command in ("stop", "rm"):
+            if not _succeeds("docker", command, each.name):
+                return _say([f"{each.name}: docker {command} failed"], 1)
+        print(f"{each.name} replaced")
+    return 0 if old else _say([f"no container of {service} is there"], 1)
+
+
+def _started(arguments: list[str], service: str = "") -> int:
+    """Let Compose start containers, wait until they are healthy, and say what went wrong.
+
+    With a service, only its containers are waited for.
+    """
     started = subprocess.run([*compose(), "up", "-d", *arguments], cwd=FOLDER, check=False)
     deadline = time.monotonic() + (_PATIENCE_SECONDS if started.returncode == 0 else 0)
     while True:
-        found = containers()
+        found = [each for each in containers() if service in ("", each.service)]
         if started.returncode == 0 and found and all(each.healthy for each in found):
-            return _say(address for each in found for address in each.addresses)
+            return 0
         if failed := [each for each in found if each.failed]:
             return _say(map(_last_words, failed), 1)
         if time.monotonic() >= deadline:
@@ -131,6 +163,8 @@ def main() -> int:
     match sys.argv[1:]:
         case ["up", *arguments]:
             return up(arguments)
+        case ["roll", *services] if services:
+            return next(filter(None, map(roll, services)), 0)
         case ["down", *arguments]:
             command = [*compose(), "down", "--remove-orphans", *arguments]
             return subprocess.run(command, cwd=FOLDER, env=os.environ, check=False).returncode

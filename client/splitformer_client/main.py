@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -37,4 +38,5 @@ def splitformer(
 
 def main() -> None:
     """Run the command and exit."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log is not for whoever translates
     app(prog_name="splitformer")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+from datetime import datetime
 from pathlib import Path
 
 import docker
 import pytest
 
 from splitformer import __version__
+from tests.support.composed import events, healthy, within
 from tests.support.images import tag
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(120, func_only=True)]
@@ -69,6 +73,33 @@ def test_images_are_no_larger_than_told(
     assert max(above.values()) < 900
     layers = [engine.images.get(tag(each)).attrs["RootFS"]["Layers"] for each in above]
     assert layers[0][:2] == layers[1][:2]  # base and dependencies are stored once for both
+
+
+def seconds(text: str) -> float:
+    """A time of Docker's, which has more digits than Python reads."""
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*Z?$", r"\1+00:00", text)).timestamp()
+
+
+@SERVICES
+def test_a_service_is_healthy_soon_after_its_start(
+    engine: docker.DockerClient, service: str
+) -> None:
+    container = engine.containers.run(tag(service), detach=True)
+    try:
+        within(60, lambda: healthy(container), f"{service} is not healthy")
+        serving = next(json.loads(e) for e in events(container) if '"event": "serving"' in e)
+        state = container.attrs["State"]
+        checked = next(each for each in state["Health"]["Log"] if each["ExitCode"] == 0)
+        took = [
+            at - seconds(state["StartedAt"])
+            for at in (datetime.fromisoformat(serving["time"]).timestamp(), seconds(checked["End"]))
+        ]
+        print(f"{service}: serving {took[0]:.1f} s after its start, healthy {took[1]:.1f} s")  # noqa: T201
+        assert (
+            max(took) < 30
+        )  # of a busy machine; docs/containers.md has the figures of an idle one
+    finally:
+        container.remove(force=True)
 
 
 BAD = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +88,13 @@ class Composed:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Compose in deploy/."""
-        command = [*compose(), *arguments]
+        return self._run([*compose(), *arguments])
+
+    def verb(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run tools/compose.py, which `make up` is."""
+        return self._run([sys.executable, str(FOLDER.parent / "tools/compose.py"), *arguments])
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             cwd=FOLDER,
@@ -106,7 +113,7 @@ class Composed:
 
     def down(self) -> None:
         """Stop and remove everything, volumes too."""
-        done = self.run("down", "--volumes", "--remove-orphans")
+        done = self.verb("down", "--volumes")
         assert done.returncode == 0, done.stderr
 
     def logs(self) -> str:

@@ -52,7 +52,7 @@ def build_all(engine: docker.DockerClient, stand_ins: dict[str, str], folder: Pa
 
 
 def _fetch(folder: Path) -> None:
-    """Let pip, as it is set up on this machine, fetch what is pinned; a second time it has it."""
+    """Let pip, as it is set up on this machine, fetch what is pinned and not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for each in SETS:
         if each.name in _USED:
@@ -60,7 +60,9 @@ def _fetch(folder: Path) -> None:
             command += ["--require-hashes", "--only-binary=:all:", "--python-version", PYTHON]
             command += [f"--platform={platform}" for platform in PLATFORMS]
             command += ["--find-links", str(folder), "-d", str(folder), "-r", str(each.file)]
-            subprocess.run(command, check=True, capture_output=True)
+            there = subprocess.run([*command, "--no-index"], check=False, capture_output=True)
+            if there.returncode:
+                subprocess.run(command, check=True, capture_output=True)
 
 
 _PORT = 18765
