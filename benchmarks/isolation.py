@@ -28,7 +28,6 @@ from benchmarks import shapes
 from benchmarks.idle import Uploading
 from benchmarks.measuring import Report, Sample
 from benchmarks.servers import laid_out, started
-from splitformer.serving.layout import Layout
 from splitformer.v1 import encoder_service_pb2 as enc
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from splitformer_client import connect
@@ -74,20 +73,19 @@ class Engines:
 
 def run(report: Report, cache: Path, quick: bool) -> None:
     """Measure and report `isolation.*` in the Marian-base shape, and `fanout.*`."""
-    plan, layout = QUICK if quick else FULL, Layout.default()
-    print(layout.line, flush=True)
+    plan = QUICK if quick else FULL
     folder = str(shapes.checkpoint_folder("marian-base", cache))
     command = ["benchmarks.peers.one_process", folder, "--language", shapes.LANGUAGE]
     with ExitStack() as stack:
         whole = stack.enter_context(started({"whole": command}))["whole"].address
-        services = stack.enter_context(laid_out(folder, cache, layout))
+        services = stack.enter_context(laid_out(folder, cache))
         pid = services.pids["encoder"]
         contestants = {
             "": Engines(services.encoder, services.decoder, pid),
             "one_process_": Engines(whole, whole),
         }
         asyncio.run(_measure(report, contestants, plan))
-    with laid_out("", cache, layout) as services:
+    with laid_out("", cache) as services:
         page = f"http://127.0.0.1:{services.ports.encoder_metrics}/metrics"
         _fan_out(report, services.encoder, services.decoder, page)
 

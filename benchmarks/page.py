@@ -43,11 +43,13 @@ SECTIONS: dict[str, str] = {
     " shape. CTranslate2 has no server: it runs behind a `grpc.aio` server as thin as can be, each"
     " request by itself or with request batching. Its offline batches have neither server nor"
     " clients. Times to the first token of its server without batching are of those requests that"
-    " got one before a slice ended.",
+    " got one before a slice ended. `ours`: both services on all cores, two threads each;"
+    " `default_layout`: as `splitformer serve` runs them, each on cores of its own.",
     "open-loop": "Requests that arrive at random times, whatever has become of others: the embedded"
     " model, real sentences, targets until the model ends them. Where a line stops, requests were"
     " left over: the contestant is overloaded.",
-    "split-tax": "What two services cost over the same engines in one process behind one RPC.",
+    "split-tax": "What two services, in the layout of `splitformer serve`, cost over the same"
+    " engines in one process behind one RPC.",
     "encode": "The encoder alone on 512 sentences of 3 to 120 tokens, Marian-base shape, two"
     " threads, against Hugging Face's in float32 (padded batches of 32) and CTranslate2's in int8"
     " with one forced target token. `floor_vs_hf`: what `vs_hf` would be if the bare int8 products"

@@ -35,11 +35,13 @@ from benchmarks.load import (
 from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
 from benchmarks.peers.ctranslate2_model import convert, token_names
 from benchmarks.processes import Usage, cpu_between, usages
-from benchmarks.servers import ctranslate2_server, our_services, started
+from benchmarks.servers import ctranslate2_server, laid_out, our_services, started
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving.local import LocalServices
 
 OURS, DIRECT, BATCHING = "ours", "ctranslate2_server", "ctranslate2_batching_server"
+DEFAULT_LAYOUT = "default_layout"
+"""Ours as `splitformer serve` runs them: each service on cores of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ def _entries(
         for threads in plan.threads:
             services = our_services(str(folder), cache, threads)
             entries[f"{OURS}-threads{threads}"] = _ours(stack.enter_context(services))
+        entries[DEFAULT_LAYOUT] = _ours(stack.enter_context(laid_out(str(folder), cache)))
         for name, server in peers.items():
             connect = batching_peer if name.startswith(BATCHING) else direct_peer
             entries[name] = Entry(
@@ -249,6 +252,7 @@ def _report(report: Report, streams: int, slices: Mapping[str, Slices], offline:
         report.figure(f"{prefix}.vs_{name}", ours.rate / slices[name].rate)
         report.figure(f"{prefix}.{name}_share_of_offline", slices[name].rate / offline)
     report.figure(f"{prefix}.vs_ctranslate2_offline", ours.rate / offline)
+    report.figure(f"{prefix}.vs_default_layout", ours.rate / slices[DEFAULT_LAYOUT].rate)
     _report_latency(report, prefix, slices)
     for name, each in slices.items():
         for process, seconds in each.cpu_per_token().items():

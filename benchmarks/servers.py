@@ -62,9 +62,10 @@ def our_services(
     return LocalServices(Ports.any(), model, log, flags=flags, decoder_flags=decoder_flags)
 
 
-def laid_out(model: str, cache: Path, layout: Layout) -> LocalServices:
-    """Return our two services in a layout, as `splitformer serve` runs them."""
-    flags = ("--drain-seconds", "0.1")
+def laid_out(model: str, cache: Path) -> LocalServices:
+    """Return our two services in the layout that `splitformer serve` gives them, and print it."""
+    layout, flags = Layout.default(), ("--drain-seconds", "0.1")
+    print(layout.line, flush=True)
     return LocalServices(Ports.any(), model, cache / "services.log", flags=flags, layout=layout)
 
 

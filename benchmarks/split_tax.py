@@ -1,8 +1,9 @@
 """`split-tax`: what two services cost over the same engines in one process, on the same cores.
 
-Both are reached through the same gRPC server with the same token messages. Over two services a
-request is two RPCs, and the memory goes over the wire between them; in one process it is one RPC
-(`benchmarks/peers/one_process.py`).
+The two services run in the layout of `splitformer serve`; the one process has a thread for encoding
+and one for decoding, on any core. Both are reached through the same gRPC server with the same token
+messages. Over two services a request is two RPCs, and the memory goes over the wire between them;
+in one process it is one RPC (`benchmarks/peers/one_process.py`).
 """
 
 from __future__ import annotations
@@ -26,10 +27,7 @@ from benchmarks.load import (
     ours_in_one_process,
 )
 from benchmarks.measuring import Report, Sample
-from benchmarks.servers import our_services, started
-
-THREADS = 1
-"""Of each of our processes."""
+from benchmarks.servers import laid_out, started
 
 SPLIT, WHOLE = "two_services", "one_process"
 
@@ -64,7 +62,7 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     command = ["benchmarks.peers.one_process", folder, "--language", shapes.LANGUAGE]
     with (
         started({WHOLE: command}) as servers,
-        our_services(folder, cache, THREADS) as services,
+        laid_out(folder, cache) as services,
     ):
         endpoints = Endpoints(services.encoder, services.decoder, servers[WHOLE].address)
         asyncio.run(_measure(report, endpoints, plan, vocabulary))

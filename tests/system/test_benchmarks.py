@@ -21,7 +21,8 @@ FIGURES = {
     "request": "request.b2.vs_ctranslate2",
     "more_shapes": "decode.tiny.b2.vs_ctranslate2 request.tiny.b2.vs_ctranslate2",
     "serve": "serve.s2.vs_ctranslate2_server serve.s2.vs_ctranslate2_batching_server"
-    " serve.s2.vs_ctranslate2_offline serve.s2.ttft_vs_batching_server serve.s2.itl_p99_over_p50"
+    " serve.s2.vs_ctranslate2_offline serve.s2.vs_default_layout"
+    " serve.s2.ttft_vs_batching_server serve.s2.itl_p99_over_p50"
     " serve.s2.ours.decoder.cpu_us_per_token serve.ours-threads1.encoder.peak_mib",
     "open_loop": "serve.open.r20.ours.request_p99_ms"
     " serve.open.r20.ctranslate2_batching_server.request_p99_ms",
