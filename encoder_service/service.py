@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from encoder_service.engine import Encoded, EncoderEngine, Limits
@@ -18,6 +16,7 @@ from encoder_service.metrics import EncoderMetrics
 from encoder_service.segments import Segments
 from encoder_service.settings import EncoderSettings
 from encoder_service.sharing import SharingServer, start_sharing
+from encoder_service.sources import HeardSource, Sources, TokenizedSource
 from encoder_service.store import MemoryStore
 from splitformer import tracing, wire
 from splitformer.errors import (
@@ -25,60 +24,13 @@ from splitformer.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from splitformer.model.audio.features import LogMel, Samples
-from splitformer.model.encoding import Features, Source
-from splitformer.model.hearing import STRIDE
 from splitformer.model.shapes import encoder_shapes, weight_bytes
-from splitformer.model.tokenizer import SourcePiece
-from splitformer.serving import kernels, languages, models
+from splitformer.serving import kernels, models
 from splitformer.serving.fleet import Fleet, Room
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
 
 _SWEEP_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedSource:
-    """A source as tokens.
-
-    Attributes:
-        pieces: The tokens, at least one.
-        target_language: What its memory will be bound to; empty: to none.
-        seconds: How long it took to find them.
-        text: The source; empty if it came as tokens.
-    """
-
-    pieces: Sequence[SourcePiece]
-    target_language: str
-    seconds: float = 0.0
-    text: str = ""
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for sources that have the same memory and the same header."""
-        return tuple(self.pieces), self.target_language, self.text
-
-    @property
-    def given(self) -> Source:
-        """What the encoder takes in."""
-        return [piece.id for piece in self.pieces]
-
-
-@dataclass(frozen=True, slots=True)
-class HeardSource:
-    """A piece of audio as features.
-
-    Attributes:
-        given: The features.
-        seconds: How long it took to compute them.
-    """
-
-    given: Features
-    seconds: float
-    pieces: Sequence[SourcePiece] = ()
-    target_language: str = ""
-    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +59,7 @@ class EncoderService:
     models: Fleet[EncoderService]
     draining: bool
     endpoint: str
+    sources: Sources
     _engine: EncoderEngine
     _segments: Segments
 
@@ -167,7 +120,7 @@ class EncoderService:
             self.metrics.open_sources.set_function(lambda: sum(m.open_sources for m in self.models))
             self._sweeper = asyncio.create_task(self._sweep())
             self.models.started(port)
-        await self._engine.encode(self._first_source())
+        await self._engine.encode(self.sources.first)
 
     def _start_engine(self) -> None:
         self._engine = EncoderEngine(
@@ -256,79 +209,6 @@ class EncoderService:
         """Return how many bytes a memory of so many rows takes in its wire type."""
         return wire.packed_bytes(self._dtype, (rows, self._encoder.config.d_model))
 
-    def tokenize(self, text: str, language: str, target_language: str) -> TokenizedSource:
-        """Turn text into tokens.
-
-        Args:
-            text: The source.
-            language: Its language; empty: the model's own.
-            target_language: Target language, for models whose memories are bound to one.
-
-        Raises:
-            InvalidArgumentError: UNKNOWN_LANGUAGE, LANGUAGE_ON_DECODER, EMPTY_SOURCE or
-                SOURCE_TOO_LONG.
-        """
-        known = self._checkpoint.description.languages
-        bound = languages.bound_language(known, language, target_language, text)
-        self._check_characters(text)
-        started = time.perf_counter()
-        frame = languages.frame_of(known, language, bound, text)
-        pieces = self._checkpoint.tokenizer.encode_source(text, frame)
-        if not text.strip() or all(piece.begin == piece.end for piece in pieces):
-            raise InvalidArgumentError.of(
-                "source.text", "must hold more than white space", text[:20], reason="EMPTY_SOURCE"
-            )
-        self._check_length("source.text", len(pieces))
-        return TokenizedSource(pieces, bound, time.perf_counter() - started, text)
-
-    def accept_tokens(
-        self, ids: Sequence[int], language: str, target_language: str
-    ) -> TokenizedSource:
-        """Check token ids given by the caller, who has framed them as the languages ask for.
-
-        Raises:
-            InvalidArgumentError: UNKNOWN_LANGUAGE, LANGUAGE_ON_DECODER, EMPTY_SOURCE,
-                SOURCE_TOO_LONG or TOKEN_OUT_OF_RANGE.
-        """
-        known = self._checkpoint.description.languages
-        if language or target_language:
-            languages.bound_language(known, language, target_language)
-        if not ids:
-            raise InvalidArgumentError.of(
-                "source.tokens.ids", "must hold at least one id", [], reason="EMPTY_SOURCE"
-            )
-        self._check_length("source.tokens.ids", len(ids))
-        size = self._checkpoint.description.architecture.source_vocabulary_size
-        for position, token in enumerate(ids):
-            if not 0 <= token < size:
-                raise InvalidArgumentError.of(
-                    f"source.tokens.ids[{position}]",
-                    f"must be at least 0 and below {size}",
-                    token,
-                    reason="TOKEN_OUT_OF_RANGE",
-                )
-        return TokenizedSource([SourcePiece(token, 0, 0) for token in ids], target_language)
-
-    async def hear(self, samples: Samples) -> HeardSource:
-        """Compute the features of at most a window of samples."""
-        started = time.perf_counter()
-        features = Features(await asyncio.to_thread(self.features, samples))
-        return HeardSource(features, time.perf_counter() - started)
-
-    @property
-    def features(self) -> LogMel:
-        """What the model takes in.
-
-        Raises:
-            InvalidArgumentError: SOURCE_IS_TEXT, the model takes no audio.
-        """
-        speech = self._checkpoint.description.speech
-        if speech is None:
-            raise InvalidArgumentError.of(
-                "model", "must take audio; use Encode for text", self.name, reason="SOURCE_IS_TEXT"
-            )
-        return speech.features
-
     @contextlib.contextmanager
     def audio_stream(self) -> Iterator[None]:
         """Count an audio stream while it lasts.
@@ -352,16 +232,6 @@ class EncoderService:
         finally:
             main._audio_streams -= 1
             self._streams -= 1
-
-    def check_takes_text(self) -> None:
-        """InvalidArgumentError SOURCE_IS_AUDIO if sources of the model are audio."""
-        if self._checkpoint.description.speech is not None:
-            raise InvalidArgumentError.of(
-                "model",
-                "must take text; use EncodeAudio for audio",
-                self.name,
-                reason="SOURCE_IS_AUDIO",
-            )
 
     @property
     def name(self) -> str:
@@ -408,6 +278,7 @@ class EncoderService:
             shapes = encoder_shapes(self._checkpoint.description.architecture)
             precision = kernels.held_precision(self.settings.arithmetic)
             self._room.admit(weight_bytes(shapes, precision))
+        self.sources = Sources(self._checkpoint)
         torch.set_num_threads(self.settings.threads)
         self._encoder = kernels.source_encoder(self._checkpoint, self.settings.arithmetic)
         arithmetic = models.numerics(
@@ -431,29 +302,6 @@ class EncoderService:
         info.batch_invariant = self._encoder.batch_invariant
         return info
 
-    def _check_characters(self, text: str) -> None:
-        limit = self._checkpoint.description.architecture.max_positions
-        most = limit * models.CHARACTERS_PER_TOKEN
-        if len(text) > most:
-            raise InvalidArgumentError.of(
-                "source.text",
-                f"must be at most {limit} tokens long, which more than {most} characters never are",
-                len(text),
-                reason="SOURCE_TOO_LONG",
-                metadata={"limit": str(limit), "characters": str(len(text))},
-            )
-
-    def _check_length(self, field: str, length: int) -> None:
-        limit = self._checkpoint.description.architecture.max_positions
-        if length > limit:
-            raise InvalidArgumentError.of(
-                field,
-                f"must be at most {limit} tokens long",
-                length,
-                reason="SOURCE_TOO_LONG",
-                metadata={"limit": str(limit), "length": str(length)},
-            )
-
     def _header(
         self, source: TokenizedSource | HeardSource, keep_pieces: bool
     ) -> tensor_pb2.MemoryHeader:
@@ -476,13 +324,6 @@ class EncoderService:
             raise UnavailableError(
                 "the service takes no new sources", reason="DRAINING", retry_after=1.0
             )
-
-    def _first_source(self) -> Source:
-        """A short one to begin with."""
-        speech = self._checkpoint.description.speech
-        if speech is None:
-            return [self._checkpoint.description.eos_id]
-        return Features(np.zeros((STRIDE, speech.features.bins), np.float32))
 
     async def _sweep(self) -> None:
         while True:

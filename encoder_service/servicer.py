@@ -12,7 +12,8 @@ from grpc import aio
 from encoder_service.audio_stream import AudioStream, form_of
 from encoder_service.batch_stream import BatchStream
 from encoder_service.pooling import check_pooling, pooled
-from encoder_service.service import EncodedSource, EncoderService, TokenizedSource
+from encoder_service.service import EncodedSource, EncoderService
+from encoder_service.sources import TokenizedSource
 from encoder_service.store import StoredMemory
 from splitformer import wire
 from splitformer.errors import InvalidArgumentError, ResourceExhaustedError
@@ -61,7 +62,7 @@ class EncoderServicer(EncoderServiceServicer):
         encode = partial(own._window, lease=lease)
         with service.audio_stream():
             idle = service.settings.audio_idle_seconds
-            stream = AudioStream(form_of(header), service.features, encode, idle)
+            stream = AudioStream(form_of(header), service.sources.features, encode, idle)
             async with aclosing(stream.run(request_iterator)) as answers:
                 async for answer in answers:
                     yield answer
@@ -182,11 +183,11 @@ class EncoderServicer(EncoderServiceServicer):
     async def _window(self, window: Window, lease: float) -> pb.AudioWindow:
         """Encode a window of audio and keep its memory."""
         service = self._service
-        heard = await service.hear(window.samples)
+        heard = await service.sources.hear(window.samples)
         with service.store.room(service.memory_bytes(len(heard.given))):
             source = await service.encode(heard, keep_pieces=False, keep=True)
             reference = self._keep(source, lease, None)
-        rate = service.features.sample_rate
+        rate = service.sources.features.sample_rate
         return pb.AudioWindow(
             start_seconds=window.start / rate,
             duration_seconds=len(window.samples) / rate,
@@ -198,13 +199,13 @@ class EncoderServicer(EncoderServiceServicer):
     def _tokenized(self, source: pb.Source) -> TokenizedSource:
         """Return a source's tokens."""
         service = self._service
-        service.check_takes_text()
+        service.sources.check_takes_text()
         form = source.WhichOneof("form")
         if form == "text":
-            return service.tokenize(source.text, source.language, source.target_language)
+            return service.sources.tokenize(source.text, source.language, source.target_language)
         if form == "tokens":
             ids = source.tokens.ids
-            return service.accept_tokens(ids, source.language, source.target_language)
+            return service.sources.accept_tokens(ids, source.language, source.target_language)
         raise InvalidArgumentError.of(
             "source", "must hold text or tokens", None, reason="EMPTY_SOURCE"
         )

@@ -99,7 +99,7 @@ class OneProcess:
     async def translate(self, request: bytes, context: Any) -> AsyncIterator[pb.GenerateResponse]:
         """Encode, open, generate, as the two servicers do."""
         count, *ids = np.frombuffer(request, "<i4").tolist()
-        pieces = self.encoder.accept_tokens(ids, "", "")
+        pieces = self.encoder.sources.accept_tokens(ids, "", "")
         source = await self.encoder.encode(pieces, keep_pieces=False)
 
         async def transfer(check: CheckHeader) -> tuple[tensor_pb2.MemoryHeader, wire.Buffer]:
