@@ -59,6 +59,31 @@ class Share:
         return self.count
 
 
+class Details:
+    """Bytes of what was told of a session's tokens.
+
+    Args:
+        budget: What they are taken from.
+        count: How many were taken already.
+    """
+
+    def __init__(self, budget: Budget, count: int = 0) -> None:
+        self.count = count
+        self._budget = budget
+        self._gone = False
+
+    def settle(self, reserved: int, kept: int) -> None:
+        """Take note of what is kept after a run; what was reserved beyond that goes back."""
+        kept = 0 if self._gone else kept
+        self._budget.release(reserved - (kept - self.count))
+        self.count = kept
+
+    def let_go(self) -> None:
+        """Give everything back, also what a run that is still going on will leave."""
+        self._budget.release(self.count)
+        self.count, self._gone = 0, True
+
+
 class Reservation:
     """Bytes taken from a budget that go back unless they are kept."""
 

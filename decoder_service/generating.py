@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from decoder_service.budget import Reservation
 from decoder_service.engine import DecoderEngine
 from decoder_service.generation import Generation
 from decoder_service.metrics import DecoderMetrics
@@ -34,6 +35,8 @@ from splitformer.generation import (
     Vocabulary,
     decoding_for,
     drafts_of,
+    kept_bytes,
+    most_bytes,
 )
 
 
@@ -257,13 +260,28 @@ class Generating:
         decoding = decoding_for(
             target, options, limit, self.vocabulary, start, forced, self._drafting, wanted
         )
-        held = decoding.held_bytes
-        self.sessions.budget.reserve(held, "options.num_beams")
+        held, told = decoding.held_bytes, self._most_told(session, options, limit)
+        with Reservation(self.sessions.budget) as reservation:
+            reservation.add(held, "options.num_beams")
+            reservation.add(told, f"options.{'attention' if options.attention else 'alternatives'}")
+            reservation.keep(held + told)
         known = [IndexedToken(*each) for each in decoding.certain()]
         generation = Generation(decoding, self._window)
-        generation.left.add_done_callback(lambda _: self.sessions.budget.release(held))
+        generation.left.add_done_callback(lambda _: self._settle(session, held, told))
         session.generation, session.end = generation, None
         return generation, known
+
+    def _most_told(self, session: Session, options: GenerationOptions, limit: int) -> int:
+        """Bytes that what is to be told of a run's tokens may take."""
+        target = session.target
+        tokens = min(limit, target.max_positions) - len(target.produced) + 1  # and the end
+        return most_bytes(options, session.source_positions, tokens)
+
+    def _settle(self, session: Session, held: int, told: int) -> None:
+        """Give back what a run has held, and keep what its tokens' details take."""
+        self.sessions.budget.release(held)
+        if told or session.details.count:
+            session.details.settle(told, kept_bytes(session.target))
 
     def let_go(self, session: Session, generation: Generation, how: str) -> None:
         """Take a run out of the engine if it is still there; then its session is free."""

@@ -284,6 +284,8 @@ class Interaction:
         generation = self._generation
         if self._joined and not generation.left.done():
             await self._generating.engine.withdraw(generation)
+        elif not generation.left.done():  # it has never joined
+            generation.left.set_result(None)
         while (event := generation.next_nowait()) is not None:
             if isinstance(event, SplitformerError):
                 raise self._broken(event)

@@ -34,6 +34,7 @@ from splitformer.generation import (
     SpeechRules,
     Target,
     Vocabulary,
+    kept_bytes,
     overhead_of,
     run,
 )
@@ -354,10 +355,12 @@ class DecoderService:
                 target = Target(start, state, self.rules.detokenizer(start), positions)
             target.source = parent.target.source
             target.source_text = parent.target.source_text
+            details = kept_bytes(target)
+            reservation.add(details, "session")
             session = self.sessions.add(
-                target, language, parent.source_positions, own, parent.memory
+                target, language, parent.source_positions, own, parent.memory, details
             )
-            reservation.keep(own)
+            reservation.keep(own + details)
         return Opened(session, 0.0, time.perf_counter() - began)
 
     async def _detected(self, state: DecoderState) -> str:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from decoder_service.budget import Budget, Share
+from decoder_service.budget import Budget, Details, Share
 from decoder_service.generation import Generation
 from splitformer.errors import AbortedError, NotFoundError, shown
 from splitformer.generation import EndReason, Produced, Search, Target
@@ -31,6 +31,7 @@ class Session:
         source_positions: Rows of the memory.
         own_bytes: What its own keys and values count against the budget.
         memory: What the memory's keys and values count, together with its forks.
+        details: What attention and the like of its tokens count.
         seed: Key of the generator for calls that name none.
         last_used: When a call last ended or began, on the registry's clock.
         end: Why the last generation ended.
@@ -43,6 +44,7 @@ class Session:
     source_positions: int
     own_bytes: int
     memory: Share
+    details: Details
     last_used: float
     seed: int = field(default_factory=lambda: secrets.randbits(63))
     end: EndReason | None = None
@@ -120,13 +122,26 @@ class Sessions:
         return len(self._sessions)
 
     def add(
-        self, target: Target, language: str, source_positions: int, own_bytes: int, memory: Share
+        self,
+        target: Target,
+        language: str,
+        source_positions: int,
+        own_bytes: int,
+        memory: Share,
+        details_bytes: int = 0,
     ) -> Session:
         """Register a new session; its bytes have been reserved already."""
         session_id = secrets.token_hex(16)
         memory.hold()
         session = Session(
-            session_id, target, language, source_positions, own_bytes, memory, self._clock()
+            session_id,
+            target,
+            language,
+            source_positions,
+            own_bytes,
+            memory,
+            Details(self.budget, details_bytes),
+            self._clock(),
         )
         self._sessions[session_id] = session
         return session
@@ -189,6 +204,7 @@ class Sessions:
         if self._sessions.pop(session.id, None) is None:
             return 0
         self.budget.release(session.own_bytes)
+        session.details.let_go()
         self._closed(how)
         self._records[session.id] = Record(
             tuple(session.target.produced),

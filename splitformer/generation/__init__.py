@@ -4,6 +4,7 @@ from splitformer.generation.decoding import Decoding, News, Request, Vocabulary
 from splitformer.generation.drafting import Drafting
 from splitformer.generation.glossary import Glossary
 from splitformer.generation.hypotheses import Hypotheses, Hypothesis, Search
+from splitformer.generation.inspection import kept_bytes, most_bytes
 from splitformer.generation.loop import Failures, run, step
 from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
 from splitformer.generation.row_cost import overhead_of
@@ -39,7 +40,9 @@ __all__ = [
     "Vocabulary",
     "decoding_for",
     "drafts_of",
+    "kept_bytes",
     "likeliest_of",
+    "most_bytes",
     "overhead_of",
     "run",
     "step",

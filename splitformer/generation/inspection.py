@@ -10,7 +10,12 @@ from collections.abc import Sequence
 
 from splitformer.generation.decoding import Request, Vocabulary
 from splitformer.generation.options import GenerationOptions
-from splitformer.generation.target import Alternative, Details, Target
+from splitformer.generation.target import (
+    Alternative,
+    Details,
+    Target,
+    details_bytes,
+)
 from splitformer.model.stepping import Advanced
 
 SHARED = 0.5
@@ -58,6 +63,18 @@ class Inspection:
             for other, logit in zip(likeliest.ids, likeliest.logits, strict=True)
             if other != token
         )[: self._alternatives]
+
+
+def most_bytes(options: GenerationOptions, rows: int, tokens: int) -> int:
+    """Return what is told of some tokens takes at most, over a memory of so many rows."""
+    weights, aligned = rows * options.attention, rows * options.alignments
+    return max(0, tokens) * details_bytes(options.alternatives, weights, aligned)
+
+
+def kept_bytes(target: Target) -> int:
+    """Return what was told of a target's tokens takes."""
+    tokens = (*target.produced, target.end)
+    return sum(token.details.size_bytes for token in tokens if token and token.details)
 
 
 def aligned(weights: Sequence[float], target: Target) -> tuple[int, ...]:

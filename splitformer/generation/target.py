@@ -58,6 +58,26 @@ class Details:
     attention: array[float] = field(default_factory=lambda: array("f"))
     aligned: tuple[int, ...] = ()
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that it takes while it is kept, about."""
+        return details_bytes(len(self.alternatives), len(self.attention), len(self.aligned))
+
+
+def details_bytes(alternatives: int, weights: int, aligned: int) -> int:
+    """Return what details of one token take, about.
+
+    Args:
+        alternatives: Other tokens.
+        weights: Source positions whose attention is told.
+        aligned: Source positions that it aligns with.
+    """
+    return _ALTERNATIVE_BYTES * alternatives + 4 * weights + 8 * aligned
+
+
+_ALTERNATIVE_BYTES = 160
+"""An `Alternative` with a short text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Produced:

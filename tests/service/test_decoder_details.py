@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 
 from splitformer.generation import Produced
 from splitformer.v1 import decoder_service_pb2 as dec
 from tests.conftest import Services
 from tests.support.reference import Reference
-from tests.support.rpc import TEXT, Caller, Memory
+from tests.support.rpc import TEXT, Caller, Memory, eventually
 from tests.support.servers import ServerThread
 
 SAMPLED: dict[str, Any] = {"temperature": 1.0, "top_k": 50, "seed": 7}
@@ -146,3 +147,68 @@ def test_without_source_tokens_every_position_may_align(caller: Caller) -> None:
     for token in generated.tokens:
         most = max(range(len(token.attention)), key=lambda i: token.attention[i])
         assert most in token.aligned_source
+
+
+# --- the budget -----------------------------------------------------------------------------------
+
+
+def test_what_is_told_counts_for_as_long_as_the_session_lives(
+    caller: Caller, services: Services
+) -> None:
+    decoder = services.decoder
+    budget, memory = decoder.service.budget, caller.memory()
+    rows = memory[0].shape[0]
+    session = caller.open(memory)
+    before = budget.used
+    caller.generate(session, max_new_tokens=5, suppressed_tokens=[1])
+    eventually(lambda: budget.used == before)
+    caller.generate(session, max_new_tokens=5, suppressed_tokens=[1], attention=True)
+    eventually(lambda: budget.used == before + 5 * 4 * rows)
+    caller.step(session, 10, attention=True, suppressed_tokens=[1])
+    eventually(lambda: budget.used == before + 6 * 4 * rows)
+    fork = caller.decoder.ForkSession(
+        dec.ForkSessionRequest(session_id=session, keep_tokens=6)
+    ).session.session_id
+    own = caller.session(fork).size_bytes - decoder.service.rules.memory_bytes(rows)
+    assert budget.used == before + 6 * 4 * rows + own + 4 * rows
+    for each in (session, fork):
+        caller.close_session(each)
+    eventually(lambda: budget.used == 0)
+
+
+def test_rewinding_gives_back_what_was_told(caller: Caller, services: Services) -> None:
+    budget, session = services.decoder.service.budget, caller.open(caller.memory())
+    before = budget.used
+    options = dec.GenerationOptions(max_new_tokens=4, suppressed_tokens=[1], attention=True)
+    start = dec.GenerateRequest(session_id=session, options=options)
+    requests = [
+        dec.InteractRequest(start=start, hold=True),
+        dec.InteractRequest(redirect=options, hold=True),
+        dec.InteractRequest(redirect=options),
+    ]
+    assert [*caller.decoder.Interact(iter(requests))][-1].end.total_tokens == 4
+    eventually(lambda: budget.used > before)
+    plain = dec.GenerateRequest(session_id=session, options=dec.GenerationOptions(max_new_tokens=1))
+    back = [
+        dec.InteractRequest(start=plain, hold=True),
+        dec.InteractRequest(rewind=dec.Rewind(index=0)),
+    ]
+    assert [*caller.decoder.Interact(iter(back))][-1].end.total_tokens == 5
+    eventually(lambda: budget.used == before)
+    caller.close_session(session)
+
+
+def test_what_there_is_no_room_for_is_refused(services: Services, servers: ServerThread) -> None:
+    decoder = servers.start_decoder(services.model, services.encoder, memory_bytes=400_000)
+    caller = Caller(services.encoder, decoder)
+    session = caller.open(caller.memory())
+    used = decoder.service.budget.used
+    with pytest.raises(grpc.RpcError) as caught:
+        caller.generate(session, alternatives=100)
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error.details().startswith("options.alternatives: needs ")
+    assert decoder.service.budget.used == used
+    assert len(caller.generate(session, alternatives=100, max_new_tokens=3).tokens) == 3
+    caller.close_session(session)
+    caller.close()

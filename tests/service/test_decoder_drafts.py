@@ -95,6 +95,37 @@ def test_a_guessing_session_is_resumed_and_stepped(caller: Caller, decoder: Deco
         caller.close_session(each)
 
 
+@needs_native
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"draft": dec.DRAFT_MODE_COPY},
+        {"draft": dec.DRAFT_MODE_JACOBI},
+        {"mode": dec.DECODING_MODE_PARALLEL},
+    ],
+    ids=str,
+)
+def test_steps_and_steered_loops_take_guesses(
+    caller: Caller, decoder: DecoderService, options: dict[str, Any]
+) -> None:
+    whole, stepped, steered = (caller.open(caller.memory()) for _ in range(3))
+    expected = caller.generate(whole, max_new_tokens=12, draft=dec.DRAFT_MODE_OFF)
+    steps = [caller.step(stepped, index, **options).token for index in range(12)]
+    chosen = dec.GenerationOptions(max_new_tokens=12, **options)
+    start = dec.GenerateRequest(session_id=steered, options=chosen)
+    requests = [
+        dec.InteractRequest(start=start, hold=True),
+        dec.InteractRequest(rewind=dec.Rewind(index=0), hold=True),
+        dec.InteractRequest(force=dec.Force(token=expected.ids[0], index=0)),
+    ]
+    parts = [*caller.decoder.Interact(iter(requests))]
+    said = [token for part in parts for token in part.tokens.tokens]
+    assert [token.id for token in steps] == expected.ids
+    assert [token.id for token in said] == expected.ids
+    for each in (whole, stepped, steered):
+        caller.close_session(each)
+
+
 def test_parallel_decoding_streams_what_the_loop_gives(
     caller: Caller, decoder: DecoderService
 ) -> None:

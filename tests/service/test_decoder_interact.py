@@ -310,6 +310,15 @@ def test_idle_callers_are_let_go(services: Services, servers: ServerThread) -> N
         ({"force": dec.Force(token=100_000)}, INVALID, "BAD_OPTION"),
         ({"redirect": dec.GenerationOptions(top_p=0)}, INVALID, "BAD_OPTION"),
         ({"redirect": dec.GenerationOptions(num_beams=3)}, INVALID, "BAD_OPTION"),
+        (
+            {
+                "redirect": dec.GenerationOptions(
+                    glossary=[dec.GlossaryEntry(source="a", target="b")]
+                )
+            },
+            INVALID,
+            "BAD_OPTION",
+        ),
         ({"redirect": dec.GenerationOptions(suppressed_tokens=[-1])}, INVALID, "BAD_OPTION"),
         ({"start": dec.GenerateRequest()}, INVALID, "BAD_ACTION"),
         ({}, INVALID, "BAD_ACTION"),
