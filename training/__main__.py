@@ -35,7 +35,7 @@ from training.runtime import Workspace, bf16_pays, make_trainer
 from training.split import Part
 from training.tokenizer import TokenizerSettings
 from training.train import TrainSettings
-from training.warm_start import warm_start as start_from
+from training.warm_start import Shipped
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.add_typer(g2p, name="g2p")
@@ -94,7 +94,10 @@ def tokenizer(
 @app.command()
 def warm_start(work: Work = WORK, model: Model = MODEL) -> None:
     """Take the exported model's weights as the checkpoint that train goes on from."""
-    progress = start_from(model, CURVE, Workspace(work), TrainSettings().optimizer)
+    workspace, shipped = Workspace(work), Shipped(model, CURVE)
+    shipped.check_tokenizer(workspace.tokenizer)
+    tokens = int(workspace.arrays(Part.TRAINING).target_tokens.size)
+    progress = shipped.warm_start(workspace.run, tokens, TrainSettings().optimizer)
     console.print(f"{asdict(progress)}")
 
 

@@ -13,7 +13,8 @@ from training.recipe import LANGUAGES
 if TYPE_CHECKING:
     from training.gradient import StepLoss
 
-_COLUMNS = ["step", "seconds", "tokens", "loss", "likelihood", "validation"]
+PLACE_COLUMNS = ("step", "seconds", "tokens")
+_COLUMNS = [*PLACE_COLUMNS, "loss", "likelihood", "validation"]
 CHRF_COLUMNS = tuple(f"chrf_{language}" for language in LANGUAGES)
 HEADER = [*_COLUMNS, *CHRF_COLUMNS]
 

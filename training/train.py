@@ -23,6 +23,7 @@ from training.gradient import GradientPool, evaluate_likelihood
 from training.optimizer import Optimizer, OptimizerSettings
 
 Report = Callable[[Measurement, float], None]
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         """The file that a run leaves and takes up."""
-        return self._folder / "checkpoint.pt"
+        return self._folder / CHECKPOINT
 
     @property
     def consumed(self) -> float:

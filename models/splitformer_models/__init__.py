@@ -16,7 +16,7 @@ def model_names() -> list[str]:
 
 
 def model_path(name: str = DEFAULT_MODEL) -> Path:
-    """Return the folder of a model: config.json, model.safetensors and tokenizer.model.
+    """Return the folder of a model: config.json, model.safetensors and the tokenizer.
 
     Raises:
         ValueError: No model has that name; the message lists those that exist.

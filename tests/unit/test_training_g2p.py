@@ -13,6 +13,7 @@ from splitformer.model.checkpoint import Checkpoint
 from training.data import Batcher, BatchSettings
 from training.g2p.card import model_card
 from training.g2p.dictionary import (
+    LICENCE_FILE,
     PHONEME_IDS,
     START,
     TEST,
@@ -85,6 +86,7 @@ def test_the_exported_folder_loads_and_spells(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     torch.save({"model": model.state_dict()}, tmp_path / "run" / "checkpoint.pt")
     (tmp_path / "sources.json").write_text(json.dumps({"packages": []}))
+    (tmp_path / LICENCE_FILE).write_text("BSD")
     export(tmp_path, tmp_path / "model")
     checkpoint = Checkpoint(tmp_path / "model")
     assert [piece.id for piece in checkpoint.encode_source("Read")] == spell("read")

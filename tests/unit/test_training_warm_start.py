@@ -18,7 +18,7 @@ from training.runtime import Workspace
 from training.split import Part
 from training.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
 from training.train import Trainer, TrainSettings
-from training.warm_start import read_progress, warm_start
+from training.warm_start import Shipped, read_progress
 
 SHAPE = TransformerConfig(
     source_vocabulary_size=275,
@@ -60,7 +60,7 @@ def test_a_trainer_takes_up_the_weights_and_the_curve(
     workspace: Workspace, curve: Path, folder: Path
 ) -> None:
     settings = TrainSettings(minutes=1, bf16=False)
-    warm_start(folder, curve, workspace, settings.optimizer)
+    Shipped(folder, curve).warm_start(workspace.run, 1000, settings.optimizer)
     arrays = workspace.arrays(Part.TRAINING)
     trainer = Trainer(Transformer(SHAPE), arrays, [], settings, workspace.run)
     torch.manual_seed(5)
@@ -79,15 +79,14 @@ def test_rounds_that_were_read_are_not_read_again(curve: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused(workspace: Workspace, curve: Path, folder: Path) -> None:
-    settings = OptimizerSettings()
-    mine = workspace.tokenizer.read_bytes()
-    workspace.tokenizer.write_bytes(mine + b" ")
+    shipped, settings = Shipped(folder, curve), OptimizerSettings()
+    shipped.check_tokenizer(workspace.tokenizer)
+    workspace.tokenizer.write_bytes(workspace.tokenizer.read_bytes() + b" ")
     with pytest.raises(ValueError, match=r"tokenizer: .* must be that of"):
-        warm_start(folder, curve, workspace, settings)
-    workspace.tokenizer.write_bytes(mine)
-    warm_start(folder, curve, workspace, settings)
+        shipped.check_tokenizer(workspace.tokenizer)
+    shipped.warm_start(workspace.run, 1000, settings)
     with pytest.raises(FileExistsError, match=r"work: .* must not exist yet"):
-        warm_start(folder, curve, workspace, settings)
+        shipped.warm_start(workspace.run, 1000, settings)
     curve.write_text("")
     with pytest.raises(ValueError, match=r"curve: .* must have rows"):
         read_progress(curve, 1000)

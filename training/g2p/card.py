@@ -45,7 +45,8 @@ def _introduction(facts: dict[str, Any]) -> Iterable[str]:
         f"{facts['parameters'] / 1e6:.2f} million parameters (3 encoder layers and 1 decoder "
         "layer, width 128, feed-forward 512, 4 heads); `model.safetensors` is "
         f"{facts['weight_bytes'] / 1e6:.1f} MB in half precision. Licence: GPL-3.0-or-later, as "
-        "the distribution; its data are under a BSD licence."
+        "the distribution; the dictionary it was trained on has a licence of its own "
+        "(`LICENSE.cmudict`)."
     )
     yield ""
     yield (

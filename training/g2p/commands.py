@@ -1,4 +1,4 @@
-"""``python -m training g2p fetch|train|export|evaluate|card|all``."""
+"""``python -m training g2p fetch|warm-start|train|export|evaluate|card|all``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from training.console import make_report
 from training.g2p import dictionary
 from training.g2p.card import model_card
+from training.g2p.dictionary import arrays
 from training.g2p.results import (
     lines,
     measure,
@@ -26,6 +27,7 @@ from training.g2p.results import (
 from training.g2p.run import export as export_model, make_trainer, read_parts, train_settings
 from training.results import read_results, write_results
 from training.split import Part
+from training.warm_start import Shipped
 
 app = typer.Typer(help="The pronunciation model.", no_args_is_help=True)
 console = Console()
@@ -43,6 +45,15 @@ CURVE = Path("training/logs/g2p-curve.csv")
 def fetch(work: Work = WORK) -> None:
     """Download the dictionary; record its version and checksum."""
     console.print(f"{asdict(dictionary.fetch(work))}")
+
+
+@app.command()
+def warm_start(work: Work = WORK, model: Model = MODEL) -> None:
+    """Take the exported model's weights as the checkpoint that train goes on from."""
+    tokens = int(arrays(read_parts(work)[Part.TRAINING]).target_tokens.size)
+    settings = train_settings(1.0, 1).optimizer
+    progress = Shipped(model, CURVE).warm_start(work / "run", tokens, settings)
+    console.print(f"{asdict(progress)}")
 
 
 @app.command()
@@ -76,7 +87,7 @@ def evaluate(
     update: Annotated[bool, typer.Option(help="Write the results, compare nothing.")] = False,
 ) -> None:
     """Measure the model through the services; fail if it is worse than the committed results."""
-    if not (work / "cmudict.dict").exists():
+    if not (work / dictionary.TEXT_FILE).exists():
         dictionary.fetch(work)
     words = sample(read_parts(work)[Part.TEST], 0.1 if quick else 1.0)
     measured = measure(model, words)

