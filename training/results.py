@@ -30,13 +30,15 @@ DEFAULT = Variant("int8")
 VARIANTS = (DEFAULT, Variant("int8", 5), Variant("fp32"), Variant("fp32", 5))
 
 
-def variants_named(names: Sequence[str] | None) -> list[Variant]:
-    """Returns the variants of those names, all of them for None.
+def variants_named(
+    names: Sequence[str] | None, variants: Sequence[Variant] = VARIANTS
+) -> list[Variant]:
+    """Returns those of the variants that have the names, all of them for None.
 
     Raises:
         ValueError: there is no variant of a name.
     """
-    known = {variant.name: variant for variant in VARIANTS}
+    known = {variant.name: variant for variant in variants}
     for name in names or ():
         if name not in known:
             raise ValueError(f"variant: must be one of {', '.join(known)}, is {name!r}")

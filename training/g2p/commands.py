@@ -17,6 +17,7 @@ from training.g2p import dictionary
 from training.g2p.card import model_card
 from training.g2p.dictionary import arrays
 from training.g2p.results import (
+    VARIANTS,
     lines,
     measure,
     pronounce_samples,
@@ -25,7 +26,7 @@ from training.g2p.results import (
     sample,
 )
 from training.g2p.run import export as export_model, make_trainer, read_parts, train_settings
-from training.results import read_results, write_results
+from training.results import read_results, variants_named, write_results
 from training.split import Part
 from training.warm_start import Shipped
 
@@ -85,16 +86,18 @@ def evaluate(
     results: Results = RESULTS,
     quick: Annotated[bool, typer.Option(help="A tenth of the words.")] = False,
     update: Annotated[bool, typer.Option(help="Write the results, compare nothing.")] = False,
+    variant: Annotated[list[str] | None, typer.Option(help="These only: int8-beam5, …")] = None,
 ) -> None:
     """Measure the model through the services; fail if it is worse than the committed results."""
     if not (work / dictionary.TEXT_FILE).exists():
         dictionary.fetch(work)
     words = sample(read_parts(work)[Part.TEST], 0.1 if quick else 1.0)
-    measured = measure(model, words)
+    measured = measure(model, words, variants_named(variant, VARIANTS))
     committed, key = read_results(results), "quick" if quick else "test"
     print("\n".join(lines(measured)))
     if update:
-        committed |= {key: measured, "samples": pronounce_samples(model)}
+        committed[key] = committed.get(key, {}) | measured
+        committed["samples"] = pronounce_samples(model)
         _add_run(work, model, committed)
         write_results(committed, results)
         return

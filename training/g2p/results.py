@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -30,12 +30,14 @@ def sample(entries: Entries, share: float) -> Entries:
     return {word: entries[word] for word in chosen}
 
 
-def measure(folder: Path, entries: Entries) -> dict[str, Any]:
+def measure(
+    folder: Path, entries: Entries, variants: Sequence[Variant] = VARIANTS
+) -> dict[str, Any]:
     """Returns the error rates of every variant on the words."""
     requests = [Request(word, [TARGET]) for word in entries]
     references = list(entries.values())
     measured: dict[str, Any] = {}
-    for precision, group in groupby(VARIANTS, key=lambda variant: variant.precision):
+    for precision, group in groupby(variants, key=lambda variant: variant.precision):
         with services(folder, precision) as running:
             for variant in group:
                 found = translate_all(running, requests, variant.options)
