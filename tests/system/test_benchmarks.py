@@ -42,6 +42,11 @@ FIGURES = {
     " isolation.one_process_itl_p99_ratio fanout.encode_work_ratio",
     "modes": "modes.beam5.b2.vs_ctranslate2 modes.sampling_vs_greedy modes.logprobs_vs_plain"
     " modes.mixed_vs_greedy",
+    "families": "families.tiny.encoder.peak_mib families.tiny.both.peak_mib"
+    " families.tiny.ctranslate2.peak_mib families.tiny.b1.tokens_per_second"
+    " families.tiny.b1.vs_ctranslate2 families.tiny.b1.ttft_ms families.tiny.b2.ttft_vs_ctranslate2"
+    " families.tiny.b1.vs_hf families.hearing.decoder.peak_mib families.hearing.b1.vs_ctranslate2"
+    " families.hearing.b1.vs_hf",
     "invariance": "invariance.values invariance.differing_bits invariance.control_differing_bits",
 }
 
@@ -77,6 +82,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name == "serve":
             plan = dataclasses.replace(plan, threads=(1,), batching=((1, "2"),))
         monkeypatch.setattr(module, "QUICK", plan)
+    _tiny_families(monkeypatch)
     for name in ("decode", "request"):
         monkeypatch.setattr(importlib.import_module(f"benchmarks.{name}"), "QUICK", scope)
     more: Any = importlib.import_module("benchmarks.more_shapes")
@@ -84,6 +90,21 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(importlib.import_module("benchmarks.idle"), "FIRST", 16)
     yield
     torch.set_num_threads(threads)
+
+
+def _tiny_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a model of text and one of audio stand for the published ones."""
+    models: Any = importlib.import_module("benchmarks.family_models")
+    whisper: Any = importlib.import_module("benchmarks.whisper_model")
+    families: Any = importlib.import_module("benchmarks.families")
+    text = models.Published(
+        lambda: models.opus_mt(layers=1, width=64, vocabulary=320), models.marian_files, 0, (1, 2)
+    )
+    audio = models.Published(lambda: whisper.whisper(32, 1, 2), whisper.whisper_files, streams=(1,))
+    for name, model in (("tiny", text), ("hearing", audio)):
+        monkeypatch.setitem(models.MODELS, name, model)
+    monkeypatch.setattr(families, "QUICK", ("tiny", "hearing"))
+    monkeypatch.setattr(families, "ROUNDS", 1)
 
 
 @pytest.mark.usefixtures("tiny")
