@@ -77,10 +77,11 @@ SECTIONS: dict[str, str] = {
     "invariance": "Values computed alone and in random company, and the bits in which they differ;"
     " the control scales activations by the whole batch, as others do, and must differ.",
     "families": "Published models in their real sizes with random weights, as folders: 24 source"
-    " tokens or 30 s of audio, 32 target tokens, one and eight streams, two threads, in one process,"
-    " against CTranslate2's own conversion in int8 and Transformers in float32. Peak memory, in MiB,"
-    " is that of a process that has all that a service imports, loads a half (or both) and uses it"
-    " once; CTranslate2's has nothing but CTranslate2. 183 MiB of each of ours are torch.",
+    " tokens or 30 s of audio, 32 target tokens, one and eight streams, two threads, in one"
+    " process, against CTranslate2's own conversion in int8 and Transformers in float32. Peak"
+    " memory, in MiB, is that of a process that has all that a service imports, loads a half (or"
+    " both) and uses it once; CTranslate2's has nothing but CTranslate2. 183 MiB of each of ours"
+    " are torch.",
 }
 """What each scenario measures, in the order of the page."""
 

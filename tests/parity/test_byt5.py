@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import ByT5Tokenizer, T5Config, T5ForConditionalGeneration
@@ -13,9 +15,7 @@ from tests.support.servers import ServerThread
 SHORT = ("Open the file.", "Save all", "naïve 😀")
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("byt5") / "byt5-tiny"
+def make_pair(folder: Path) -> Pair:
     ByT5Tokenizer().save_pretrained(folder)
     config = T5Config(
         vocab_size=384,
@@ -36,6 +36,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     torch.manual_seed(5)
     model.lm_head.weight = torch.nn.Parameter(torch.randn(384, 32) * 0.3)
     return Pair.of(varied(model, scale=1.0), folder)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("byt5") / "byt5-tiny")
 
 
 def test_encoder_output_and_logits(pair: Pair) -> None:

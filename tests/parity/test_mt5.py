@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,7 @@ from tests.support.servers import ServerThread
 SHORT = ("Open the file.", "Save all changes now", "naïve café 😀")
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("mt5") / "mt5-tiny"
+def make_pair(folder: Path) -> Pair:
     folder.mkdir()
     order: dict[str, Any] = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
     pieces = train_pieces(folder / "spiece.model", 400, byte_fallback=True, **order)
@@ -35,6 +34,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     torch.manual_seed(5)
     model.lm_head.weight = torch.nn.Parameter(torch.randn(config.vocab_size, 32) * 0.3)
     return Pair.of(varied(model, scale=1.0), folder)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("mt5") / "mt5-tiny")
 
 
 def test_encoder_output_and_logits(pair: Pair) -> None:

@@ -21,9 +21,7 @@ TEXTS = (*SENTENCES, "Größe: 5 µm (ungefähr) 😀", "  two  spaces ", "naïv
 CODES = ("eng_Latn", "fra_Latn", "jpn_Jpan", "deu_Latn")
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("nllb") / "nllb-tiny"
+def make_pair(folder: Path) -> Pair:
     trained = json.loads(train_bpe().to_str())["model"]
     tokenizer = NllbTokenizer(
         vocab=trained["vocab"],
@@ -45,6 +43,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     )
     torch.manual_seed(5)
     return Pair.of(varied(M2M100ForConditionalGeneration(config)), folder)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("nllb") / "nllb-tiny")
 
 
 @pytest.fixture(scope="module")
