@@ -71,7 +71,7 @@ def run(report: Report, cache: Path, quick: bool) -> None:
         tokens.append(sum(map(len, part)))
     _figures(report, samples, tokens)
     report.figure("encode.hf_padding", padding(sources[:: plan.slices]))
-    report.figure("encode.hf_threads", torch.get_num_threads())
+    report.figure("encode.hf_threads", float(torch.get_num_threads()))
     contest.close()
 
 
