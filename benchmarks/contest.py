@@ -70,7 +70,7 @@ class Contest:
             for precision in precisions
             for inter, intra in LAYOUTS
         ]
-        torch.set_num_threads(THREADS)  # CTranslate2 has set OpenMP's threads, which are torch's too
+        torch.set_num_threads(THREADS)  # CTranslate2 has set OpenMP's, which are torch's too
         self._chosen: dict[int, list[Peer]] = {}
         self.names = token_names(config.target_vocabulary_size)
         numbers = np.random.default_rng(0)
