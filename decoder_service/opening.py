@@ -97,6 +97,11 @@ class OpeningRules:
         prefix = self._ids(wish.prefix or (), limit, len(start), "target_prefix")
         return (*start, *prefix)
 
+    @staticmethod
+    def forced(wish: Wish, start: tuple[int, ...]) -> int:
+        """Return how many of the start tokens count as said; see `Target.forced`."""
+        return 0 if wish.prefix else len(start) - 1
+
     def scored_tokens(
         self, target: str | Sequence[int], include_end: bool, start: int
     ) -> tuple[int, ...]:

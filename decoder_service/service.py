@@ -332,6 +332,7 @@ class DecoderService:
                 start = self.rules.start_tokens(dataclasses.replace(wish, language=language))
             target = Target(start, state, self.rules.detokenizer(start), positions)
             target.source, target.source_text = pieces_of(header), header.source_text
+            target.forced = self.rules.forced(wish, start)
             memory_bytes = self.rules.memory_bytes(header.shape[0])
             share = Share(self.budget, memory_bytes)
             session = self.sessions.add(target, language, header.shape[0], own, share)
@@ -353,6 +354,7 @@ class DecoderService:
                 start = self.rules.start_tokens(Wish(language, speech=speech))
                 state = parent.target.state.afresh()
                 target = Target(start, state, self.rules.detokenizer(start), positions)
+                target.forced = self.rules.forced(Wish(language), start)
             target.source = parent.target.source
             target.source_text = parent.target.source_text
             details = kept_bytes(target)
@@ -379,7 +381,7 @@ class DecoderService:
         state.truncate(min(state.length, len(target.start) + kept - 1))
         detokenizer = self.rules.detokenizer(target.start, *(token.id for token in produced))
         branch = Target(target.start, state, detokenizer, target.max_positions, produced)
-        branch.end, branch.source = end if whole else None, target.source
+        branch.end, branch.forced = end if whole else None, target.forced
         return branch
 
     def _check_not_draining(self) -> None:

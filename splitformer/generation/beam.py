@@ -241,7 +241,7 @@ class Beam:
         return EndReason.LENGTH if full else None
 
     def _completed(self, each: Continuation, reason: EndReason) -> Complete:
-        score = each.total / float((each.parent.depth + 1) ** self._options.penalty)
+        score = self._mean(each.total, each.parent.depth + 1)
         if reason is EndReason.EOS:
             return Complete(each.parent, score, reason, each.node().log_probability)
         return Complete(each.node(), score, reason)
@@ -289,7 +289,7 @@ class Beam:
         live, complete = self._search.live, self._search.complete
         if not live:
             return True
-        hoped = live[0].total / float(live[0].node.depth ** self._options.penalty)
+        hoped = self._mean(live[0].total, live[0].node.depth)
         return len(complete) == self.width and hoped <= complete[-1].score
 
     def _hand_on(self) -> None:
@@ -312,7 +312,15 @@ class Beam:
         if not search.complete:
             return True
         length = search.most - search.origin if penalty > 0 else live.node.depth + 1
-        return live.total / float(length**penalty) > search.complete[0].score
+        return self._mean(live.total, length) > search.complete[0].score
+
+    def _mean(self, total: float, length: int) -> float:
+        """Return the score of a hypothesis of some tokens, the end token included."""
+        return total / float(self._counted(length) ** self._options.penalty)
+
+    def _counted(self, length: int) -> int:
+        """Add what a target was made to begin with, which Transformers counts too."""
+        return length + (0 if self._search.origin else self.target.forced)
 
 
 def search_of(target: Target, options: GenerationOptions, limit: int) -> Search:

@@ -201,8 +201,8 @@ class Constrained(Beam):
             length: Its tokens, the end token included.
         """
         penalty, terms = self._options.penalty, progress.tokens
-        own, source = float(length**penalty), float(self._source_length**penalty)
-        return (total - terms) / own + (terms + progress.places) / source
+        own, source = self._counted(length) ** penalty, float(self._source_length**penalty)
+        return (total - terms) / float(own) + (terms + progress.places) / source
 
     def _nothing_better(self) -> bool:
         """True if enough is found, and no beam would be better by ending now."""
@@ -223,8 +223,8 @@ class Constrained(Beam):
         search, penalty = self._search, self._options.penalty
         if not search.complete:
             return True
-        longest = max(search.most - search.origin, self._source_length)
-        shortest = min(live.node.depth + 1, self._source_length)
+        longest = max(self._counted(search.most - search.origin), self._source_length)
+        shortest = min(self._counted(live.node.depth + 1), self._source_length)
         length = longest if penalty > 0 else shortest
         return live.total / float(length**penalty) > search.complete[0].score
 

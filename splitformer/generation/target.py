@@ -111,6 +111,8 @@ class Target:
         source: The source as the encoder saw it, one piece per row of the memory; empty if that is
             not known.
         source_text: Its text; empty if that is not known.
+        forced: How many of the start tokens count as said in scores of a beam search: those that
+            it is made to begin with, unless the caller gave a prefix.
         search: The beam search that found its last tokens, or was looking for more.
     """
 
@@ -122,6 +124,7 @@ class Target:
     end: Produced | None = None
     source: tuple[SourcePiece, ...] = ()
     source_text: str = ""
+    forced: int = 0
     search: Search | None = None
 
     @property

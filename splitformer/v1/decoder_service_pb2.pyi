@@ -748,7 +748,8 @@ class Hypothesis(_message.Message):
     """Their text."""
     score: _builtins.float
     """Its score: the sum of its log-probabilities after filters, the end token's included, divided by
-    the number of its tokens, the end token included, to the power of `length_penalty`. With a
+    the number of its tokens, the end token included, to the power of `length_penalty`. A
+    language token that the model is made to begin with counts among them, as in Transformers. With a
     glossary, what its terms cost, their places included, is divided by the source's length instead.
     """
     reason: Global___EndReason.ValueType

@@ -11,7 +11,9 @@ import torch
 from transformers import M2M100Config, M2M100ForConditionalGeneration, M2M100Tokenizer
 
 from splitformer.errors import InvalidArgumentError
+from splitformer.generation import GenerationOptions, Target, Vocabulary, decoding_for, run
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.encoding import TorchEncoder
 from splitformer_client import connect
 from tests.support.checkpoints import SENTENCES
 from tests.support.hub_tokenizers import FAIRSEQ
@@ -81,6 +83,41 @@ def test_forced_languages(pair: Pair, tokenizer: M2M100Tokenizer) -> None:
             assert outputs[-1][:2] == [2, first]
     assert outputs[0] != outputs[len(SHORT)]
     assert len({token for output in outputs for token in output}) > 8, "repetition proves little"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("penalty", [1.0, 0.0, 2.0, -1.0])
+def test_beams_count_the_language(pair: Pair, tokenizer: M2M100Tokenizer, penalty: float) -> None:
+    """A token that is forced has no cost, but Transformers counts it in the length."""
+    ids, most, description = pair.source_ids(SHORT[0], "en"), 24, pair.checkpoint.description
+    theirs = pair.theirs.generate(
+        torch.tensor([ids]),
+        num_beams=4,
+        num_return_sequences=4,
+        length_penalty=penalty,
+        max_length=most + 1,
+        early_stopping=False,
+        output_scores=True,
+        return_dict_in_generate=True,
+        forced_bos_token_id=tokenizer.get_lang_id("de"),
+    )
+    start = description.languages.starts["de"]
+    memory = torch.from_numpy(TorchEncoder(pair.ours.encoder).encode([ids])[0])
+    for decoder in pair.decoders():
+        detokenizer = pair.checkpoint.tokenizer.detokenizer()
+        target = Target(start, decoder.begin(memory), detokenizer, most, forced=len(start) - 1)
+        options = GenerationOptions(num_beams=4, num_return_sequences=4, length_penalty=penalty)
+        size = description.architecture.target_vocabulary_size
+        vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
+        run(decoder, decoding_for(target, options, 1000, vocabulary), vocabulary.never)
+        assert target.search is not None
+        found = [*target.search.found(options)]
+        assert [each.score for each in found] == pytest.approx(
+            theirs.sequences_scores.tolist(), rel=1e-4
+        )
+        for each, expected in zip(found, theirs.sequences.tolist(), strict=True):
+            ours = [*start, *(token.id for token in each.tokens)]
+            assert expected[: len(ours)] == ours
 
 
 @pytest.mark.parametrize("text", TEXTS)
