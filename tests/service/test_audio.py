@@ -24,10 +24,12 @@ from splitformer.errors import (
     InvalidArgumentError,
     ResourceExhaustedError,
     SplitformerError,
+    UnimplementedError,
 )
 from splitformer.v1 import encoder_service_pb2 as pb
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from splitformer_client import Client, Segment, Token, aio, connect
+from splitformer_client.memory import Memory
 from tests.conftest import Services, nothing_is_held
 from tests.support.servers import Running, ServerThread
 from tests.support.sounds import RATE, file_of, sound
@@ -358,13 +360,16 @@ def test_broken_files_are_refused_by_name(client: Client, tmp_path: Path) -> Non
         client.transcribe(good, language="xx")
 
 
-def test_a_session_says_which_language_it_found(client: Client, hearing: Services) -> None:
+def window_memory(hearing: Services) -> Memory:
+    """The memory of one second of sound."""
     header = request(header=PCM)
     chunk = request(chunk=sound(1).tobytes())
     window = answers(hearing.encoder, header, chunk, seek(0))[-1].window
-    from splitformer_client.memory import Memory  # noqa: PLC0415
+    return Memory(window.reference.header, reference=window.reference)
 
-    memory = Memory(window.reference.header, reference=window.reference)
+
+def test_a_session_says_which_language_it_found(client: Client, hearing: Services) -> None:
+    memory = window_memory(hearing)
     with client.open_session(memory, task="transcribe", timestamps=True) as session:
         assert session.language in ("en", "zh", "de", "yue")
         assert session.info().language == session.language
@@ -373,6 +378,19 @@ def test_a_session_says_which_language_it_found(client: Client, hearing: Service
             assert other.language == "de"
             assert len([token.id for token in other.generate(max_new_tokens=5)]) == 5
         assert len(english) == 5
+    client.release(memory)
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 2}, {"draft": "copy"}])
+def test_beams_and_drafts_are_refused(
+    client: Client, hearing: Services, options: dict[str, Any]
+) -> None:
+    memory = window_memory(hearing)
+    with client.open_session(memory, language="en", task="transcribe") as session:
+        with pytest.raises(UnimplementedError) as refusal:
+            list(session.generate(**options))
+        assert refusal.value.reason == "OPTION_NOT_OFFERED"
+        assert list(session.generate(max_new_tokens=3)), "the session is as it was"
     client.release(memory)
 
 
