@@ -112,6 +112,12 @@ def test_an_unknown_session_cannot_be_forked(caller: Caller) -> None:
         fork(caller, "0" * 32)
 
 
+def test_a_closed_session_cannot_be_forked(caller: Caller, parent: str) -> None:
+    caller.close_session(parent)
+    with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
+        fork(caller, parent)
+
+
 def test_a_fork_beyond_the_budget_is_refused_and_leaves_nothing(
     tiny_model: Path, servers: ServerThread
 ) -> None:
