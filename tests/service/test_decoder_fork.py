@@ -113,9 +113,10 @@ def test_an_unknown_session_cannot_be_forked(caller: Caller) -> None:
 
 
 def test_a_closed_session_cannot_be_forked(caller: Caller, parent: str) -> None:
-    caller.close_session(parent)
+    child = fork(caller, parent).session_id
+    caller.close_session(child)
     with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
-        fork(caller, parent)
+        fork(caller, child)
 
 
 def test_a_fork_beyond_the_budget_is_refused_and_leaves_nothing(
