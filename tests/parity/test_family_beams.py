@@ -67,7 +67,8 @@ def ours(pair: Pair, decoder: StepDecoder, ids: list[int], start: tuple[int, ...
     description = pair.checkpoint.description
     memory = torch.from_numpy(TorchEncoder(pair.ours.encoder).encode([ids])[0])
     detokenizer = pair.checkpoint.tokenizer.detokenizer()
-    target = Target(start, decoder.begin(memory), detokenizer, POSITIONS)
+    state, forced = decoder.begin(memory), len(start) - 1
+    target = Target(start, state, detokenizer, POSITIONS, forced=forced)
     size = description.architecture.target_vocabulary_size
     vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
     options = GenerationOptions(num_beams=BEAMS, num_return_sequences=BEAMS)
@@ -83,21 +84,24 @@ def ours(pair: Pair, decoder: StepDecoder, ids: list[int], start: tuple[int, ...
 
 
 def theirs(pair: Pair, ids: list[int], start: tuple[int, ...]) -> list[tuple[list[int], float]]:
+    """A language behind the start token is forced and counted, as Transformers does it."""
+    forced = dict(zip(["forced_bos_token_id"], start[1:], strict=False))
     found = pair.theirs.generate(
         input_ids=torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-        decoder_input_ids=torch.tensor([start]),
+        decoder_input_ids=torch.tensor([start[:1]]),
         decoder_start_token_id=start[0],
+        **forced,
         num_beams=BEAMS,
         num_return_sequences=BEAMS,
-        max_new_tokens=NEW_TOKENS,
+        max_new_tokens=NEW_TOKENS + len(forced),
         do_sample=False,
         return_dict_in_generate=True,
         output_scores=True,
     )
     lengths = (found.beam_indices >= 0).sum(1).tolist()
     rows = [
-        row[len(start) : len(start) + length]
+        row[len(start) : 1 + length]
         for row, length in zip(found.sequences.tolist(), lengths, strict=True)
     ]
     return list(zip(rows, found.sequences_scores.tolist(), strict=True))
