@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
+from splitformer.model.encoding import TorchEncoder
 from splitformer.model.half import StoredHalf
 from splitformer.model.shapes import decoder_shapes, weight_bytes
-from splitformer.serving.verifying import SENTENCES
+from splitformer.serving.comparing import SENTENCES
 from splitformer_client.main import app
 from tests.parity.test_marian import make_pair
 from tests.support.pairs import Pair
+from tests.support.whisper import make_whisper
 
 WEIGHTS = "model.safetensors"
 QUERY = "model.encoder.layers.0.self_attn.q_proj.weight"
@@ -114,6 +117,34 @@ def test_a_folder_that_is_the_same(pair: Pair) -> None:
     assert f"fp32 tokens of sources {all_of_them}" in lines
     assert f"fp32 greedy outputs {all_of_them}" in lines
     assert lines[-1] == "the same: yes, up to rounding in fp32"
+
+
+@pytest.mark.parametrize("multilingual", [True, False])
+def test_a_model_of_speech_that_is_the_same(tmp_path: Path, multilingual: bool) -> None:
+    folder = make_whisper(tmp_path / "whisper", multilingual=multilingual)
+    language = ("--target-language", "de") if multilingual else ()
+    result = run("verify", str(folder), *language)
+    assert result.exit_code == 0, result.output
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "fp32 greedy outputs 20 of 20 the same" in lines
+    assert lines[-1] == "the same: yes, up to rounding in fp32"
+
+
+def test_a_difference_in_speech_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_whisper(tmp_path / "whisper")
+    encode = TorchEncoder.encode
+    monkeypatch.setattr(
+        "splitformer.serving.comparing.source_encoder",
+        lambda checkpoint, arithmetic: SimpleNamespace(
+            encode=lambda sources: [
+                1.5 * memory for memory in encode(TorchEncoder(checkpoint.load_encoder()), sources)
+            ],
+            close=lambda: None,
+        ),
+    )
+    result = run("verify", str(folder))
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "the same: no"
 
 
 def test_a_difference_is_noticed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,300 @@
+"""A model folder, opened by us and by Transformers: the same sources through both, compared."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from splitformer.errors import ConfigurationError
+from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.stepping import Asked, StepDecoder
+from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
+
+SENTENCES = (
+    "Open the file.",
+    "The weather is fine today.",
+    "Where is the nearest railway station?",
+    "She has lived in this town for twenty years.",
+    "Please save your work before you close the window.",
+    "The committee will meet again on Monday at 9:30.",
+    "I would like a cup of tea, please.",
+    "The price rose by 12.5 % within a single month.",
+    "Nobody knows why the ship sank.",
+    "We were not able to find the page you asked for.",
+    "He said: “It was not my fault.”",
+    "Water boils at 100 degrees Celsius.",
+    "The old bridge across the river was rebuilt in 1987.",
+    "Can you tell me how this machine works?",
+    "My brother's dog is afraid of thunder.",
+    "Two plus two is four.",
+    "The patient was given antibiotics and soon recovered.",
+    "A small group of people waited in the rain.",
+    "Choose a name for the new folder.",
+    "Thank you very much for your help!",
+)
+_TOLERANCE = 1e-3
+"""Largest difference of a memory or of logits, as a share of their largest value."""
+
+_NEW_TOKENS = 40
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expected:
+    """What Transformers makes of a source: memory (S, D), greedy target, logits (T, V) of it."""
+
+    memory: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    target: list[int]
+
+
+@dataclass(slots=True)
+class Comparison:
+    """How far two ways to run a model are apart.
+
+    Attributes:
+        sources: How many there are.
+        memory: Largest difference of memories, as a share of the largest value.
+        logits: The same for logits.
+        same: Greedy targets that are the same to the last token.
+        tokenized: Sources that are cut the same way; None: there was nothing to compare with.
+        different: Sources whose targets differ.
+    """
+
+    sources: int
+    memory: float = 0.0
+    logits: float = 0.0
+    same: int = 0
+    tokenized: int | None = None
+    different: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """True if nothing differs but by rounding."""
+        close = max(self.memory, self.logits) < _TOLERANCE
+        return close and not self.different and self.tokenized in (None, self.sources)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield what to show, as names and values."""
+        if self.tokenized is not None:
+            yield "tokens of sources", f"{self.tokenized} of {self.sources} the same"
+        yield "encoder output", f"differs by {self.memory:.1e} of its largest value"
+        yield "logits", f"differ by {self.logits:.1e} of their largest value"
+        yield "greedy outputs", f"{self.same} of {self.sources} the same"
+        for text in self.different[:3]:
+            yield "", f"differs: {text}"
+
+
+class Pair(ABC):
+    """A model folder, opened by us and by Transformers.
+
+    Args:
+        checkpoint: The folder.
+        theirs: The model as Transformers has it.
+        start: What targets begin with.
+
+    Attributes:
+        sources: What our encoder takes, by what to call it.
+        theirs: The model as Transformers has it.
+        vocabulary: What may be generated.
+    """
+
+    sources: Mapping[str, Any]
+
+    def __init__(self, checkpoint: Checkpoint, theirs: Any, start: tuple[int, ...]) -> None:
+        description = checkpoint.description
+        self.checkpoint = checkpoint
+        self.start = start
+        size = description.architecture.target_vocabulary_size
+        self.vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
+        self.theirs = theirs
+
+    @abstractmethod
+    def _encoded(self, source: Any) -> Any:
+        """Run Transformers' encoder."""
+
+    @abstractmethod
+    def _their_target(self, source: Any) -> list[int]:
+        """Decode greedily in Transformers, with nothing that their settings suggest besides."""
+
+    def _tokenized_alike(self) -> int | None:
+        """Count sources that Transformers' tokenizer cuts as ours; None if it cannot be used."""
+        return None
+
+    @torch.inference_mode()
+    def compare(self, precision: str) -> Comparison:
+        """Compare all sources in one precision of ours."""
+        arithmetic = Arithmetic(precision)
+        encoder = source_encoder(self.checkpoint, arithmetic)
+        decoder = step_decoder(self.checkpoint, arithmetic)
+        tokenized = self._tokenized_alike() if precision == "fp32" else None
+        result = Comparison(len(self.sources), tokenized=tokenized)
+        for (name, source), expected in zip(self.sources.items(), self.expected, strict=True):
+            memory = encoder.encode([source])[0]
+            logits = self._logits(decoder, memory, expected.target)
+            result.memory = max(result.memory, _apart(memory, expected.memory))
+            result.logits = max(result.logits, _apart(logits, expected.logits))
+            if self._our_target(decoder, memory) == expected.target:
+                result.same += 1
+            else:
+                result.different.append(name)
+        encoder.close()
+        decoder.close()
+        return result
+
+    @cached_property
+    def expected(self) -> list[Expected]:
+        """What Transformers says of each source."""
+        return [self._expected(source) for source in self.sources.values()]
+
+    @torch.inference_mode()
+    def _expected(self, source: Any) -> Expected:
+        encoded, target = self._encoded(source), self._their_target(source)
+        memory = encoded.last_hidden_state
+        answer = self.theirs(
+            encoder_outputs=encoded,
+            attention_mask=torch.ones(memory.shape[:2], dtype=torch.long),
+            decoder_input_ids=torch.tensor([target]),
+        )
+        return Expected(memory[0].numpy(), answer.logits[0].numpy(), target)
+
+    def _logits(self, decoder: StepDecoder, memory: Any, target: list[int]) -> Any:
+        """Logits after each token of a target, (T, V)."""
+        state = decoder.begin(torch.from_numpy(memory))
+        asked = Asked(logits=set(range(len(target))))
+        answer = decoder.advance([target], [state], (), asked, [len(target)])
+        return np.stack([answer.logits[i].numpy() for i in range(len(target))])
+
+    def _our_target(self, decoder: StepDecoder, memory: Any) -> list[int]:
+        state = decoder.begin(torch.from_numpy(memory))
+        positions = self.checkpoint.description.architecture.max_positions
+        detokenizer = self.checkpoint.tokenizer.detokenizer()
+        target = Target(self.start, state, detokenizer, positions)
+        decoding = Sequential(target, GenerationOptions(), self.most, self.vocabulary)
+        run(decoder, decoding, self.vocabulary.never)
+        end = [target.end.id] if target.end else []
+        return [*self.start, *(token.id for token in target.produced), *end]
+
+    @property
+    def most(self) -> int:
+        """Tokens behind what a target begins with, at most."""
+        return _NEW_TOKENS - len(self.start) + 1
+
+
+class TextPair(Pair):
+    """A model of text.
+
+    Args:
+        checkpoint: The folder.
+        source_language: Language of the sources, as the model names it.
+        target_language: Target language, as the model names it.
+
+    Raises:
+        ConfigurationError: It cannot be opened or compared, or does not know a language.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, source_language: str, target_language: str) -> None:
+        description = checkpoint.description
+        if description.family == "splitformer":
+            raise ConfigurationError(
+                f"verify: has nothing to compare text of family {description.family!r} with"
+            )
+        self.languages = (source_language, target_language)
+        check_languages(checkpoint, *self.languages)
+        language = target_language if description.languages.on_decoder else ""
+        theirs = opened(checkpoint.folder, "AutoModelForSeq2SeqLM")
+        super().__init__(checkpoint, theirs, description.languages.starts[language])
+        self.sources = {text: self._ids(text) for text in SENTENCES}
+        self.theirs.generation_config = self._settings()  # in place of what they suggest
+
+    def _encoded(self, source: list[int]) -> Any:
+        return self.theirs.get_encoder()(input_ids=torch.tensor([source]))
+
+    def _ids(self, text: str) -> list[int]:
+        return [piece.id for piece in self.checkpoint.encode_source(text, *self.languages)]
+
+    def _their_target(self, source: list[int]) -> list[int]:
+        output = self.theirs.generate(
+            torch.tensor([source]),
+            attention_mask=torch.ones(1, len(source), dtype=torch.long),
+        )
+        return [int(token) for token in output[0]]
+
+    def _settings(self) -> Any:
+        import transformers  # noqa: PLC0415 (not needed to serve)
+
+        first, *forced = self.start
+        return transformers.GenerationConfig(
+            max_new_tokens=_NEW_TOKENS,
+            do_sample=False,
+            num_beams=1,
+            decoder_start_token_id=first,
+            forced_bos_token_id=forced[0] if forced else None,
+            eos_token_id=self.vocabulary.eos_id,
+            pad_token_id=self.theirs.config.pad_token_id,
+            bad_words_ids=[[token] for token in self.vocabulary.never] or None,
+        )
+
+    def _tokenized_alike(self) -> int | None:
+        import transformers  # noqa: PLC0415
+
+        languages, (source, target) = self.checkpoint.description.languages, self.languages
+        try:
+            theirs = transformers.AutoTokenizer.from_pretrained(
+                self.checkpoint.folder, local_files_only=True
+            )
+            if source:
+                theirs.src_lang = source
+            before = "" if languages.on_decoder else languages.bindings[target].text
+            marked = languages.marker.format(target) if languages.marker and target else ""
+            cut = [theirs(marked + before + text).input_ids for text in SENTENCES]
+        except Exception:  # whatever a tokenizer of theirs needs that is not here
+            return None
+        pairs = zip(cut, SENTENCES, strict=True)
+        return sum(bool(ids == self._ids(text)) for ids, text in pairs)
+
+
+def check_languages(checkpoint: Checkpoint, source: str, target: str) -> None:
+    """ConfigurationError unless the model knows both."""
+    languages = checkpoint.description.languages
+    targets = languages.starts if languages.on_decoder else languages.bindings
+    for name, value, known in (
+        ("source_language", source, languages.sources),
+        ("target_language", target, targets),
+    ):
+        if value not in known:
+            some = ", ".join(filter(None, known)) or "(none)"
+            raise ConfigurationError(f"{name}: must be one of {some}, got {value!r}")
+
+
+def opened(folder: Path, kind: str) -> Any:
+    """Open a folder with one of Transformers' classes.
+
+    Raises:
+        ConfigurationError: Transformers is not here, or cannot open it.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise ConfigurationError("verify: needs Transformers (pip install transformers)")
+    import transformers  # noqa: PLC0415 (not needed to serve)
+
+    try:
+        model = getattr(transformers, kind).from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
+    except Exception as error:  # it may raise anything
+        raise ConfigurationError(f"verify: Transformers cannot open it: {error}") from error
+    return model.eval()
+
+
+def _apart(ours: Any, theirs: Any) -> float:
+    """Largest difference as a share of the largest value."""
+    return float(np.abs(ours - theirs).max() / max(1e-9, float(np.abs(theirs).max())))
