@@ -25,7 +25,7 @@ from tools.panels import DASHBOARDS
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300, func_only=True)]
 SERVICES = ("encoder", "decoder", "prometheus", "grafana")
-IDLE_SECONDS = 10
+IDLE_SECONDS = 30
 """Two scrapes; the clock of CPU time ticks a hundred times a second."""
 
 
@@ -113,7 +113,7 @@ def test_every_rule_is_loaded_and_every_query_of_the_dashboards_answered(
     assert sum(rule["type"] == "alerting" for rule in rules) > 20
     assert not [rule for rule in rules if rule["health"] == "err"]
     pending = list(all_queries())
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 150
     while pending:
         work(composed)
         pending = [query for query in pending if not answered(asked, query)]
@@ -167,8 +167,8 @@ def test_idle_services_use_next_to_no_cpu(composed: Composed) -> None:
     used = sum(cpu_seconds(each) for each in watched) - sum(before)
     print(f"both services, idle: {used / IDLE_SECONDS:.2%} of a core")  # noqa: T201
     assert (
-        used / IDLE_SECONDS < 0.03
-    )  # scraped every five seconds; the figure is in docs/containers.md
+        used / IDLE_SECONDS < 0.02
+    )  # scraped every 15 seconds; the figure is in docs/containers.md
 
 
 def test_a_port_in_use_is_told(composed: Composed) -> None:
