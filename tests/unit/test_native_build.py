@@ -118,6 +118,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(
 
 
 @needs_native
+@pytest.mark.timeout(400)  # compiles everything
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_sanitizers_find_nothing(sanitizers: str) -> None:
     command = [sys.executable, "-m", "splitformer.native", "--sanitize", sanitizers]
