@@ -276,19 +276,9 @@ class OpeningRules:
                 reason="TARGET_TOO_LONG",
                 metadata={"limit": str(limit), "length": str(start + len(text))},
             )
-        self._check_ids(text, field)
-        return text
-
-    def _check_ids(self, ids: Sequence[int], field: str) -> None:
         size = self._config.target_vocabulary_size
-        for position, token in enumerate(ids):
-            if not 0 <= token < size:
-                raise InvalidArgumentError.of(
-                    f"{field}.tokens.ids[{position}]",
-                    f"must be at least 0 and below {size}",
-                    token,
-                    reason="TOKEN_OUT_OF_RANGE",
-                )
+        models.check_token_ids(text, size, f"{field}.tokens.ids")
+        return text
 
 
 def pieces_of(header: tensor_pb2.MemoryHeader) -> tuple[SourcePiece, ...]:

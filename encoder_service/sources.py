@@ -134,14 +134,7 @@ class Sources:
             )
         self._check_length("source.tokens.ids", len(ids))
         size = self._description.architecture.source_vocabulary_size
-        for position, token in enumerate(ids):
-            if not 0 <= token < size:
-                raise InvalidArgumentError.of(
-                    f"source.tokens.ids[{position}]",
-                    f"must be at least 0 and below {size}",
-                    token,
-                    reason="TOKEN_OUT_OF_RANGE",
-                )
+        models.check_token_ids(ids, size, "source.tokens.ids")
         return TokenizedSource([SourcePiece(token, 0, 0) for token in ids], target_language)
 
     async def hear(self, samples: Samples) -> HeardSource:

@@ -1,13 +1,14 @@
-"""Finding the model that a service is told to run, and describing it to clients."""
+"""The model that a service is told to run: finding it, describing it, checking ids against it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import splitformer
 from splitformer import wire
-from splitformer.errors import ConfigurationError
+from splitformer.errors import ConfigurationError, InvalidArgumentError
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.kept import Kept
 from splitformer.model.shapes import Shapes, parameters, weight_bytes
@@ -69,6 +70,18 @@ def memory_dtype(name: str) -> tensor_pb2.DataType.ValueType:
             f"memory_dtype: must be one of {', '.join(wire.DTYPE_NAMES)}, got {name!r}"
         )
     return wire.DTYPE_NAMES[name]
+
+
+def check_token_ids(ids: Sequence[int], size: int, field: str) -> None:
+    """InvalidArgumentError TOKEN_OUT_OF_RANGE unless a vocabulary of `size` has all of them."""
+    for position, token in enumerate(ids):
+        if not 0 <= token < size:
+            raise InvalidArgumentError.of(
+                f"{field}[{position}]",
+                f"must be at least 0 and below {size}",
+                token,
+                reason="TOKEN_OUT_OF_RANGE",
+            )
 
 
 def numerics(precision: str, dtype_name: str, kernel: str) -> str:
