@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from training.card import model_card
-from training.console import make_report
+from training.console import run_until_stopped
 from training.evaluate import read_examples, sample
 from training.export import SOURCES_FILE, export as export_model
 from training.fetch import fetch as fetch_packages, read_manifest
@@ -117,13 +116,9 @@ def train(
     )
     optimizer = replace(settings.optimizer.scaled(peak), muon=muon, decay=decay, bf16=bf16_pays())
     settings = replace(settings, optimizer=optimizer)
-    stopped: list[int] = []
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda number, _: stopped.append(number))
-    with make_report(console, minutes * 60) as report:
-        trainer = make_trainer(Workspace(work), settings, report)
-        trainer.run(stop=lambda: bool(stopped))
-    console.print(f"{asdict(trainer.progress)}")
+    run_until_stopped(
+        console, minutes, lambda report: make_trainer(Workspace(work), settings, report)
+    )
 
 
 @app.command()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.curve import Measurement
-from training.train import Report
+from training.train import Report, Trainer
 
 
 @contextmanager
@@ -28,6 +30,17 @@ def make_report(console: Console, seconds: float) -> Iterator[Report]:
                 bar.console.print(describe(row, consumed))
 
         yield report
+
+
+def run_until_stopped(console: Console, minutes: float, make: Callable[[Report], Trainer]) -> None:
+    """Runs a trainer, shown, until its minutes are used up or a signal asks it to end."""
+    stopped: list[int] = []
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda number, _: stopped.append(number))
+    with make_report(console, minutes * 60) as report:
+        trainer = make(report)
+        trainer.run(stop=lambda: bool(stopped))
+    console.print(f"{asdict(trainer.progress)}")
 
 
 def describe(row: Measurement, consumed: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training.console import make_report
+from training.console import run_until_stopped
 from training.g2p import dictionary
 from training.g2p.card import model_card
 from training.g2p.dictionary import arrays
@@ -64,13 +63,8 @@ def train(
     threads: Annotated[int, typer.Option(help="Threads that compute gradients.")] = 2,
 ) -> None:
     """Train, or go on training, until the minutes are used up; Ctrl-C leaves a checkpoint."""
-    stopped: list[int] = []
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda number, _: stopped.append(number))
-    with make_report(console, minutes * 60) as report:
-        trainer = make_trainer(work, train_settings(minutes, threads), report)
-        trainer.run(stop=lambda: bool(stopped))
-    console.print(f"{asdict(trainer.progress)}")
+    settings = train_settings(minutes, threads)
+    run_until_stopped(console, minutes, lambda report: make_trainer(work, settings, report))
 
 
 @app.command()
