@@ -68,13 +68,13 @@ protos:  ## regenerate splitformer/v1 from protos/
 
 docs:  ## redraw the picture and rewrite the generated tables, rules and dashboards
 	@$(BOOTSTRAP) dev
-	$(BIN)/python tools/draw_flow.py
-	$(BIN)/python tools/reference_tables.py
+	$(BIN)/python -m tools.draw_flow
+	$(BIN)/python -m tools.reference_tables
 	$(BIN)/python -m benchmarks.page
-	$(BIN)/python tools/slo_rules.py
-	$(BIN)/python tools/kubernetes_rules.py
-	$(BIN)/python tools/dashboards.py
-	$(BIN)/python tools/compose_settings.py
+	$(BIN)/python -m tools.slo_rules
+	$(BIN)/python -m tools.kubernetes_rules
+	$(BIN)/python -m tools.dashboards
+	$(BIN)/python -m tools.compose_settings
 
 dev:  ## install everything that working on the code takes
 	@$(BOOTSTRAP) dev

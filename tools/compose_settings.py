@@ -1,7 +1,7 @@
 """Write the services' settings into deploy/compose.yaml, so that `.env` may hold any of them.
 
 Compose hands a variable that is listed without a value on to the container if it is set, and only
-then. Usage: `python tools/compose_settings.py [--check]`.
+then. Usage: `python -m tools.compose_settings [--check]`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from decoder_service.settings import DecoderSettings
 from encoder_service.settings import EncoderSettings
 from splitformer.serving.settings import Settings
+from tools.generated import checking, settle
 
 FILE = Path(__file__).resolve().parent.parent / "deploy/compose.yaml"
 FIXED = frozenset(
@@ -43,14 +44,8 @@ def filled(text: str) -> str:
 
 def main() -> int:
     """Write the file, or check it."""
-    text = FILE.read_text()
-    if "--check" in sys.argv[1:]:
-        if filled(text) == text:
-            return 0
-        print("deploy/compose.yaml is stale: run `python tools/compose_settings.py`")
-        return 1
-    FILE.write_text(filled(text))
-    return 0
+    check = checking("Write the settings that deploy/compose.yaml passes on.")
+    return settle({FILE: filled(FILE.read_text(encoding="utf-8"))}, check)
 
 
 if __name__ == "__main__":

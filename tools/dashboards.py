@@ -1,20 +1,18 @@
 """Write the Grafana dashboards in deploy/grafana/dashboards from `tools/panels/`.
 
-Usage: `python tools/dashboards.py [--check]`. With `--check` nothing is written; the exit status is
+Usage: `python -m tools.dashboards [--check]`. With `--check` nothing is written; the exit status is
 1, and the files are named, if one differs. Needs nothing but Python's standard library.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from tools.generated import checking, settle
 from tools.panels import DASHBOARDS
 from tools.panels.model import Dashboard, Panel, Row
 
@@ -160,21 +158,9 @@ def written(dashboard: Dashboard) -> str:
 
 
 def main() -> int:
-    """Read the command line and write or check."""
-    parser = argparse.ArgumentParser(description="Write the Grafana dashboards.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
-    check: bool = parser.parse_args().check
-    stale = []
-    for dashboard in DASHBOARDS:
-        file = FOLDER / f"{dashboard.key}.json"
-        if file.is_file() and file.read_text(encoding="utf-8") == written(dashboard):
-            continue
-        stale.append(file.name)
-        if not check:
-            file.write_text(written(dashboard), encoding="utf-8")
-    if check and stale:
-        print(f"{', '.join(stale)} stale: run `python tools/dashboards.py`", file=sys.stderr)
-    return 1 if check and stale else 0
+    """Write the files, or check them."""
+    check = checking("Write the Grafana dashboards.")
+    return settle({FOLDER / f"{each.key}.json": written(each) for each in DASHBOARDS}, check)
 
 
 if __name__ == "__main__":

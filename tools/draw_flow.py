@@ -1,6 +1,6 @@
 """Draw docs/images/flow.svg: the life of a request in one picture, always the same bytes.
 
-Usage: `python tools/draw_flow.py [--check]`. With `--check` nothing is written; the exit status is
+Usage: `python -m tools.draw_flow [--check]`. With `--check` nothing is written; the exit status is
 1 if the committed picture differs from what would be drawn.
 
 The picture brings its own background, so that it reads on light and dark pages alike.
@@ -8,11 +8,12 @@ The picture brings its own background, so that it reads on light and dark pages 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
+
+from tools.generated import checking, settle
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "images" / "flow.svg"
 WIDTH, HEIGHT = 1040, 716
@@ -262,19 +263,8 @@ def draw() -> str:
 
 
 def main() -> int:
-    """Read the command line and draw or check."""
-    parser = argparse.ArgumentParser(description="Draw docs/images/flow.svg.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
-    check: bool = parser.parse_args().check
-    drawn = draw()
-    if not check:
-        PICTURE.parent.mkdir(parents=True, exist_ok=True)
-        PICTURE.write_text(drawn, encoding="utf-8")
-        return 0
-    if PICTURE.is_file() and PICTURE.read_text(encoding="utf-8") == drawn:
-        return 0
-    print(f"{PICTURE.name} is stale: run `python tools/draw_flow.py`", file=sys.stderr)
-    return 1
+    """Draw the picture, or check it."""
+    return settle({PICTURE: draw()}, checking("Draw docs/images/flow.svg."))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Wrap Prometheus' rules as the Prometheus Operator wants them.
 
-Usage: `python tools/kubernetes_rules.py [--check]`. With `--check` nothing is written; the exit
+Usage: `python -m tools.kubernetes_rules [--check]`. With `--check` nothing is written; the exit
 status is 1 if the file differs.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+from tools.generated import checking, settle
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 FILE = DEPLOY / "kubernetes/components/monitoring/rules.yaml"
@@ -36,12 +38,7 @@ def rules() -> str:
 
 def main() -> int:
     """Write the file, or check it."""
-    if "--check" not in sys.argv[1:]:
-        FILE.write_text(rules(), encoding="utf-8")
-    elif not FILE.is_file() or FILE.read_text(encoding="utf-8") != rules():
-        print(f"{FILE.name} is stale: run `python tools/kubernetes_rules.py`", file=sys.stderr)
-        return 1
-    return 0
+    return settle({FILE: rules()}, checking("Write the rules for Kubernetes."))
 
 
 if __name__ == "__main__":

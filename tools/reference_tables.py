@@ -1,6 +1,6 @@
 """Write the tables in docs/ that repeat what the code says: settings, metrics, RPCs, error reasons.
 
-Usage: `python tools/reference_tables.py [--check]`. With `--check` nothing is written; the exit
+Usage: `python -m tools.reference_tables [--check]`. With `--check` nothing is written; the exit
 status is 1, and the files are named, if a table differs from the code or a reason has no meaning.
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. All of it is generated but one
@@ -9,7 +9,6 @@ column: the meaning of an error reason is written by hand, in the table itself, 
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import re
@@ -32,6 +31,7 @@ from splitformer.serving.histograms import StepHistogram
 from splitformer.serving.kernels import ModelSettings
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import Telemetry
+from tools.generated import checking, settle
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -274,29 +274,16 @@ def renewed(text: str, missing: set[str]) -> str:
 
 
 def main() -> int:
-    """Read the command line and write or check."""
-    parser = argparse.ArgumentParser(description="Write the tables in docs/.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
-    check: bool = parser.parse_args().check
-    missing, complaints = set(tables()), list[str]()
-    for file in sorted(DOCS.glob("*.md")):
-        text = file.read_text(encoding="utf-8")
-        new = renewed(text, missing)
-        if "| ? |" in new:
-            complaints.append(f"{file.name}: a reason has no meaning yet; replace the ? by one")
-        if check and new != text:
-            complaints.append(f"{file.name} is stale: run `python tools/reference_tables.py`")
-        if not check and new != text:
-            file.write_text(new, encoding="utf-8")
-    if REASONS_FILE.read_text(encoding="utf-8") != (module := reasons_module()):
-        if check:
-            complaints.append(f"{REASONS_FILE.name} is stale: run `python {sys.argv[0]}`")
-        else:
-            REASONS_FILE.write_text(module, encoding="utf-8")
+    """Write the tables and the module, or check them."""
+    check = checking("Write the tables in docs/.")
+    missing = set(tables())
+    files = {file: renewed(file.read_text(encoding="utf-8"), missing) for file in DOCS.glob("*.md")}
+    unclear = [file.name for file, text in sorted(files.items()) if "| ? |" in text]
+    complaints = [f"{name}: a reason has no meaning yet; replace the ? by one" for name in unclear]
     complaints += [f"no document has the table of {name}" for name in sorted(missing)]
     for complaint in complaints:
         print(complaint, file=sys.stderr)
-    return 1 if complaints else 0
+    return max(settle(files | {REASONS_FILE: reasons_module()}, check), bool(complaints))
 
 
 if __name__ == "__main__":

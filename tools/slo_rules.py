@@ -1,6 +1,6 @@
 """Write the recording rules and burn-rate alerts of the service level objectives.
 
-Usage: `python tools/slo_rules.py [--check]`. With `--check` nothing is written; the exit status is
+Usage: `python -m tools.slo_rules [--check]`. With `--check` nothing is written; the exit status is
 1 if the file differs.
 
 The method is that of Google's SRE workbook, chapter 5: how fast is the error budget of 30 days
@@ -10,10 +10,11 @@ the alert ends soon after the trouble.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from tools.generated import checking, settle
 
 FILE = Path(__file__).resolve().parent.parent / "deploy/prometheus/rules/slo.yml"
 
@@ -142,15 +143,8 @@ def rules() -> str:
 
 
 def main() -> int:
-    """Read the command line and write or check."""
-    parser = argparse.ArgumentParser(description="Write the rules of the objectives.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
-    if not parser.parse_args().check:
-        FILE.write_text(rules(), encoding="utf-8")
-    elif not FILE.is_file() or FILE.read_text(encoding="utf-8") != rules():
-        print(f"{FILE.name} is stale: run `python tools/slo_rules.py`", file=sys.stderr)
-        return 1
-    return 0
+    """Write the file, or check it."""
+    return settle({FILE: rules()}, checking("Write the rules of the objectives."))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ def test_every_variable_has_a_default_and_every_default_is_used() -> None:
 
 def test_every_setting_of_the_services_can_be_given() -> None:
     text = compose_settings.FILE.read_text()
-    assert compose_settings.filled(text) == text, "run tools/compose_settings.py"
     listed = set(re.findall(r"^ +- (SPLITFORMER_\w+)$", text, re.MULTILINE))
     assert {name for name in DEFAULTS if name.startswith("SPLITFORMER_")} <= listed
 

@@ -17,18 +17,20 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize(
-    "script",
+    "tool",
     [
-        "tools/dashboards.py",
-        "tools/draw_flow.py",
-        "tools/kubernetes_rules.py",
-        "tools/reference_tables.py",
-        "tools/slo_rules.py",
+        "compose_settings",
+        "dashboards",
+        "draw_flow",
+        "kubernetes_rules",
+        "reference_tables",
+        "slo_rules",
     ],
 )
-def test_generated_parts_are_up_to_date(script: str) -> None:
+def test_generated_parts_are_up_to_date(tool: str) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / script, "--check"],
+        [sys.executable, "-m", f"tools.{tool}", "--check"],
+        cwd=ROOT,
         env={"PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
