@@ -79,9 +79,9 @@ docs:  ## redraw the picture and rewrite the generated tables, rules and dashboa
 dev:  ## install everything that working on the code takes
 	@$(BOOTSTRAP) dev
 
-bench:  ## run the benchmarks
+bench:  ## run the benchmarks; ARGS goes to them, for example ARGS="decode --quick"
 	@$(BOOTSTRAP) dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 train:  ## train the embedded models from public parallel text and a dictionary
 	@$(BOOTSTRAP) train
