@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -115,6 +117,17 @@ def test_chooses_like_torch(threads: int) -> None:
         assert chosen.logits.keys() == {3}
         torch.testing.assert_close(chosen.logits[3], logits[3], rtol=1e-4, atol=1e-5)
     decoder.close()
+
+
+def test_threads_that_slept_may_run_where_they_might_before(small: NativeDecoder) -> None:
+    def allowed() -> dict[int, set[int]]:
+        return {i: os.sched_getaffinity(i) for i in map(int, os.listdir("/proc/self/task"))}
+
+    state, before = small.begin(torch.randn(3, 32)), allowed()
+    for token in range(8):
+        time.sleep(0.002)  # longer than the threads wait for work before they sleep
+        small.advance([[token]], [state])
+    assert allowed() == before
 
 
 def test_log_probabilities_can_be_left_out(small: NativeDecoder) -> None:

@@ -27,7 +27,7 @@ void Plan::ProjectRows(const float* memory, int first, int rows, void* out, Memb
     std::memcpy(Scratch(member), memory + size_t(first + i) * d, d * sizeof(float));
     PrepareOperand(Scratch(member), shape_.d_model, i, member);
   }
-  team_.Barrier();
+  team_.Barrier(member.index);
   const Operand operand = OperandOf(member);
   const Matrix& matrix = projection_->matrix;
   const size_t columns = size_t(shape_.layers) * 2 * size_t(shape_.inner());
@@ -51,7 +51,7 @@ void Plan::ProjectRows(const float* memory, int first, int rows, void* out, Memb
   Panels share[kMaxSegments];
   ShareOf(*projection_, member.index, share);
   Multiply(kernels_, operand, matrix, share[0].first, share[0].last, scatter);
-  team_.Barrier();  // before the next block's rows become the operand
+  team_.Barrier(member.index);  // before the next block's rows become the operand
 }
 
 void Plan::RunProducts(int rows, int iterations) {
@@ -73,7 +73,7 @@ void Plan::RunProducts(int rows, int iterations) {
         const int end = ShareBegin(blocks, index + 1, team_.size()) * kMaxTilePanels;
         const int last = std::min(end, matrix.panels());
         Multiply(kernels_, operand, matrix, first, last, drop);
-        team_.Barrier();
+        team_.Barrier(member.index);
       }
     }
   });

@@ -48,7 +48,7 @@ void Plan::RunStep(const Request& request, Member& member) {
 }
 
 void Plan::Barrier(Member& member) {
-  team_.Barrier();
+  team_.Barrier(member.index);
   Tick(member, kWaitTime);
 }
 

@@ -39,17 +39,18 @@ void Signal::Raise() {
   if (sleepers_.load(std::memory_order_seq_cst) > 0) Futex(&word_, FUTEX_WAKE_PRIVATE, INT_MAX);
 }
 
-void Signal::WaitWhile(uint32_t value, int spins) {
+bool Signal::WaitWhile(uint32_t value, int spins) {
   for (int i = 0; i < spins; ++i) {
-    if (Read() != value) return;
+    if (Read() != value) return false;
     _mm_pause();
   }
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
   while (word_.load(std::memory_order_seq_cst) == value) Futex(&word_, FUTEX_WAIT_PRIVATE, value);
   sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+  return true;
 }
 
-Team::Team(int size, const std::vector<int>& cores) : size_(size) {
+Team::Team(int size, const std::vector<int>& cores) : size_(size), places_(size_t(size)) {
   for (int member = 1; member < size; ++member) {
     threads_.emplace_back(&Team::Serve, this, member);
     const size_t index = static_cast<size_t>(member - 1);
@@ -66,29 +67,53 @@ Team::~Team() {
 void Team::Run(const Work& work) {
   work_ = &work;
   start_.Raise();
-  work(0);
-  Barrier();
+  TakePart(0);
 }
 
-void Team::Barrier() {
+void Team::Barrier(int member) {
   if (size_ == 1) return;
+  places_[size_t(member)].core.store(sched_getcpu(), std::memory_order_relaxed);
   const uint32_t round = passed_.Read();
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
     arrived_.store(0, std::memory_order_relaxed);
     passed_.Raise();
-  } else {
-    passed_.WaitWhile(round, kBarrierSpins);
+  } else if (passed_.WaitWhile(round, kBarrierSpins)) {
+    StandApart(member);
   }
 }
 
 void Team::Serve(int member) {
   for (uint32_t seen = 0;;) {
-    start_.WaitWhile(seen, kIdleSpins);
+    const bool slept = start_.WaitWhile(seen, kIdleSpins);
     ++seen;
     if (closing_) return;
-    (*work_)(member);
-    Barrier();
+    if (slept) StandApart(member);
+    TakePart(member);
   }
+}
+
+void Team::TakePart(int member) {
+  (*work_)(member);
+  Barrier(member);
+  Place& place = places_[size_t(member)];
+  if (place.confined) sched_setaffinity(0, sizeof place.allowed, &place.allowed);
+  place.confined = false;
+}
+
+void Team::StandApart(int member) {
+  Place& place = places_[size_t(member)];
+  cpu_set_t others;
+  CPU_ZERO(&others);
+  for (const Place& other : places_) {
+    const int core = other.core.load(std::memory_order_relaxed);
+    if (&other != &place && core >= 0) CPU_SET(size_t(core), &others);
+  }
+  if (place.confined || !CPU_ISSET(static_cast<size_t>(sched_getcpu()), &others)) return;
+  if (sched_getaffinity(0, sizeof place.allowed, &place.allowed) != 0) return;
+  cpu_set_t free;
+  CPU_AND(&free, &place.allowed, &others);
+  CPU_XOR(&free, &free, &place.allowed);  // allowed, and nobody else's
+  place.confined = CPU_COUNT(&free) > 0 && sched_setaffinity(0, sizeof free, &free) == 0;
 }
 
 }  // namespace splitformer

@@ -1,6 +1,8 @@
 // A team of threads that runs one function at a time, together, with barriers in between.
 #pragma once
 
+#include <sched.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -15,7 +17,9 @@ class Signal {
  public:
   uint32_t Read() const { return word_.load(std::memory_order_acquire); }
   void Raise();
-  void WaitWhile(uint32_t value, int spins);
+
+  // Returns whether it had to sleep.
+  bool WaitWhile(uint32_t value, int spins);
 
  private:
   std::atomic<uint32_t> word_{0};
@@ -39,10 +43,23 @@ class Team {
   void Run(const Work& work);
 
   // Inside Run: waits until all members are here. What one wrote before, all see after.
-  void Barrier();
+  void Barrier(int member);
 
  private:
+  // Where a member was last seen; while it is confined to some cores, where else it may be.
+  struct alignas(64) Place {
+    std::atomic<int> core{-1};
+    bool confined = false;
+    cpu_set_t allowed;
+  };
+
   void Serve(int member);
+  void TakePart(int member);
+
+  // Moves a member that has slept off the others' cores, until the end of the run. Linux may wake a
+  // thread on the core of the one that wakes it although others are free: to a virtual machine,
+  // cores that sleep look taken. Members on one core would take turns, barrier by barrier.
+  void StandApart(int member);
 
   const int size_;
   const Work* work_ = nullptr;
@@ -50,6 +67,7 @@ class Team {
   alignas(64) Signal start_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) Signal passed_;
+  std::vector<Place> places_;
   std::vector<std::thread> threads_;
 };
 
