@@ -43,8 +43,7 @@ SECTIONS: dict[str, str] = {
     " shape. CTranslate2 has no server: it runs behind a `grpc.aio` server as thin as can be, each"
     " request by itself or with request batching. Its offline batches have neither server nor"
     " clients. Times to the first token of its server without batching are of those requests that"
-    " got one before a slice ended. `ours`: both services on all cores, two threads each;"
-    " `default_layout`: as `splitformer serve` runs them, each on cores of its own.",
+    " got one before a slice ended. `ours`: as `splitformer serve` runs the services.",
     "open-loop": "Requests that arrive at random times, whatever has become of others: the embedded"
     " model, real sentences, targets until the model ends them. Where a line stops, requests were"
     " left over: the contestant is overloaded.",

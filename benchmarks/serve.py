@@ -1,10 +1,10 @@
 """`serve`: concurrent gRPC streams against CTranslate2 behind a thin server and in offline batches.
 
 Closed loop, fixed lengths (24 source, 32 target tokens, end token suppressed), everything on the
-same cores: our two services or the peer's server, and the clients. The contestants take turns in
-slices of fixed time; of the peer's servers, those thread layouts and settings take part that were
-fastest in a trial. The peer's offline batches, with neither server nor clients, are the upper bound
-of what it can do.
+same cores: our two services in the layout of `splitformer serve` or the peer's server, and the
+clients. The contestants take turns in slices of fixed time; of the peer's servers, those thread
+layouts and settings take part that were fastest in a trial. The peer's offline batches, with
+neither server nor clients, are the upper bound of what it can do.
 """
 
 from __future__ import annotations
@@ -35,13 +35,11 @@ from benchmarks.load import (
 from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
 from benchmarks.peers.ctranslate2_model import convert, token_names
 from benchmarks.processes import Usage, cpu_between, usages
-from benchmarks.servers import ctranslate2_server, laid_out, our_services, started
+from benchmarks.servers import ctranslate2_server, laid_out, started
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving.local import LocalServices
 
 OURS, DIRECT, BATCHING = "ours", "ctranslate2_server", "ctranslate2_batching_server"
-DEFAULT_LAYOUT = "default_layout"
-"""Ours as `splitformer serve` runs them: each service on cores of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,6 @@ class Plan:
         seconds: Of a slice.
         trial_seconds: Of the slice in which a contestant's variants compete.
         trials_up_to: With more streams than these, the variants of the last trial take part.
-        threads: Of our services' arithmetic, each a variant.
         batching: Thread layouts (inter_threads) and waits (ms) of the batching server, each a
             variant.
     """
@@ -64,12 +61,11 @@ class Plan:
     seconds: float
     trial_seconds: float
     trials_up_to: int
-    threads: tuple[int, ...]
     batching: tuple[tuple[int, str], ...]
 
 
-QUICK = Plan((16, 32), 1, 2.0, 0.3, 16, (2,), ((1, "5"),))
-FULL = Plan((1, 8, 16, 32, 64), 2, 3.0, 0.5, 16, (1, 2), ((1, "2"), (1, "10"), (2, "10")))
+QUICK = Plan((16, 32), 1, 2.0, 0.3, 16, ((1, "5"),))
+FULL = Plan((1, 8, 16, 32, 64), 2, 3.0, 0.5, 16, ((1, "2"), (1, "10"), (2, "10")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +136,7 @@ def _entries(
         commands[name] = ctranslate2_server(peer, vocabulary, inter, *flags)
     with ExitStack() as stack:
         peers = stack.enter_context(started(commands))
-        entries = {}
-        for threads in plan.threads:
-            services = our_services(str(folder), cache, threads)
-            entries[f"{OURS}-threads{threads}"] = _ours(stack.enter_context(services))
-        entries[DEFAULT_LAYOUT] = _ours(stack.enter_context(laid_out(str(folder), cache)))
+        entries = {OURS: _ours(stack.enter_context(laid_out(str(folder), cache)))}
         for name, server in peers.items():
             connect = batching_peer if name.startswith(BATCHING) else direct_peer
             entries[name] = Entry(
@@ -252,7 +244,6 @@ def _report(report: Report, streams: int, slices: Mapping[str, Slices], offline:
         report.figure(f"{prefix}.vs_{name}", ours.rate / slices[name].rate)
         report.figure(f"{prefix}.{name}_share_of_offline", slices[name].rate / offline)
     report.figure(f"{prefix}.vs_ctranslate2_offline", ours.rate / offline)
-    report.figure(f"{prefix}.vs_default_layout", ours.rate / slices[DEFAULT_LAYOUT].rate)
     _report_latency(report, prefix, slices)
     for name, each in slices.items():
         for process, seconds in each.cpu_per_token().items():

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -39,6 +40,7 @@ class DecoderEngine:
         never: Ids that no target may contain.
         max_batch: Most sequences per step; beyond it generations take turns.
         metrics: Where to count.
+        settle: What the engine's thread does first.
     """
 
     def __init__(
@@ -47,16 +49,19 @@ class DecoderEngine:
         never: tuple[int, ...],
         max_batch: int,
         metrics: DecoderMetrics,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._decoder = decoder
         self._never = never
         self._max_batch = max_batch
         self._metrics = metrics
+        self._settle = settle
         self._running: list[Generation] = []
         self._closing = False
         self._closed = False
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._openings: deque[Callable[[], None]] = deque()
+        self._projector = ThreadPoolExecutor(1, "decoder-projector")
         self._unprepared = 0
         self._step_seconds = 0.0
         self._loop = asyncio.get_running_loop()
@@ -79,8 +84,9 @@ class DecoderEngine:
         return sum(not generation.steps for generation in list(self._running)) + self._unprepared
 
     async def begin(self, memory: FloatArray) -> DecoderState:
-        """Project a memory (S, D) into keys and values, between two steps."""
-        return await self._call(lambda: self._project(memory))
+        """Project a memory (S, D) into keys and values: beside the steps if possible."""
+        prepare = self._beside if self._decoder.begins_beside else self._call
+        return await prepare(lambda: self._project(memory))
 
     async def likeliest_of(self, state: DecoderState, token: int, among: Sequence[int]) -> int:
         """Feed a state its first token; return the likeliest of some ids to come next."""
@@ -119,8 +125,10 @@ class DecoderEngine:
         self._closed = True
         self._inbox.put(self._stop)
         self._thread.join()
+        self._projector.shutdown()
 
     def _run(self) -> None:
+        self._settle()
         while not self._closing:
             batch = self.schedule()
             if batch:
@@ -200,7 +208,17 @@ class DecoderEngine:
             if time.perf_counter() >= until:
                 return
 
+    async def _beside(self, function: Callable[[], R]) -> R:
+        """Run a function while the engine takes steps."""
+        self._check_open()
+        self._unprepared += 1
+        try:
+            return await self._loop.run_in_executor(self._projector, function)
+        finally:
+            self._unprepared -= 1
+
     async def _call(self, function: Callable[[], R]) -> R:
+        """Run a function between two steps."""
         self._check_open()
         answer: asyncio.Future[R] = self._loop.create_future()
 

@@ -139,6 +139,7 @@ class DecoderService:
             self._vocabulary.never,
             self.settings.max_batch,
             self.metrics,
+            self.settings.arithmetic.pin,
         )
         self.generating = Generating(
             self.engine,

@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from encoder_service.metrics import EncoderMetrics
@@ -22,9 +22,6 @@ from splitformer.errors import (
 from splitformer.model.encoding import Source, SourceEncoder
 
 _RETRY_SECONDS = 0.5
-_FULL_TOKENS = 32
-"""A batch this long costs no more per token than longer ones, so it need not wait for company."""
-
 _FADING = 0.8
 """Weight of what was measured before, against the last batch."""
 
@@ -78,9 +75,11 @@ class _Job:
 class EncoderEngine:
     """Schedules, runs and publishes batches.
 
-    An idle engine begins at once. While it is busy, what arrives makes the next batch, and a small
-    one waits a moment for company. Single sources go before those of bulk jobs, of which at least
-    one goes with each batch. A source whose caller has gone is never encoded.
+    An idle engine begins at once. While it is busy, what arrives makes the next batches, and a
+    small one waits a moment for company. A batch is no larger than makes it cheaper per token: the
+    first memories of many sources are there early, and the last no later. Single sources go before
+    those of bulk jobs, of which at least one goes with each batch. A source whose caller has gone
+    is never encoded.
 
     Args:
         encoder: The model's encoder.
@@ -88,6 +87,7 @@ class EncoderEngine:
         limits: What to take on.
         metrics: Where to count.
         segments: Makes room for memories that are to be kept.
+        settle: What the engine's thread does first.
     """
 
     def __init__(
@@ -97,12 +97,14 @@ class EncoderEngine:
         limits: Limits,
         metrics: EncoderMetrics,
         segments: Segments,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._encoder = encoder
         self._dtype = dtype
         self._limits = limits
         self._metrics = metrics
         self._segments = segments
+        self._settle = settle
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting: list[_Job] = []
         self._open = 0
@@ -170,6 +172,7 @@ class EncoderEngine:
         self._thread.join()
 
     def _run(self) -> None:
+        self._settle()
         while self._receive():
             batch = self.schedule()
             if batch:
@@ -202,7 +205,8 @@ class EncoderEngine:
         window = self._limits.window_seconds if self._tokens and not idle else 0.0
         until = time.perf_counter() + window
         tokens = _tokens(self._waiting)
-        seconds = None if idle else window * (tokens < _FULL_TOKENS)
+        full = self._encoder.full_tokens
+        seconds = None if idle else window * (tokens < full)
         while True:
             try:
                 job = self._inbox.get(timeout=seconds)
@@ -212,19 +216,21 @@ class EncoderEngine:
                 return False
             self._waiting.append(job)
             tokens += len(job.source)
-            seconds = max(0.0, until - time.perf_counter()) if tokens < _FULL_TOKENS else 0.0
+            seconds = max(0.0, until - time.perf_counter()) if tokens < full else 0.0
 
     def schedule(self) -> list[_Job]:
         """Take the next batch out of the waiting jobs; jobs whose caller has gone are dropped."""
         self._waiting = [job for job in self._waiting if not job.answer.cancelled()]
         batch: list[_Job] = []
-        longest = tokens = 0
+        longest = tokens = before = 0
         for job in self._in_turn():
             longest, tokens = max(longest, len(job.source)), tokens + len(job.source)
             rows = longest * (len(batch) + 1) if self._encoder.padded else tokens
-            if batch and rows > self._limits.batch_tokens:
+            enough = before >= self._encoder.full_tokens and not (len(batch) == 1 and job.bulk)
+            if batch and (enough or rows > self._limits.batch_tokens):
                 break
             batch.append(job)
+            before = rows
         taken = set(map(id, batch))
         self._waiting = [job for job in self._waiting if id(job) not in taken]
         return batch

@@ -134,6 +134,7 @@ class EncoderService:
             ),
             self.metrics,
             self._segments,
+            self.settings.arithmetic.pin,
         )
 
     def drain(self) -> None:

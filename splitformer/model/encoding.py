@@ -51,6 +51,7 @@ class SourceEncoder(Protocol):
         precision: "fp32" or "int8".
         batch_invariant: True if a memory is the same bits whatever is encoded beside it.
         padded: True if sources of a batch are filled up to the longest of them, at a cost.
+        full_tokens: A batch this long costs about as much per token as longer ones.
     """
 
     @property
@@ -68,6 +69,9 @@ class SourceEncoder(Protocol):
     @property
     def padded(self) -> bool: ...  # noqa: D102
 
+    @property
+    def full_tokens(self) -> int: ...  # noqa: D102
+
     def encode(self, sources: Sequence[Source]) -> list[Memory]:
         """Encode sources together, to memories in their order."""
 
@@ -84,6 +88,7 @@ class TorchEncoder:
 
     kernel = "torch"
     batch_invariant = False
+    full_tokens = 512
 
     def __init__(self, encoder: Encoder) -> None:
         self.config = encoder.config

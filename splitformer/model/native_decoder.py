@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class NativeDecoder:
         decoder: Where the weights come from; its embedding table is shared.
         precision: "int8" quantises weights per output and activations per row, to 8 bits each.
         threads: Threads of a step, the caller's included.
-        cores: Cores to pin the other threads to; empty: none.
+        cores: Cores to pin a step's other threads to; empty: none.
         isa: Which micro-kernels to use; None: the best, or what $SPLITFORMER_NATIVE says.
         cache: How keys and values are held; None: in 16 bits where weights are in 8.
 
@@ -53,10 +54,12 @@ class NativeDecoder:
         config: The architecture.
         kernel: Name of this arithmetic.
         batch_invariant: True: see the module.
+        begins_beside: True: memories are projected by a plan of their own.
         element_bytes: Of an element of keys and values.
     """
 
     batch_invariant = True
+    begins_beside = True
     kernel = KERNEL
     source_page = 1
 
@@ -75,17 +78,19 @@ class NativeDecoder:
         self._like = torch.empty(0, dtype=_TYPES[self.cache])
         self.element_bytes = self._like.element_size()
         self.threads = threads
-        self.plan = Plan(
-            describe_decoder(half_of(decoder)), precision, threads, isa, cores, self.cache
-        )
+        whole = describe_decoder(half_of(decoder))
+        steps, projection = replace(whole, projection=()), replace(whole, operations=())
+        self.plan = Plan(steps, precision, threads, isa, cores, self.cache)
+        self._projector = Plan(projection, precision, threads, isa, (), self.cache)
         self._masks: dict[tuple[int, ...], FloatArray] = {}
 
     def close(self) -> None:
         """Stop the threads and free the packed weights."""
         self.plan.close()
+        self._projector.close()
 
     def begin(self, memory: Tensor) -> DecoderState:
-        """Project a memory (S, D) into every layer's cross keys and values, once."""
+        """Project a memory (S, D) into every layer's cross keys and values, once; beside steps."""
         config = self.config
         if memory.dim() != 2 or memory.shape[1] != config.d_model or not memory.shape[0]:
             raise ValueError(f"memory: must be (S, {config.d_model}), got {tuple(memory.shape)}")
@@ -94,7 +99,7 @@ class NativeDecoder:
         shape = (stack.layers, 2, stack.heads, rows, stack.head_size)
         data = self._like.new_empty(shape)
         source: FloatArray = memory.detach().float().contiguous().numpy()
-        self.plan.project(source, data.data_ptr())
+        self._projector.project(source, data.data_ptr())
         own = SelfCache(stack.layers, stack.heads, stack.head_size, self._like)
         return DecoderState(CrossCache(data), own)
 

@@ -35,6 +35,7 @@ class NativeEncoder:
     batch_invariant = True
     kernel = KERNEL
     padded = False
+    full_tokens = 32
 
     def __init__(
         self,

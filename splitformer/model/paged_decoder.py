@@ -40,6 +40,7 @@ class PagedDecoder:
 
     kernel = "torch-paged"
     batch_invariant = False
+    begins_beside = False
     source_page = PAGE_POSITIONS
 
     def __init__(self, decoder: Decoder, pool_bytes: int) -> None:

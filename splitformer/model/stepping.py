@@ -105,6 +105,7 @@ class StepDecoder(Protocol):
         kernel: Name of its arithmetic, changed whenever any result's bits do.
         precision: "fp32", "int8", and on GPUs "bf16" or "fp16".
         batch_invariant: True if results are the same bits whatever else is in a step.
+        begins_beside: True if `begin` may run on another thread while a step does.
         element_bytes: Of an element of keys and values.
         source_page: Rows of a memory take room in multiples of this.
     """
@@ -120,6 +121,9 @@ class StepDecoder(Protocol):
 
     @property
     def batch_invariant(self) -> bool: ...  # noqa: D102
+
+    @property
+    def begins_beside(self) -> bool: ...  # noqa: D102
 
     @property
     def element_bytes(self) -> int: ...  # noqa: D102
@@ -165,6 +169,7 @@ class TorchDecoder:
     kernel = "torch"
     precision = "fp32"
     batch_invariant = False
+    begins_beside = False
     element_bytes = 4
     source_page = 1
 

@@ -147,9 +147,10 @@ class Description:
         positions: Position vectors, (positions, D), or none.
         max_positions: Most positions a sequence may have.
         embedding_scale: Factor on the rows of `tokens`.
-        projection: Maps of the memory for all layers, key and value in turn, 2 L of them; none in
-            an encoder.
-        operations: Begin with an embedding and end with the vocabulary, or with the memory.
+        projection: Maps of the memory for all layers, key and value in turn, 2 L of them; none
+            where nothing is projected.
+        operations: Begin with an embedding and end with the vocabulary, or with the memory; none
+            where memories are only projected.
         convolutions: From frames of features to the rows that an encoder begins with.
     """
 

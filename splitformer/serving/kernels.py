@@ -19,6 +19,7 @@ from splitformer.model.native_encoder import NativeEncoder
 from splitformer.model.paged_decoder import PagedDecoder
 from splitformer.model.stepping import PRECISION_NAMES, StepDecoder, TorchDecoder
 from splitformer.native import Precision
+from splitformer.serving.layout import cores_of, pin_engine
 from splitformer.serving.logs import log
 from splitformer.serving.settings import Settings, setting
 
@@ -40,6 +41,7 @@ class Arithmetic:
         kernels: "native", "torch", or "auto": native where it can be used.
         threads: Threads of a step on a CPU.
         device: "cpu", "cuda", or "cuda:" and the number of a GPU.
+        cores: To pin those threads to, one each; empty: none.
 
     Raises:
         ConfigurationError: One of them is unknown or goes with none of the others.
@@ -49,6 +51,7 @@ class Arithmetic:
     kernels: str = "auto"
     threads: int = 1
     device: str = "cpu"
+    cores: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
@@ -68,6 +71,10 @@ class Arithmetic:
     def native_precision(self) -> Precision:
         """The precision for the native library."""
         return "fp32" if self.precision == "fp32" else "int8"
+
+    def pin(self) -> None:
+        """Move the calling thread, which is to call the model, to its core."""
+        pin_engine(self.cores, self.threads)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -100,7 +107,8 @@ class ModelSettings(Settings):
     @property
     def arithmetic(self) -> Arithmetic:
         """What the model runs on."""
-        return Arithmetic(self.precision, self.kernels, self.threads, self.device)
+        cores = tuple(sorted(cores_of(self.engine_cores)))
+        return Arithmetic(self.precision, self.kernels, self.threads, self.device, cores)
 
 
 def step_decoder(
@@ -124,7 +132,7 @@ def step_decoder(
     if _use_native(arithmetic.kernels):
         precision = arithmetic.native_precision
         half = checkpoint.half("decoder", precision)
-        return NativeDecoder(half, precision, arithmetic.threads)
+        return NativeDecoder(half, precision, arithmetic.threads, arithmetic.cores[1:])
     return TorchDecoder(checkpoint.load_decoder())
 
 
@@ -135,7 +143,7 @@ def source_encoder(checkpoint: Checkpoint, arithmetic: Arithmetic) -> SourceEnco
     if _use_native(arithmetic.kernels):
         precision = arithmetic.native_precision
         half = checkpoint.half("encoder", precision)
-        return NativeEncoder(half, precision, arithmetic.threads)
+        return NativeEncoder(half, precision, arithmetic.threads, arithmetic.cores[1:])
     return TorchEncoder(checkpoint.load_encoder())
 
 

@@ -88,6 +88,9 @@ class Settings:
     )
     threads: int = setting(1, "Threads for the arithmetic.", at_least=1)
     cores: str = setting("", "Cores the process may use, such as 0-3,6; empty: all.")
+    engine_cores: str = setting(
+        "", "Cores for the threads that compute, one for each, such as 0-3,6; empty: any."
+    )
     nice: int = setting(
         0,
         "Niceness of the process; more yields to others, less takes privileges.",
@@ -123,6 +126,7 @@ class Settings:
         for field in dataclasses.fields(self):
             _check_range(field, getattr(self, field.name))
         cores_of(self.cores)
+        cores_of(self.engine_cores, "engine_cores")
         check_event_loop(self.event_loop)
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigurationError(

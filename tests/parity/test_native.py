@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -218,6 +219,16 @@ def test_other_misuse_is_refused(small: NativeDecoder) -> None:
     small.close()
     with pytest.raises(ValueError, match="plan: is closed"):
         small.advance([[5]], [state])
+
+
+def test_memories_are_projected_beside_steps(small: NativeDecoder) -> None:
+    state, memory = small.begin(torch.randn(3, 32)), torch.randn(4, 32)
+    expected = small.begin(memory).cross.layer(1)[1]
+    with ThreadPoolExecutor(1) as beside:
+        projected = [beside.submit(small.begin, memory) for _ in range(50)]
+        for _ in range(20):
+            small.advance([[5]], [state])
+    assert all(torch.equal(each.result().cross.layer(1)[1], expected) for each in projected)
 
 
 def test_a_row_that_is_not_a_number_harms_no_other() -> None:

@@ -21,9 +21,9 @@ FIGURES = {
     "request": "request.b2.vs_ctranslate2",
     "more_shapes": "decode.tiny.b2.vs_ctranslate2 request.tiny.b2.vs_ctranslate2",
     "serve": "serve.s2.vs_ctranslate2_server serve.s2.vs_ctranslate2_batching_server"
-    " serve.s2.vs_ctranslate2_offline serve.s2.vs_default_layout"
+    " serve.s2.vs_ctranslate2_offline"
     " serve.s2.ttft_vs_batching_server serve.s2.itl_p99_over_p50"
-    " serve.s2.ours.decoder.cpu_us_per_token serve.ours-threads1.encoder.peak_mib",
+    " serve.s2.ours.decoder.cpu_us_per_token serve.ours.encoder.peak_mib",
     "open_loop": "serve.open.r20.ours.request_p99_ms"
     " serve.open.r20.ctranslate2_batching_server.request_p99_ms",
     "split_tax": "split_tax.added_ms split_tax.added_ttft_ms split_tax.s2.throughput_ratio",
@@ -66,7 +66,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     scope = importlib.import_module("benchmarks.decode").Scope((2,), 1, ("int8", "fp32"), slow=2)
     changes: dict[str, dict[str, Any]] = {
         "speculative": {"texts": 6, "rounds": 1, "served": 1, "passes": (1,)},
-        "serve": {"streams": (2,), "rounds": 1, "seconds": 0.3, "trial_seconds": 0.1},
+        "serve": {"streams": (2,), "rounds": 1, "seconds": 0.3, "trial_seconds": 0.1}
+        | {"batching": ((1, "2"),)},
         "open_loop": {"rates": (20,), "seconds": 1.0},
         "split_tax": {"streams": 2, "requests": 2, "seconds": 0.3},
         "encode": {"sentences": 16, "slices": 2},
@@ -79,8 +80,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, change in changes.items():
         module: Any = importlib.import_module(f"benchmarks.{name}")
         plan = dataclasses.replace(module.QUICK, **change)
-        if name == "serve":
-            plan = dataclasses.replace(plan, threads=(1,), batching=((1, "2"),))
         monkeypatch.setattr(module, "QUICK", plan)
     _tiny_families(monkeypatch)
     for name in ("decode", "request"):

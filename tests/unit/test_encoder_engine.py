@@ -27,6 +27,7 @@ class Diary:
     config: Any = None
     kernel = precision = "none"
     batch_invariant = True
+    full_tokens = 32
 
     def __init__(self, padded: bool) -> None:
         self.padded = padded
@@ -87,6 +88,20 @@ async def test_what_arrives_meanwhile_shares_batches_within_the_token_budget(ben
     assert await bench.go_on(tasks) == [[0, 1], [2, 3], [4]]
     memories = [np.frombuffer((await task).memory.data, np.float32)[0] for task in tasks]
     assert memories == list(range(5))
+
+
+async def test_a_batch_is_no_larger_than_makes_it_cheaper(bench: Bench) -> None:
+    bench.diary.full_tokens = 4
+    await bench.hold_up()
+    tasks = [bench.submit(number, length=2) for number in range(5)]
+    assert await bench.go_on(tasks) == [[0, 1], [2, 3], [4]]
+
+
+async def test_bulk_goes_with_a_single_source_that_is_enough_alone(bench: Bench) -> None:
+    bench.diary.full_tokens = 2
+    await bench.hold_up()
+    tasks = [bench.submit(0, bulk=True), *(bench.submit(n, length=2) for n in (1, 2))]
+    assert await bench.go_on(tasks) == [[1, 0], [2]]
 
 
 async def test_a_source_longer_than_the_budget_goes_alone(bench: Bench) -> None:

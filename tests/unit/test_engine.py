@@ -35,6 +35,8 @@ class Clock:
 class Diary:
     """A decoder that computes nothing, takes its time, and writes down what it was asked for."""
 
+    begins_beside = False
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.entries: list[str] = []
@@ -87,6 +89,19 @@ async def test_openings_hold_running_generations_up_for_a_step_at_most(diary: Di
     await asyncio.to_thread(running.close)
     two = ["opening"] * 2  # after the first there is time left, after the second there is none
     assert diary.entries == ["step", *two, "step", *two, "step", "opening", *["step"] * 3]
+
+
+async def test_memories_are_projected_while_a_step_runs(diary: Diary) -> None:
+    diary.begins_beside = True
+    running = engine_of(diary)
+    one = generation()
+    running.join(one)
+    await asyncio.to_thread(diary.stepping.wait)
+    await running.begin(np.zeros((1, 1), np.float32))
+    diary.may_step.set()
+    await one.left
+    await asyncio.to_thread(running.close)
+    assert diary.entries == ["opening", *["step"] * TOKENS]
 
 
 async def test_openings_that_wait_when_the_engine_stops_are_answered(diary: Diary) -> None:

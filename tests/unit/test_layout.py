@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from encoder_service.settings import EncoderSettings
 from splitformer.errors import ConfigurationError
-from splitformer.serving.layout import Layout, Place, cores_of
+from splitformer.serving.layout import Layout, Place, cores_of, pin_engine
 
 ALLOWED = sorted(os.sched_getaffinity(0))
 
@@ -28,22 +29,26 @@ def test_cores_are_divided_and_none_is_shared(
     cores: list[int], encoder: tuple[int, ...], decoder: tuple[int, ...]
 ) -> None:
     layout = Layout.default(cores)
-    assert (layout.encoder.cores, layout.decoder.cores) == (encoder, decoder)
+    assert (layout.encoder.engine_cores, layout.decoder.engine_cores) == (encoder, decoder)
     for place in (layout.encoder, layout.decoder):
-        assert place.threads == max(1, len(place.cores))
+        assert (place.cores, place.threads) == ((), max(1, len(place.engine_cores)))
     assert layout.encoder.nice > layout.decoder.nice == 0
 
 
 def test_a_layout_says_itself_in_one_line() -> None:
-    layout = Layout(Place((2, 3), 2, 5), Place())
-    expected = "layout: encoder cores 2,3, threads 2, nice 5; decoder all cores, threads 1, nice 0"
-    assert layout.line == expected
+    layout = Layout(Place((2, 3), threads=2, nice=5), Place(engine_cores=(0, 1)))
+    assert layout.line == (
+        "layout: encoder cores 2,3, threads 2, nice 5;"
+        " decoder all cores, engine cores 0,1, threads 1, nice 0"
+    )
 
 
 def test_what_the_environment_settles_is_not_said_again() -> None:
-    place = Place((2, 3), 2, 5)
-    assert place.flags("X_", {}) == ["--cores", "2,3", "--threads", "2", "--nice", "5"]
-    assert place.flags("X_", {"X_CORES": "1", "X_NICE": ""}) == ["--threads", "2"]
+    place = Place((2, 3), (3,), 2, 5)
+    cores = ["--cores", "2,3", "--engine-cores", "3"]
+    assert place.flags("X_", {}) == [*cores, "--threads", "2", "--nice", "5"]
+    environment = {"X_CORES": "1", "X_ENGINE_CORES": "", "X_NICE": ""}
+    assert place.flags("X_", environment) == ["--threads", "2"]
 
 
 def test_lists_of_cores_are_read() -> None:
@@ -54,8 +59,10 @@ def test_lists_of_cores_are_read() -> None:
 
 @pytest.mark.parametrize("text", ["x", "-1", "1-", "0;1", "0-", "999999"])
 def test_lists_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"cores: .*got '{text}'"):
+    with pytest.raises(ConfigurationError, match=f"^cores: .*got '{text}'"):
         EncoderSettings(cores=text)
+    with pytest.raises(ConfigurationError, match=f"engine_cores: .*got '{text}'"):
+        EncoderSettings(engine_cores=text)
 
 
 def test_a_niceness_out_of_range_is_refused() -> None:
@@ -77,3 +84,13 @@ def test_a_process_takes_its_place() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert done.stdout.split() == [f"{{{core}}}", str(min(19, os.nice(0) + 3))]
+
+
+def test_the_threads_of_an_engine_get_a_core_each() -> None:
+    placed = []
+    for cores, threads in (((), 1), (ALLOWED, len(ALLOWED)), (ALLOWED, 1)):
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(pin_engine, cores, threads).result()
+            placed.append(thread.submit(os.sched_getaffinity, 0).result())
+    assert placed == [set(ALLOWED), {ALLOWED[0]}, set(ALLOWED)]
+    assert os.sched_getaffinity(0) == set(ALLOWED)

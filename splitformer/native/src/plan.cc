@@ -100,7 +100,7 @@ void Plan::AddVocabulary(const Weights& weights) {
   widest_input_ = std::max(widest_input_, shape_.d_model);
 }
 
-void Plan::Finish() {
+void Plan::CheckOrder() {
   Require(!ops_.empty(), "plan: is empty");
   const RowsOp* first = std::get_if<RowsOp>(&ops_.front());
   Require(first != nullptr && first->source == Source::kEmbedding,
@@ -131,6 +131,10 @@ void Plan::Finish() {
     width = each.width;
   }
   Require(width == shape_.d_model, "plan: the last convolution must be d_model wide" + Got(width));
+}
+
+void Plan::Finish() {
+  if (!ops_.empty() || projection_ == nullptr) CheckOrder();
   const int widest_row = std::max(shape_.d_model, shape_.inner());
   row_stride_ = RoundUp(size_t(widest_row), kRowAlignment) + kPanel;
   output_stride_ = RoundUp(size_t(widest_output_), kRowAlignment) + kPanel;
@@ -144,7 +148,7 @@ void Plan::Finish() {
 int Plan::chunks() const { return (shape_.vocabulary + kChunk - 1) / kChunk; }
 
 void Plan::Check(const Request& request) const {
-  Require(finished_ && !encoder_, "plan: takes no steps");
+  Require(finished_ && !encoder_ && !ops_.empty(), "plan: takes no steps");
   int64_t rows = 0, outputs = 0;
   for (int s = 0; s < request.sequences; ++s) {
     const Sequence& q = request.sequence[s];

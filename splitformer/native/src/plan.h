@@ -175,7 +175,7 @@ class Plan {
                  int segments);
   void AddVocabulary(const Weights& weights);
   void AddConvolution(const Weights& weights, int channels, int stride);
-  void Finish();
+  void Finish();  // with operations, or with a projection alone: such a plan only projects
 
   // Runs a step. Throws std::invalid_argument before anything is written if a token, a position or
   // a size is out of range.
@@ -210,6 +210,7 @@ class Plan {
     uint64_t clock;
   };
 
+  void CheckOrder();
   void Check(const Request& request) const;
   void Check(const Sources& sources) const;
   void CheckTokens(const int32_t* tokens, int64_t count) const;

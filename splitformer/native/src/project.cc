@@ -1,6 +1,7 @@
 // What a plan does beside its steps: projecting memories, and measuring bare products.
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 
 #include "plan.h"
 
@@ -8,6 +9,7 @@ namespace splitformer {
 
 void Plan::Project(const float* memory, int rows, void* out) {
   constexpr int kBlock = 64;
+  if (projection_ == nullptr) throw std::invalid_argument("plan: projects nothing");
   const std::lock_guard<std::mutex> lock(busy_);
   Reserve(kBlock, 1, 1);
   replicated_ = false;
