@@ -6,7 +6,7 @@ whatever case, any other as it is written. Longer terms go first, and what they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,8 +18,8 @@ from splitformer.generation.target import Target
 from splitformer.generation.terms import Spelling, Term, capitalised
 from splitformer.model.tokenizer import Tokenizer
 
-_CONTEXT = "("
-"""Something that a term may follow without a space."""
+_CONTEXTS = ("(", "a")
+"""What a term may follow without a space; a sign may make one piece with the first: ``(%``."""
 
 _MOST_REMEMBERED = 10_000
 
@@ -105,14 +105,21 @@ class Glossary:
     def _spellings(self, text: str) -> tuple[Spelling, ...]:
         """Return the ways to write a term, as it is and as it begins a sentence."""
         encode = self._tokenizer.encode_target
-        context = encode(_CONTEXT)
         ways = set[tuple[int, ...]]()
         for form in (text, capitalised(text)):
-            glued = encode(_CONTEXT + form)
             ways |= {tuple(encode(form)), tuple(encode(" " + form))}
-            ways |= {tuple(glued[len(context) :])} if glued[: len(context)] == context else set()
+            ways |= set(self._glued(form))
+        context = encode(_CONTEXTS[0])
         spellings = (Spelling(ids, self._text((*context, *ids))[1:]) for ids in sorted(ways) if ids)
         return tuple(s for s in spellings if _is(s.text, text))
+
+    def _glued(self, form: str) -> Iterator[tuple[int, ...]]:
+        """Give the ids of a form behind something else, where that keeps its own."""
+        encode = self._tokenizer.encode_target
+        for context in _CONTEXTS:
+            before, both = encode(context), encode(context + form)
+            if both[: len(before)] == before and not words.inside(context + form, len(context)):
+                yield tuple(both[len(before) :])
 
     def _text(self, ids: Sequence[int]) -> str:
         detokenizer = self._tokenizer.detokenizer()

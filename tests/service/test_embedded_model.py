@@ -91,3 +91,11 @@ def test_the_embedded_model_knows_what_a_pen_is(client: Client) -> None:
     assert all(texts.values()), texts
     deleting = client.translate("Do you want to delete the selected files?", ["de", "fr"])
     assert [found.text.split()[0] for found in deleting] == ["Möchten", "Voulez-vous"]
+
+
+def test_placeholders_can_be_terms(client: Client) -> None:
+    placeholders = ("%s", "%1", "{name}", "$x")
+    text = 'Could not save "%s" (%1) of {name} to $x.'
+    glossary = {placeholder: placeholder for placeholder in placeholders}
+    for found in client.translate(text, LANGUAGES, glossary=glossary):
+        assert all(placeholder in found.text for placeholder in placeholders), found.text
