@@ -9,17 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from splitformer.generation.decoding import Request, Vocabulary
 from splitformer.generation.filters import completing, penalise, suppress
 from splitformer.generation.options import GenerationOptions
 from splitformer.model.stepping import Advanced, likeliest
 
+if TYPE_CHECKING:
+    from splitformer.generation.decoding import Request, Vocabulary
+
 MOST_CANDIDATES = 64
 """Beyond so many, ranking costs more than handing over the row."""
+
+
+T = TypeVar("T")
+Numbers = list[T] | NDArray[Any]
+"""A list, or the same as an array."""
 
 
 class Ranking(NamedTuple):
@@ -31,9 +40,9 @@ class Ranking(NamedTuple):
         before: The same before filters.
     """
 
-    ids: list[int]
-    values: list[float]
-    before: list[float]
+    ids: Numbers[int]
+    values: Numbers[float]
+    before: Numbers[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,11 @@ class Rules:
     end_denied: bool
     end_due: bool
     vocabulary: Vocabulary
+
+    @property
+    def shaping(self) -> bool:
+        """True if they change which tokens are likeliest, the end token aside."""
+        return bool(self.banned or self.penalised or self.end_due)
 
     @staticmethod
     def at(
@@ -119,15 +133,17 @@ class Rules:
         if not self._wanted(count):
             return self._from_row(answer.logits[output].double() - shift, count)
         found = answer.candidates[output]
-        values = [logit - shift for logit in found.logits] if normalised else found.logits
-        if not (self.banned or self.penalised):
-            return Ranking(found.ids, values, values)
+        if not self.shaping:
+            if not normalised:
+                return Ranking(found.ids, found.logits, found.logits)
+            values = (found.logits.astype(np.float64) - shift).tolist()
+            return Ranking(found.ids.tolist(), values, values)
         ranked = [
-            (-self.after_penalty(token, value), token, value)
-            for token, value in zip(found.ids, values, strict=True)
+            (-self.after_penalty(token, logit - shift), token, logit - shift)
+            for token, logit in zip(found.ids.tolist(), found.logits.tolist(), strict=True)
             if token not in self.banned
         ]
-        ranked.sort()
+        ranked = [min(ranked)] if count == 1 and ranked else sorted(ranked)
         return Ranking(
             [token for _, token, _ in ranked[:count]],
             [-value for value, _, _ in ranked[:count]],
@@ -158,6 +174,7 @@ class Rules:
     def _from_row(self, row: torch.Tensor, count: int) -> Ranking:
         """Rank a whole row (V,)."""
         best, end = likeliest(self.filtered(row), count), self.vocabulary.eos_id
-        if not best.ids:
+        if not len(best.ids):
             return Ranking([end], [float(row[end])], [float(row[end])])
-        return Ranking(best.ids, best.logits, row[best.ids].tolist())
+        ids = best.ids.tolist()
+        return Ranking(ids, best.logits.tolist(), row[ids].tolist())

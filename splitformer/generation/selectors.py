@@ -7,11 +7,11 @@ difference to what is drawn, but for rounding in the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +19,9 @@ from splitformer.generation.filters import likely
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import MOST_CANDIDATES
 
-Values = NDArray[np.float64]
+Row = NDArray[Any]
+Ids = NDArray[np.intp]
+Weights = NDArray[Any]
 
 _BLOCK = 32
 """Draws that are made together; setting the generator up takes longer than they do."""
@@ -54,9 +56,9 @@ def needs_row(options: GenerationOptions) -> bool:
     return options.top_k is None and ((options.top_p or 1.0) < 1 or options.min_p is None)
 
 
-def weights_of(logits: Tensor, options: GenerationOptions) -> Tensor:
-    """Probabilities relative to the likeliest token's: logits (V,) -> (V,), float32."""
-    return torch.exp((logits - logits.max()) / _temperature(options))
+def weight_of_all(logits: Tensor, options: GenerationOptions) -> float:
+    """Weight of all tokens (V,) together, relative to the likeliest."""
+    return float(_weights(logits.numpy(), options).sum(dtype=np.float64))
 
 
 def select(logits: Tensor, options: GenerationOptions, position: int) -> int:
@@ -70,81 +72,45 @@ def select(logits: Tensor, options: GenerationOptions, position: int) -> int:
     if not options.sampled:
         return int(logits.argmax())
     assert options.seed is not None
-    if options.top_k is None and options.min_p is None and (options.top_p or 1.0) >= 1:
-        weights = weights_of(logits, options)
-    else:
-        temperature = _temperature(options)
-        weights = likely(logits, temperature, options.top_k, options.top_p, options.min_p)
-    cumulative = weights.cumsum(-1, dtype=torch.float64)
-    point = uniform(options.seed, position) * float(cumulative[-1])
-    taken = int(torch.searchsorted(cumulative, point, right=True))
-    return taken if taken < len(weights) else int(weights.nonzero()[-1])
-
-
-def place_among(
-    ids: Sequence[int],
-    logits: Sequence[float],
-    options: GenerationOptions,
-    position: int,
-    total: float | None = None,
-) -> int | None:
-    """Draw a token from the likeliest ones, as `select` does from all.
-
-    Args:
-        ids: The likeliest tokens, likeliest first, of equals the smallest; at least one.
-        logits: Their logits.
-        options: What the caller asked for.
-        position: Index of the token in the target.
-        total: Weight of all tokens, relative to the likeliest; if `needs_row`.
-
-    Returns:
-        Its place among them; None if tokens that are not among these may matter.
-    """
-    assert options.seed is not None
-    values, tokens = np.array(logits), np.array(ids)
-    weights = np.exp((values - values[0]) / _temperature(options))
-    order = None
-    if options.top_p is not None and (values[1:] == values[:-1]).any():
-        order = np.lexsort((-tokens, -values))  # Transformers' order of equals
-        values, tokens, weights = values[order], tokens[order], weights[order]
-    count = _kept(values, weights, options, total)
-    if count is None:
-        return None
-    by_id = tokens[:count].argsort()
-    cumulative = weights[by_id].cumsum()
+    ids, weights = _drawable(logits, options)
+    cumulative = weights.cumsum(dtype=np.float64)
     point = uniform(options.seed, position) * cumulative[-1]
-    place = by_id[min(int(cumulative.searchsorted(point, "right")), count - 1)]
-    return int(place if order is None else order[place])
+    taken = int(cumulative.searchsorted(point, "right"))
+    if taken == len(weights):
+        taken = int(weights.nonzero()[0][-1])
+    return taken if ids is None else int(ids[taken])
 
 
-def _kept(
-    logits: Values, weights: Values, options: GenerationOptions, total: float | None
-) -> int | None:
-    """How many of the likeliest tokens may be drawn; None if more than there are here may."""
-    count: int | None = None
-    if options.top_k is not None:
-        count = _first(logits, options.top_k)
-        if count is None:
-            return None
-        total = float(weights[:count].sum())
-    if options.top_p is not None and options.top_p < 1:
-        assert total is not None
-        enough = int(weights[:count].cumsum().searchsorted(options.top_p * total)) + 1
-        within = enough <= len(weights[:count])
-        if within and (count is not None or logits[enough - 1] > logits[-1]):
-            count = enough
-    if options.min_p is not None:
-        enough = int((weights[:count] >= options.min_p).sum())
-        count = enough if count is not None or enough < len(weights) else None
-    return count
-
-
-def _first(logits: Values, count: int) -> int | None:
-    """How many are as likely as the `count`-th, or likelier; None if it cannot be known."""
-    if len(logits) <= count or logits[-1] == logits[count - 1]:
-        return None
-    return int((logits >= logits[count - 1]).sum())
-
-
-def _temperature(options: GenerationOptions) -> float:
+def temperature_of(options: GenerationOptions) -> float:
+    """What divides the logits."""
     return 1.0 if options.temperature is None else options.temperature
+
+
+def _drawable(logits: Tensor, options: GenerationOptions) -> tuple[Ids | None, Weights]:
+    """Return the tokens that may be drawn, or None for all, and their weights."""
+    if options.top_k is None and (options.top_p or 1.0) >= 1:
+        row = logits.numpy()
+        return _near(row, options) if options.min_p else (None, _weights(row, options))
+    temperature = temperature_of(options)
+    kept = likely(logits, temperature, options.top_k, options.top_p, options.min_p)
+    return None, kept.numpy()
+
+
+def _near(row: Row, options: GenerationOptions) -> tuple[Ids, Weights]:
+    """Return the tokens that are at least so likely as min-p says, and their weights.
+
+    Most are not, by far: those are not looked at more closely.
+    """
+    assert options.min_p is not None
+    temperature, largest = temperature_of(options), float(row.max())
+    least = largest + temperature * math.log(options.min_p)
+    ids = np.flatnonzero(row >= np.nextafter(np.float32(least), np.float32(-np.inf)))
+    weights = np.exp((row[ids].astype(np.float64) - largest) / temperature)
+    enough = weights >= options.min_p
+    return ids[enough], weights[enough]
+
+
+def _weights(row: Row, options: GenerationOptions) -> Row:
+    """Probabilities relative to the likeliest token's: logits (V,) -> (V,)."""
+    weights: Row = np.exp((row - row.max()) / row.dtype.type(temperature_of(options)))
+    return weights

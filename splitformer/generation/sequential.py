@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitformer.generation.decoding import News, Request, Vocabulary
+from splitformer.generation.drawing import Sampler, Wish
 from splitformer.generation.inspection import Inspection
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Rules
-from splitformer.generation.selectors import (
-    needs_row,
-    place_among,
-    select,
-    shortlist,
-    weights_of,
-)
+from splitformer.generation.selectors import needs_row, select, shortlist
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import EndReason, Produced, Target
 from splitformer.model.stepping import RULED_OUT, Advanced
@@ -51,7 +46,9 @@ class Sequential:
         self._plain = options.plain
         self._reshaped = options.reshaped
         self._count = shortlist(options) if options.sampled else 1
-        self._row = options.sampled and needs_row(options)
+        self._rows = self._row = options.sampled and needs_row(options)
+        self._fixed: Rules | None = None
+        self._wish = Wish(options, Sampler.of(options), self._count) if options.sampled else None
         self._forced = tuple(forced)
         self._inspection = Inspection(options, vocabulary) if options.inspected else None
         self._told = len(target.produced) if start is None else start
@@ -120,6 +117,9 @@ class Sequential:
         elif not self._plain:
             self._position_rules = self._rules_at(index)
             self._position_rules.ask(request, output, self._count, self._row)
+            if self._wish is not None and self._count:
+                self._draws = request.draws
+                self._draws.add(output, self._wish, self._position_rules, index)
         if self._inspection is not None:
             self._inspection.ask(request, output)
 
@@ -146,33 +146,40 @@ class Sequential:
 
     def _choose(self, answer: Advanced, first: int) -> tuple[int, float] | None:
         """Choose a token and return its logit; None if that takes more than was asked for."""
+        if self._count and (chosen := self._choose_among(answer, first)):
+            return chosen
+        if first not in answer.logits:
+            return None
         options, position = self._options, len(self.target.produced)
         rules = self._position_rules if self._count else self._rules_at(position)
-        row = rules.filtered(answer.logits[first]) if first in answer.logits else None
-        if self._count:
-            ranking = rules.rank(answer, first, self._count, normalised=False)
-            place: int | None = 0
-            if options.sampled:
-                total = None if row is None else float(weights_of(row, options).double().sum())
-                place = place_among(ranking.ids, ranking.values, options, position, total)
-            if place is not None:
-                return ranking.ids[place], ranking.before[place]
-        if row is None:
-            return None
+        row = rules.filtered(answer.logits[first])
         left = float(row.max()) > RULED_OUT  # where everything is ruled out, there is only the end
+        self._row = self._rows
         token = select(row, options, position) if left else self._vocabulary.eos_id
         return token, float(answer.logits[first][token])
 
-    def _ask_again(self) -> None:
-        """Go back to where the last token was not computed, and ask for the whole row from then on.
+    def _choose_among(self, answer: Advanced, first: int) -> tuple[int, float] | None:
+        """Choose from the likeliest tokens; None if it takes more."""
+        if self._wish is not None:
+            return self._draws.at(first, answer)
+        ranking = self._position_rules.rank(answer, first, self._count, normalised=False)
+        return ranking.ids[0], ranking.before[0]
 
-        The same comes out, bit for bit, so that nothing tells a step that was taken twice.
+    def _ask_again(self) -> None:
+        """Go back to where the last token was not computed, and ask for its whole row.
+
+        The same comes out, bit for bit, so that nothing tells a step that was taken twice. Where
+        few of the likeliest are not enough for min-p once, they seldom are: then no longer try.
         """
         self._row = True
+        if self._options.top_k is None:
+            self._count = 0
         self.target.state.truncate(self.target.state.length - 1)
 
     def _rules_at(self, index: int) -> Rules:
-        target, seen = self.target, list[int]()
         if self._reshaped:
-            seen = [*target.start, *(token.id for token in target.produced)]
-        return Rules.at(self._options, self._vocabulary, seen, index)
+            seen = [*self.target.start, *(token.id for token in self.target.produced)]
+            return Rules.at(self._options, self._vocabulary, seen, index)
+        if self._fixed is None or self._fixed.end_denied != (index < self._options.min_new_tokens):
+            self._fixed = Rules.at(self._options, self._vocabulary, (), index)
+        return self._fixed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -211,9 +211,8 @@ class SelfCache:
             first = i * PAGE_POSITIONS
             row = max(begin - first, 0)
             many = min(other.length - first, PAGE_POSITIONS) - row
-            to, source = self._pages[i].narrow(3, row, many), other._pages[i].narrow(3, row, many)
-            with torch.inference_mode():  # pages that torch's step added can be written in it only
-                to.copy_(source)
+            rows = (..., slice(row, row + many), slice(None))
+            _assign(self._pages[i], other._pages[i], rows)
 
     def _add(self, page: Tensor) -> None:
         self._pages.append(page)
@@ -229,3 +228,12 @@ class SelfCache:
         layers, _, heads, _, head_size = self._shape
         empty = self._like.new_empty(layers, heads, 0, head_size)
         return torch.cat([empty, *pages], dim=2)[:, :, : self.length]
+
+
+def _assign(to: Tensor, source: Tensor, rows: tuple[Any, ...]) -> None:
+    """Copy some rows of a page; numpy does it sooner than torch, where it can reach them."""
+    if to.device.type == "cpu":
+        to.view(torch.uint8).numpy()[rows] = source.view(torch.uint8).numpy()[rows]
+        return
+    with torch.inference_mode():  # pages that torch's step added can be written in it only
+        to[rows].copy_(source[rows])

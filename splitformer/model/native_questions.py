@@ -65,11 +65,13 @@ def _logits(result: Outputs, asked: Asked) -> dict[int, Tensor]:
 
 
 def _candidates(result: Outputs, asked: Asked) -> dict[int, Candidates]:
-    ids, logits = result.candidates["id"].tolist(), result.candidates["logit"].tolist()
-    answers, begin = {}, 0
+    ids, logits = result.candidates["id"].copy(), result.candidates["logit"].copy()
+    held = (ids >= 0).cumsum().tolist()
+    answers, begin, before = {}, 0, 0
     for i, room in sorted(asked.candidates.items()):
         end = begin + room
-        known = end if ids[end - 1] >= 0 else ids.index(-1, begin)
+        known = begin + held[end - 1] - before
+        before = held[end - 1]
         answers[i] = Candidates(ids[begin:known], logits[begin:known])
         begin = end
     return answers

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from splitformer.model.config import TransformerConfig
@@ -51,17 +52,17 @@ NOTHING = Asked()
 """Only the likeliest ids are wanted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
     """The likeliest ids of one output that were not ruled out, likeliest first.
 
     Attributes:
-        ids: Of equally likely ones the smallest come first.
-        logits: Their logits.
+        ids: (n), integers; of equally likely ones the smallest come first.
+        logits: (n), floats.
     """
 
-    ids: list[int]
-    logits: list[float]
+    ids: NDArray[Any]
+    logits: NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,7 @@ def likeliest(logits: Tensor, count: int) -> Candidates:
     """Return the `count` likeliest ids of (V,) and their logits."""
     ordered, ids = logits.sort(descending=True, stable=True)
     kept = min(count, int((ordered > RULED_OUT).sum()))
-    return Candidates(ids[:kept].tolist(), ordered[:kept].tolist())
+    return Candidates(ids[:kept].cpu().numpy(), ordered[:kept].cpu().numpy())
 
 
 def _allowed(logits: Tensor, never: tuple[int, ...], denied: Mapping[int, int]) -> Tensor:

@@ -6,16 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
-from splitformer.generation.rules import Rules
-from splitformer.generation.selectors import (
-    needs_row,
-    place_among,
-    select,
-    uniform,
-    weights_of,
-)
+from splitformer.generation.drawing import Draw, Drawn, Sampler, drawn
+from splitformer.generation.rules import Ranking, Rules
+from splitformer.generation.selectors import needs_row, select, uniform, weight_of_all
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.stepping import TorchDecoder, likeliest
 from tests.unit.test_generation import VOCABULARY, checkpoint, logits, target_of
@@ -43,27 +39,52 @@ SAMPLING: list[dict[str, Any]] = [
 ]
 
 
+def draw(row: torch.Tensor, count: int, options: GenerationOptions, position: int) -> Draw:
+    """A draw from the `count` likeliest of a row."""
+    best = likeliest(row, count)
+    total = weight_of_all(row, options) if needs_row(options) else np.nan
+    ranking = Ranking(best.ids, best.logits, best.logits)
+    return Draw(ranking, Sampler.of(options), uniform(options.seed or 0, position), total)
+
+
 @pytest.mark.parametrize("case", SAMPLING, ids=str)
 def test_a_shortlist_draws_what_the_whole_row_does(case: dict[str, Any]) -> None:
     options, answered = GenerationOptions(seed=3, **case), 0
     for seed in range(40):
         row = logits(seed).round(decimals=seed % 3 + 1)  # with some equals among them
         for count in (6, 13, 21, VOCABULARY):
-            best = likeliest(row, count)
-            total = float(weights_of(row, options).sum()) if needs_row(options) else None
-            place = place_among(best.ids, best.logits, options, seed, total)
-            answered += place is not None
-            assert place is None or best.ids[place] == select(row, options, seed)
+            (taken,) = drawn([draw(row, count, options, seed)])
+            answered += taken is not None
+            assert taken is None or taken.id == select(row, options, seed)
+            assert taken is None or taken.logit == float(row[taken.id])
     assert answered > 20
 
 
+def test_draws_are_the_same_bits_in_any_company() -> None:
+    draws = [
+        draw(logits(seed).round(decimals=seed % 3 + 1), count, GenerationOptions(seed=9, **case), i)
+        for i, case in enumerate(SAMPLING)
+        for seed in range(6)
+        for count in (3, 13, 21, 29)
+    ]
+    alone = [drawn([each])[0] for each in draws]
+    assert drawn(draws) == alone
+    assert drawn(draws[::-1]) == alone[::-1]
+    assert None in alone
+
+
 def test_no_answer_where_others_may_be_as_likely() -> None:
-    options = GenerationOptions(seed=0, top_k=2)
-    assert place_among([7, 3, 9], [1.0, 0.5, 0.5], options, 0) is None
-    assert place_among([7, 3], [1.0, 0.5], options, 0) is None
-    assert place_among([7, 3, 9], [1.0, 0.5, 0.4], options, 0) in (0, 1)
-    assert place_among([7, 3], [1.0, 0.9], GenerationOptions(seed=0, min_p=0.1), 0) is None
-    assert place_among([7, 3], [1.0, 0.9], GenerationOptions(seed=0, top_p=0.9), 0, 30.0) is None
+    def taken(ids: list[int], values: list[float], total: float = 1.0, **case: Any) -> Drawn | None:
+        options = GenerationOptions(seed=0, **case)
+        ranking = Ranking(ids, values, values)
+        return drawn([Draw(ranking, Sampler.of(options), 0.5, total)])[0]
+
+    assert taken([7, 3, 9], [1.0, 0.5, 0.5], top_k=2) is None
+    assert taken([7, 3], [1.0, 0.5], top_k=2) is None
+    assert taken([7, 3], [1.0, 0.5], top_k=2, top_p=0.5, min_p=0.9) is None
+    assert taken([7, 3, 9], [1.0, 0.5, 0.4], top_k=2) is not None
+    assert taken([7, 3], [1.0, 0.9], min_p=0.1) is None
+    assert taken([7, 3], [1.0, 0.9], top_p=0.9, total=30.0) is None
 
 
 @pytest.mark.parametrize("case", [*SAMPLING, {}, {"temperature": 0.7}, {"top_k": 300}], ids=str)
