@@ -9,11 +9,6 @@
 namespace splitformer {
 namespace {
 
-// How many stretches ahead memory is asked for. The processor's own prefetching starts anew with
-// each page, and a head is only a few pages; the caches of many sequences come from memory, not
-// from a cache of the processor.
-constexpr size_t kStretchesAhead = 2;
-
 constexpr float kLargestHalf = 65504.0f;
 
 // Elements of a cache by the eight, whatever their type.
@@ -36,46 +31,43 @@ inline __m128 SumFour(const __m256 (&s)[4]) {
   return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
 }
 
-// The stretches of a head in the order in which they are read, and those of the next head behind
-// them.
-class Ahead {
+// What will be read some heads later, asked for in step with what is read now: position by position
+// for the innermost cache but one, which has far more misses under way than the innermost.
+class Later {
  public:
-  Ahead(const Head& head, const Head& next, size_t row_bytes)
-      : lists_{&head.keys, &head.values, &next.keys, &next.values}, row_bytes_(row_bytes) {}
+  Later(const Head& head, size_t row_bytes) : head_(head), row_bytes_(row_bytes) {}
 
-  // The stretch that comes `kStretchesAhead` after stretch `r` of list `list`.
-  Stretch After(size_t list, size_t r) const {
-    r += kStretchesAhead;
-    for (; list < 4; ++list) {
-      if (r < lists_[list]->size()) return (*lists_[list])[r];
-      r -= lists_[list]->size();
-    }
-    return {nullptr, 0};
-  }
+  Stretch Keys(size_t r) const { return At(head_.keys, r); }
+  Stretch Values(size_t r) const { return At(head_.values, r); }
 
-  // Asks for position `t` of a stretch, if it has one.
+  // Asks for position `t` of a stretch, if it has one. Instructions by name: g++ 12 takes a function
+  // of nothing but _mm_prefetch for one without effects and drops it.
   void Prefetch(const Stretch& stretch, int t) const {
     if (t >= stretch.positions) return;
     const char* p = static_cast<const char*>(stretch.data) + size_t(t) * row_bytes_;
-    for (size_t i = 0; i < row_bytes_; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
+    for (size_t i = 0; i < row_bytes_; i += 64) asm volatile("prefetcht1 %0" : : "m"(p[i]));
   }
 
  private:
-  const std::vector<Stretch>* lists_[4];
+  static Stretch At(const std::vector<Stretch>& list, size_t r) {
+    return r < list.size() ? list[r] : Stretch{nullptr, 0};
+  }
+
+  const Head& head_;
   size_t row_bytes_;
 };
 
 // Scores of one stretch. kVectors: width / 8 where that is known at compile time, or 0.
 template <int kVectors, class Element>
-void Score(const float* query, const Stretch& stretch, int width, float scale, const Ahead& ahead,
-           const Stretch& later, float* scores) {
+void Score(const float* query, const Stretch& stretch, int width, float scale, const Later& later,
+           const Stretch& ahead, float* scores) {
   const int vectors = kVectors != 0 ? kVectors : width / 8, rest = width - vectors * 8;
   const Element* keys = static_cast<const Element*>(stretch.data);
   for (int t = 0; t < stretch.positions; t += 4) {
     __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
                       _mm256_setzero_ps()};
     const Element* key[4];
-    for (int u = 0; u < 4; ++u) ahead.Prefetch(later, t + u);
+    for (int u = 0; u < 4; ++u) later.Prefetch(ahead, t + u);
     for (int u = 0; u < 4; ++u)
       key[u] = keys + size_t(std::min(t + u, stretch.positions - 1)) * size_t(width);
     for (int v = 0; v < vectors; ++v) {
@@ -94,15 +86,15 @@ void Score(const float* query, const Stretch& stretch, int width, float scale, c
 
 // out = factor * sum over positions of weights[t] * values[t].
 template <int kVectors, class Element>
-void Mix(const float* weights, const Head& head, float factor, const Ahead& ahead, float* out) {
+void Mix(const float* weights, const Head& head, float factor, const Later& later, float* out) {
   __m256 sums[kVectors];
   for (int v = 0; v < kVectors; ++v) sums[v] = _mm256_setzero_ps();
   for (size_t r = 0; r < head.values.size(); ++r) {
-    const Stretch stretch = head.values[r], later = ahead.After(1, r);
+    const Stretch stretch = head.values[r], ahead = later.Values(r);
     const Element* values = static_cast<const Element*>(stretch.data);
     for (int t = 0; t < stretch.positions; ++t, ++weights, values += 8 * kVectors) {
       const __m256 weight = _mm256_broadcast_ss(weights);
-      ahead.Prefetch(later, t);
+      later.Prefetch(ahead, t);
       for (int v = 0; v < kVectors; ++v) {
         sums[v] = _mm256_fmadd_ps(weight, Load8(values + 8 * v), sums[v]);
       }
@@ -133,10 +125,10 @@ void MixAny(const float* weights, const Head& head, int width, float factor, flo
 template <int kVectors, class Element>
 float AttendAs(const Head& head, const Head& next, int width, const float* query, float scale,
               const float* bias, int distances, float* scores, float* out) {
-  const Ahead ahead(head, next, size_t(width) * sizeof(Element));
+  const Later later(next, size_t(width) * sizeof(Element));
   float* to = scores;
   for (size_t r = 0; r < head.keys.size(); to += head.keys[r++].positions) {
-    Score<kVectors, Element>(query, head.keys[r], width, scale, ahead, ahead.After(0, r), to);
+    Score<kVectors, Element>(query, head.keys[r], width, scale, later, later.Keys(r), to);
   }
   if (bias != nullptr) {
     for (int t = 0; t < head.positions; ++t)
@@ -144,7 +136,7 @@ float AttendAs(const Head& head, const Head& next, int width, const float* query
   }
   const float factor = 1.0f / Exponentiate(scores, head.positions);
   if constexpr (kVectors != 0) {
-    Mix<kVectors, Element>(scores, head, factor, ahead, out);
+    Mix<kVectors, Element>(scores, head, factor, later, out);
   } else {
     MixAny<Element>(scores, head, width, factor, out);
   }

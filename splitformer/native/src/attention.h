@@ -42,7 +42,7 @@ float Exponentiate(float* scores, int positions);
 // Attends from `query` and writes `width` elements to `out`. The order of every sum depends on the
 // head's positions and width only.
 //   cache: type of the keys' and values' elements.
-//   next: what will be attended over next.
+//   next: what will be attended over some heads later; its memory is asked for.
 //   bias: added to the score of the newest position, the one before it, and so on, the last of
 //     `distances` standing for all beyond (Raffel et al. 2020, relative positions); or nullptr.
 //   scores: scratch, aligned to 32 bytes. It then holds the weights of all positions, which have

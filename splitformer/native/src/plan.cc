@@ -266,7 +266,7 @@ void Plan::Reserve(int rows, int outputs, int positions) {
   scratch_stride_ = RoundUp(scratch, kPanel) + kPanel;
   scratch_.Reserve(threads * scratch_stride_ * sizeof(float));
   sums_.resize(size_t(outputs) * size_t(chunks()));
-  heads_.resize(2 * threads);
+  heads_.resize((kHeadsAhead + 1) * threads);
   likeliest_.assign(size_t(outputs) * threads, {-std::numeric_limits<float>::infinity(), 0});
 }
 

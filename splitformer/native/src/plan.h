@@ -80,6 +80,9 @@ struct VocabularyOp {
 // Most maps side by side that attention follows: query, key and value.
 constexpr int kMaxSegments = 3;
 
+// How many heads ahead of their use keys and values are asked for.
+constexpr int kHeadsAhead = 4;
+
 // Floats from one row of a chunk of logits to the next.
 constexpr size_t kLogitsStride = kChunk + kPanel;
 
@@ -235,7 +238,7 @@ class Plan {
   void* OwnPlace(const AttendOp& op, const Sequence& sequence, int which, int head,
                  int64_t position) const;
   void AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head, Head* here,
-                  const Head& next, const Member& member);
+                  const Head& later, const Member& member);
   void AttendSource(const AttendOp& op, int64_t count, int first_row, int head,
                     const Member& member);
   void ProjectRows(const float* memory, int first, int rows, void* out, Member& member);
@@ -311,7 +314,7 @@ class Plan {
   std::vector<Row> row_;
   std::vector<int> first_row_;   // per sequence
   std::vector<int> output_row_;  // per output
-  std::vector<Head> heads_;      // (threads, 2): at hand and next
+  std::vector<Head> heads_;      // (threads, kHeadsAhead + 1): at hand, and those behind it
   const float* heard_ = nullptr;  // rows of a source that is audio
   Buffer framed_, between_[2];
   Buffer residual_, mixed_, output_[2], operand_, scale_, scratch_;

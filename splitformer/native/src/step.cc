@@ -199,12 +199,13 @@ void Plan::Execute(const AttendOp& op, const Request& request, Member& member) {
     item = ShareBegin(sequences * heads, member.index, parts);
     end = ShareBegin(sequences * heads, member.index + 1, parts);
   }
-  Head* here = &heads_[2 * size_t(member.index)];
-  Head* next = here + 1;
-  const auto look = [&](int i, Head* out) {
-    Look(op, request.sequence[i / heads], first_head + i % heads, out);
+  Head* const ring = &heads_[size_t(kHeadsAhead + 1) * size_t(member.index)];
+  const auto at = [&](int i) { return ring + i % (kHeadsAhead + 1); };
+  const auto look = [&](int i) {
+    if (i >= end) return at(i)->Clear();
+    Look(op, request.sequence[i / heads], first_head + i % heads, at(i));
   };
-  if (item < end && op.over != Over::kSource) look(item, here);
+  for (int i = item; op.over != Over::kSource && i < item + kHeadsAhead; ++i) look(i);
   for (; item < end; ++item) {
     const int s = item / heads, head = first_head + item % heads;
     const Sequence& sequence = request.sequence[s];
@@ -212,9 +213,9 @@ void Plan::Execute(const AttendOp& op, const Request& request, Member& member) {
       AttendSource(op, sequence.count, first_row_[size_t(s)], head, member);
       continue;
     }
-    if (item + 1 < end) look(item + 1, next);
-    AttendHead(op, sequence, first_row_[size_t(s)], head, here, *next, member);
-    std::swap(here, next);
+    const Head& later = *at(item + kHeadsAhead);
+    look(item + kHeadsAhead);
+    AttendHead(op, sequence, first_row_[size_t(s)], head, at(item), later, member);
   }
 }
 
@@ -232,11 +233,11 @@ void* Plan::OwnPlace(const AttendOp& op, const Sequence& sequence, int which, in
          Offset(op.layer, which, head, kPagePositions) + within * ElementBytes(shape_.cache);
 }
 
-// The keys and values of one head, as they were before the step.
+// The keys and values of one head, with the place of the first new ones of the sequence's own.
 void Plan::Look(const AttendOp& op, const Sequence& sequence, int head, Head* out) const {
   out->Clear();
   const bool cross = op.over == Over::kMemory;
-  const int64_t positions = cross ? sequence.source : sequence.start;
+  const int64_t positions = cross ? sequence.source : sequence.start + 1;
   for (int64_t first = 0; first < positions; first += kPagePositions) {
     const int count = static_cast<int>(std::min<int64_t>(kPagePositions, positions - first));
     if (cross) {
@@ -254,7 +255,7 @@ void Plan::Look(const AttendOp& op, const Sequence& sequence, int head, Head* ou
 // One head of all new rows of a sequence, in their order: a row's key and value are in place before
 // the rows behind it attend.
 void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head,
-                      Head* here, const Head& next, const Member& member) {
+                      Head* here, const Head& later, const Member& member) {
   const size_t width = size_t(head_size()), inner = size_t(shape_.inner());
   const float* bias =
       op.bias.empty() ? nullptr : op.bias.data() + size_t(head) * size_t(op.distances);
@@ -266,9 +267,9 @@ void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_ro
       void* value = OwnPlace(op, sequence, 1, head, position);
       StoreElements(shape_.cache, query + inner, head_size(), key);
       StoreElements(shape_.cache, query + 2 * inner, head_size(), value);
-      here->Append(key, value, position % kPagePositions == 0);
+      if (i > 0) here->Append(key, value, position % kPagePositions == 0);
     }
-    const float factor = Attend(shape_.cache, *here, i + 1 == sequence.count ? next : *here,
+    const float factor = Attend(shape_.cache, *here, i + 1 == sequence.count ? later : *here,
                                 head_size(), query, op.scale, bias, op.distances, Scratch(member),
                                 Mixed(first_row + i) + size_t(head) * width);
     if (const int64_t from = AttentionFrom(op, first_row + i); from >= 0) {
