@@ -9,14 +9,13 @@ the heavier ones.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import shapes
+from benchmarks import event_loop, shapes
 from benchmarks.load import Contestant, Load, Splitformer, batching_peer, open_loop
 from benchmarks.measuring import Report
 from benchmarks.peers.ctranslate2_model import convert
@@ -58,7 +57,7 @@ def run(report: Report, cache: Path, quick: bool) -> None:
         started({BATCHING: command}) as servers,
         our_services(str(folder), cache, THREADS) as services,
     ):
-        asyncio.run(_measure(report, services, servers[BATCHING].address, plan, sources))
+        event_loop.run(_measure(report, services, servers[BATCHING].address, plan, sources))
 
 
 async def _measure(

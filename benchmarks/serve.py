@@ -9,7 +9,6 @@ neither server nor clients, are the upper bound of what it can do.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from pathlib import Path
 import ctranslate2
 import numpy as np
 
-from benchmarks import shapes
+from benchmarks import event_loop, shapes
 from benchmarks.contest import LAYOUTS
 from benchmarks.load import (
     SOURCE_TOKENS,
@@ -115,8 +114,8 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     with _entries(folder, peer, vocabulary, plan, cache) as entries:
         for streams in plan.streams:
             if streams <= plan.trials_up_to:
-                chosen = asyncio.run(_trial(entries, streams, plan.trial_seconds, vocabulary))
-            slices = asyncio.run(_rounds(entries, chosen, streams, plan, vocabulary))
+                chosen = event_loop.run(_trial(entries, streams, plan.trial_seconds, vocabulary))
+            slices = event_loop.run(_rounds(entries, chosen, streams, plan, vocabulary))
             offline = _offline(peer, vocabulary, streams, plan.rounds)
             _report(report, streams, slices, offline)
         _report_memory(report, entries)

@@ -8,7 +8,6 @@ in one process it is one RPC (`benchmarks/peers/one_process.py`).
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import shapes
+from benchmarks import event_loop, shapes
 from benchmarks.load import (
     SOURCE_TOKENS,
     TARGET_TOKENS,
@@ -65,7 +64,7 @@ def run(report: Report, cache: Path, quick: bool) -> None:
         laid_out(folder, cache) as services,
     ):
         endpoints = Endpoints(services.encoder, services.decoder, servers[WHOLE].address)
-        asyncio.run(_measure(report, endpoints, plan, vocabulary))
+        event_loop.run(_measure(report, endpoints, plan, vocabulary))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import grpc
 import numpy as np
 from grpc import aio
 
+from benchmarks import event_loop
 from benchmarks.peers.ctranslate2_model import token_names
 
 METHOD = "/peer.Translator/Translate"
@@ -165,7 +166,7 @@ def main() -> None:
     parser.add_argument("--batching", action="store_true")
     parser.add_argument("--max-batch", type=int, default=64)
     parser.add_argument("--wait-ms", type=float, default=2.0)
-    asyncio.run(serve(parser.parse_args()))
+    event_loop.run(serve(parser.parse_args()))
 
 
 if __name__ == "__main__":
