@@ -84,8 +84,12 @@ class MemoryPuller:
             UnavailableError: ENCODER_UNREACHABLE.
             DataLossError: CORRUPT_CHUNK or MEMORY_TRUNCATED.
         """
-        endpoint, memory_id = reference.endpoint, reference.memory_id
-        mapped = await self._shared.take(endpoint, memory_id, check_header)
+        endpoint, memory_id, lease_id = (
+            reference.endpoint,
+            reference.memory_id,
+            reference.lease.lease_id,
+        )
+        mapped = await self._shared.take(endpoint, memory_id, lease_id, check_header)
         if mapped is not None:
             self._came("shared")
             return mapped
@@ -105,7 +109,9 @@ class MemoryPuller:
         fetch: Any = channel.unary_stream(
             f"/{_ENCODER}/FetchMemory", pb.FetchMemoryRequest.SerializeToString, _response
         )
-        request = pb.FetchMemoryRequest(memory_id=reference.memory_id)
+        request = pb.FetchMemoryRequest(
+            memory_id=reference.memory_id, lease_id=reference.lease.lease_id
+        )
         call = fetch(request, timeout=self._seconds, metadata=metadata)
         lease: tensor_pb2.Lease | None = None
         assembler: wire.ChunkAssembler | None = None

@@ -46,18 +46,21 @@ class SharedMemories:
         else:
             self._names.pop(endpoint, None)
 
-    async def take(self, endpoint: str, memory_id: str, check: CheckHeader) -> Found | None:
+    async def take(
+        self, endpoint: str, memory_id: str, lease_id: str, check: CheckHeader
+    ) -> Found | None:
         """Map a memory; None if it must be fetched another way.
 
         Args:
             endpoint: Of the encoder.
             memory_id: Which.
+            lease_id: A lease that its owner holds.
             check: Called before any bytes are mapped; raises if the memory does not fit.
         """
         if endpoint not in self._names:
             return None
         try:
-            packet, fd = await self._line(endpoint).ask(memory_id)
+            packet, fd = await self._line(endpoint).ask(f"{memory_id} {lease_id}")
         except (OSError, TimeoutError) as error:
             self._forget(endpoint)
             self._fell_back("another_user" if isinstance(error, PermissionError) else "gone")
@@ -124,14 +127,14 @@ class _Line:
             raise
         self._loop.add_reader(self._socket, self._receive)
 
-    async def ask(self, memory_id: str) -> _Answer:
-        """Ask for a memory; its packet, and a file that is the caller's if there is one.
+    async def ask(self, request: str) -> _Answer:
+        """Send a request; return its packet, and a file that is the caller's if there is one.
 
         Raises:
             OSError: The encoder has gone.
             TimeoutError: It does not answer.
         """
-        self._socket.send(memory_id.encode()[: sharing.MAX_REQUEST] or b" ")
+        self._socket.send(request.encode()[: sharing.MAX_REQUEST])
         answer: asyncio.Future[_Answer] = self._loop.create_future()
         self._waiting.append(answer)
         async with asyncio.timeout(_ANSWER_SECONDS):

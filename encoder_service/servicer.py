@@ -59,7 +59,7 @@ class EncoderServicer(EncoderServiceServicer):
         own = self._of(header.model)
         service = own._service
         lease = service.lease_seconds(header.lease_ms)
-        encode = partial(own._window, lease=lease)
+        encode = partial(own._window, caller=caller_of(context), lease=lease)
         with service.audio_stream():
             idle = service.settings.audio_idle_seconds
             stream = AudioStream(form_of(header), service.sources.features, encode, idle)
@@ -90,8 +90,9 @@ class EncoderServicer(EncoderServiceServicer):
         """Grant the caller a lease and stream a kept memory."""
         size = self._chunk_bytes(request.chunk_bytes)
         seconds = self._service.lease_seconds(request.lease_ms)
-        memory: StoredMemory = self._service.store.get(request.memory_id)
-        lease = self._service.store.grant(request.memory_id, seconds)
+        store, shown = self._service.store, (caller_of(context), request.lease_id)
+        memory: StoredMemory = store.get(request.memory_id, *shown)
+        lease = store.grant(request.memory_id, seconds, *shown)
         yield pb.FetchMemoryResponse(header=self._fetched(memory, lease))
         data, count = memoryview(memory.segment.data), 0
         for message in chunk_messages(pb.FetchMemoryResponse, data, size):
@@ -106,14 +107,18 @@ class EncoderServicer(EncoderServiceServicer):
     ) -> pb.RenewLeaseResponse:
         """Prolong a lease."""
         seconds = self._service.lease_seconds(request.lease_ms)
-        lease = self._service.store.renew(request.memory_id, request.lease_id, seconds)
+        lease = self._service.store.renew(
+            request.memory_id, request.lease_id, seconds, caller_of(context)
+        )
         return pb.RenewLeaseResponse(lease=lease)
 
     async def ReleaseMemory(
         self, request: pb.ReleaseMemoryRequest, context: Context
     ) -> pb.ReleaseMemoryResponse:
         """End a lease."""
-        remaining = self._service.store.release(request.memory_id, request.lease_id)
+        remaining = self._service.store.release(
+            request.memory_id, request.lease_id, caller_of(context)
+        )
         return pb.ReleaseMemoryResponse(remaining_leases=remaining)
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
@@ -170,23 +175,23 @@ class EncoderServicer(EncoderServiceServicer):
         )
         if key is not None and (memory_id := service.store.find(key)) is not None:
             service.metrics.reused_sources.inc()
-            return pb.EncodeResponse(reference=self._another(memory_id, lease))
+            return pb.EncodeResponse(reference=self._another(caller, memory_id, lease))
         with service.store.room(size):
             source = await service.encode(tokenized, keep_pieces, bulk, keep=not inline)
             response = pb.EncodeResponse(timings=_timings(source))
             if inline:
                 response.inline.CopyFrom(self._inline_memory(source))
             else:
-                response.reference.CopyFrom(self._keep(source, lease, key))
+                response.reference.CopyFrom(self._keep(source, lease, key, caller))
         return response
 
-    async def _window(self, window: Window, lease: float) -> pb.AudioWindow:
+    async def _window(self, window: Window, caller: str, lease: float) -> pb.AudioWindow:
         """Encode a window of audio and keep its memory."""
         service = self._service
         heard = await service.sources.hear(window.samples)
         with service.store.room(service.memory_bytes(len(heard.given))):
             source = await service.encode(heard, keep_pieces=False, keep=True)
-            reference = self._keep(source, lease, None)
+            reference = self._keep(source, lease, None, caller)
         rate = service.sources.features.sample_rate
         return pb.AudioWindow(
             start_seconds=window.start / rate,
@@ -227,18 +232,18 @@ class EncoderServicer(EncoderServiceServicer):
         return pb.InlineMemory(header=header, tensor=tensor)
 
     def _keep(
-        self, source: EncodedSource, seconds: float, key: Hashable
+        self, source: EncodedSource, seconds: float, key: Hashable, owner: str
     ) -> tensor_pb2.MemoryReference:
         memory_id, lease = self._service.store.put_into_room(
-            source.header, source.encoded.memory, seconds, key
+            source.header, source.encoded.memory, seconds, key, owner
         )
         return self._reference(memory_id, source.header, lease)
 
-    def _another(self, memory_id: str, seconds: float) -> tensor_pb2.MemoryReference:
+    def _another(self, owner: str, memory_id: str, seconds: float) -> tensor_pb2.MemoryReference:
         """Refer to a memory that is kept already, under a new lease."""
         store = self._service.store
-        lease = store.share(memory_id, seconds)
-        return self._reference(memory_id, store.get(memory_id).header, lease)
+        lease = store.share(memory_id, seconds, owner)
+        return self._reference(memory_id, store.get(memory_id, owner).header, lease)
 
     def _reference(
         self, memory_id: str, header: tensor_pb2.MemoryHeader, lease: tensor_pb2.Lease

@@ -9,7 +9,7 @@ import secrets
 import socket
 from collections.abc import Callable
 
-from encoder_service.store import MemoryStore
+from encoder_service.store import MemoryStore, StoredMemory
 from splitformer.errors import NotFoundError
 from splitformer.serving import sharing
 from splitformer.serving.logs import log
@@ -80,12 +80,13 @@ class SharingServer:
         self._peers.discard(peer)
         peer.close()
 
-    def _send(self, peer: socket.socket, memory_id: str) -> None:
-        found = self._found(memory_id)
-        if found is None:
+    def _send(self, peer: socket.socket, request: str) -> None:
+        memory = self._asked_for(request)
+        packet = b"" if memory is None else sharing.FOUND + memory.header.SerializeToString()
+        fd = None if memory is None else memory.segment.fd
+        if memory is None or fd is None or len(packet) > sharing.MAX_ANSWER:
             peer.send(sharing.NOT_FOUND)
             return
-        packet, fd, size = found
         try:
             socket.send_fds(peer, [packet], [fd])
         except OSError as error:
@@ -93,19 +94,16 @@ class SharingServer:
                 raise
             peer.send(sharing.NOT_FOUND)
             return
-        self._store.count_fetch(memory_id)
-        self._shared(size)
+        self._store.count_fetch(memory)
+        self._shared(len(memory.segment))
 
-    def _found(self, memory_id: str) -> tuple[bytes, int, int] | None:
-        """Return a memory's packet, file and size; None if there is none to hand over."""
+    def _asked_for(self, request: str) -> StoredMemory | None:
+        """Return the memory of a request, an id and a lease of its owner's; None if none is."""
+        memory_id, _, lease_id = request.partition(" ")
         try:
-            memory = self._store.get(memory_id)
+            return self._store.get(memory_id, lease_id=lease_id)
         except NotFoundError:
             return None
-        packet = sharing.FOUND + memory.header.SerializeToString()
-        if memory.segment.fd is None or len(packet) > sharing.MAX_ANSWER:
-            return None
-        return packet, memory.segment.fd, len(memory.segment)
 
 
 def start_sharing(

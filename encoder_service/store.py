@@ -18,21 +18,41 @@ from splitformer.v1 import tensor_pb2
 
 
 @dataclass(slots=True)
+class _Lease:
+    """Who holds it, and the time at which it expires."""
+
+    holder: str
+    expiry: float
+
+
+@dataclass(slots=True)
 class StoredMemory:
-    """A memory, the leases on it (lease id to the time it expires), and its holders so far.
+    """A memory, whose it is, the leases on it by their ids, and its holders so far.
 
     Under its key, if it has one, it is found by those who may share it.
     """
 
     header: tensor_pb2.MemoryHeader
     segment: Segment
-    leases: dict[str, float] = field(default_factory=dict)
+    owner: str = ""
+    leases: dict[str, _Lease] = field(default_factory=dict)
     granted: int = 0
     key: Hashable = None
+
+    def is_open_to(self, caller: str, lease_id: str) -> bool:
+        """True for its owner, and for others who show a lease of the owner's; see MemoryStore."""
+        lease = self.leases.get(lease_id)
+        shown_owners = lease is not None and lease.holder == self.owner
+        return self.owner in ("", caller) or shown_owners
 
 
 class MemoryStore:
     """Keeps memories under leases within a byte budget.
+
+    Callers go by what they have proved; empty is one who has proved nothing. A memory belongs to
+    the caller it was encoded for. To all others it is as if unknown, unless they show a lease of
+    the owner's, and a lease is of use to its holder only. What has no owner is open to all who
+    know its id.
 
     Args:
         budget_bytes: Most bytes kept at once.
@@ -87,6 +107,7 @@ class MemoryStore:
         segment: Segment,
         seconds: float,
         key: Hashable = None,
+        owner: str = "",
     ) -> tuple[str, tensor_pb2.Lease]:
         """Keep a memory that `room` has been kept for; never refused. Returns as `put`.
 
@@ -95,8 +116,9 @@ class MemoryStore:
             segment: Its bytes.
             seconds: How long its first lease lasts.
             key: What `find` finds it by, unless another memory has the key; None: nothing.
+            owner: The caller it was encoded for.
         """
-        memory_id, lease = self._put(header, segment, seconds)
+        memory_id, lease = self._put(header, segment, seconds, owner)
         if key is not None and key not in self._by_key:
             self._memories[memory_id].key = key
             self._by_key[key] = memory_id
@@ -110,7 +132,7 @@ class MemoryStore:
         return self._by_key.get(key)
 
     def put(
-        self, header: tensor_pb2.MemoryHeader, segment: Segment, seconds: float
+        self, header: tensor_pb2.MemoryHeader, segment: Segment, seconds: float, owner: str = ""
     ) -> tuple[str, tensor_pb2.Lease]:
         """Keep a memory and grant its first lease; return the memory's id and the lease.
 
@@ -118,50 +140,58 @@ class MemoryStore:
             ResourceExhaustedError: OVER_BUDGET, as `room`.
         """
         self._check_fits(len(segment))
-        return self._put(header, segment, seconds)
+        return self._put(header, segment, seconds, owner)
 
     def _put(
-        self, header: tensor_pb2.MemoryHeader, segment: Segment, seconds: float
+        self, header: tensor_pb2.MemoryHeader, segment: Segment, seconds: float, owner: str
     ) -> tuple[str, tensor_pb2.Lease]:
         memory_id = secrets.token_hex(16)
-        memory = self._memories[memory_id] = StoredMemory(header, segment)
+        memory = self._memories[memory_id] = StoredMemory(header, segment, owner)
         self.used_bytes += len(segment)
-        return memory_id, self._grant(memory, seconds)
+        return memory_id, self._grant(memory, seconds, owner)
 
-    def get(self, memory_id: str) -> StoredMemory:
-        """Return a memory; NotFoundError MEMORY_NOT_FOUND if unknown, released or expired."""
+    def get(self, memory_id: str, caller: str = "", lease_id: str = "") -> StoredMemory:
+        """Return a memory that is the caller's, or of whose owner the caller shows a lease.
+
+        Raises:
+            NotFoundError: MEMORY_NOT_FOUND, it is unknown, released, expired or somebody else's.
+        """
         self._expire(memory_id)
-        if memory_id not in self._memories:
+        memory = self._memories.get(memory_id)
+        if memory is None or not memory.is_open_to(caller, lease_id):
             raise NotFoundError(
                 f"memory_id: is unknown, released or expired, got {shown(memory_id)}",
                 reason="MEMORY_NOT_FOUND",
             )
-        return self._memories[memory_id]
+        return memory
 
-    def grant(self, memory_id: str, seconds: float) -> tensor_pb2.Lease:
-        """Grant one more lease on a memory; NotFoundError MEMORY_NOT_FOUND if there is none."""
-        return self._grant(self.get(memory_id), seconds)
+    def grant(
+        self, memory_id: str, seconds: float, caller: str = "", lease_id: str = ""
+    ) -> tensor_pb2.Lease:
+        """Grant a caller one more lease on a memory; raises as `get`."""
+        return self._grant(self.get(memory_id, caller, lease_id), seconds, caller)
 
-    def share(self, memory_id: str, seconds: float) -> tensor_pb2.Lease:
-        """Grant its maker one more lease on a memory, which is no fetch; raises as `grant`."""
-        lease = self.grant(memory_id, seconds)
-        self._memories[memory_id].granted -= 1
-        return lease
+    def share(self, memory_id: str, seconds: float, owner: str = "") -> tensor_pb2.Lease:
+        """Grant its owner one more lease on a memory, which is no fetch; raises as `get`."""
+        memory = self.get(memory_id, owner)
+        memory.granted -= 1
+        return self._grant(memory, seconds, owner)
 
-    def count_fetch(self, memory_id: str) -> None:
+    def count_fetch(self, memory: StoredMemory) -> None:
         """Count a fetch that needs no lease, as whoever fetched holds the bytes themselves."""
-        self.get(memory_id).granted += 1
+        memory.granted += 1
 
-    def renew(self, memory_id: str, lease_id: str, seconds: float) -> tensor_pb2.Lease:
+    def renew(
+        self, memory_id: str, lease_id: str, seconds: float, caller: str = ""
+    ) -> tensor_pb2.Lease:
         """Let a lease last `seconds` from now; NotFoundError if memory or lease is gone."""
-        memory = self.get(memory_id)
-        _check_lease(memory, lease_id)
-        return self._grant(memory, seconds, lease_id)
+        memory = self._leased(memory_id, lease_id, caller)
+        memory.leases[lease_id].expiry = self._clock() + seconds
+        return tensor_pb2.Lease(lease_id=lease_id, remaining_ms=int(seconds * 1000))
 
-    def release(self, memory_id: str, lease_id: str) -> int:
+    def release(self, memory_id: str, lease_id: str, caller: str = "") -> int:
         """End a lease; return how many others hold the memory. NotFoundError as for `renew`."""
-        memory = self.get(memory_id)
-        _check_lease(memory, lease_id)
+        memory = self._leased(memory_id, lease_id, caller)
         self._end(memory, lease_id, "released")
         self._drop_if_free(memory_id)
         return len(memory.leases)
@@ -180,21 +210,35 @@ class MemoryStore:
                 retry_after=self._next_expiry() if count <= self.budget_bytes else None,
             )
 
-    def _grant(
-        self, memory: StoredMemory, seconds: float, lease_id: str | None = None
-    ) -> tensor_pb2.Lease:
-        if lease_id is None:
-            lease_id = secrets.token_hex(16)
-            self.leases += 1
-            memory.granted += 1
-        memory.leases[lease_id] = self._clock() + seconds
+    def _leased(self, memory_id: str, lease_id: str, caller: str) -> StoredMemory:
+        """Return a memory on which the caller holds a lease.
+
+        Raises:
+            NotFoundError: LEASE_NOT_FOUND, or MEMORY_NOT_FOUND, also to those it is not open to.
+        """
+        self._expire(memory_id)
+        memory = self._memories.get(memory_id)
+        lease = memory.leases.get(lease_id) if memory else None
+        if memory and lease and lease.holder in ("", caller):
+            return memory
+        self.get(memory_id, caller)
+        raise NotFoundError(
+            f"lease_id: is unknown, released or expired, got {shown(lease_id)}",
+            reason="LEASE_NOT_FOUND",
+        )
+
+    def _grant(self, memory: StoredMemory, seconds: float, holder: str) -> tensor_pb2.Lease:
+        lease_id = secrets.token_hex(16)
+        self.leases += 1
+        memory.granted += 1
+        memory.leases[lease_id] = _Lease(holder, self._clock() + seconds)
         return tensor_pb2.Lease(lease_id=lease_id, remaining_ms=int(seconds * 1000))
 
     def _expire(self, memory_id: str) -> None:
         memory, now = self._memories.get(memory_id), self._clock()
         if memory is None:
             return
-        for lease_id in [key for key, expiry in memory.leases.items() if expiry <= now]:
+        for lease_id in [key for key, lease in memory.leases.items() if lease.expiry <= now]:
             self._end(memory, lease_id, "expired")
         self._drop_if_free(memory_id)
 
@@ -212,13 +256,7 @@ class MemoryStore:
             self._memory_gone(memory.granted - 1)
 
     def _next_expiry(self) -> float:
-        expiries = [e for memory in self._memories.values() for e in memory.leases.values()]
+        expiries = [
+            lease.expiry for memory in self._memories.values() for lease in memory.leases.values()
+        ]
         return max(0.1, min(expiries, default=self._clock()) - self._clock())
-
-
-def _check_lease(memory: StoredMemory, lease_id: str) -> None:
-    if lease_id not in memory.leases:
-        raise NotFoundError(
-            f"lease_id: is unknown, released or expired, got {shown(lease_id)}",
-            reason="LEASE_NOT_FOUND",
-        )

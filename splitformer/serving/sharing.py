@@ -22,7 +22,7 @@ from pathlib import Path
 FOUND = b"+"
 NOT_FOUND = b"-"
 
-MAX_REQUEST = 64
+MAX_REQUEST = 128
 MAX_ANSWER = 128 * 1024
 """Longest packet with a header; a memory whose header is longer goes another way."""
 

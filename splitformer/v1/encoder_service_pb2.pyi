@@ -733,22 +733,28 @@ class FetchMemoryRequest(_message.Message):
     MEMORY_ID_FIELD_NUMBER: _builtins.int
     CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     LEASE_MS_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
     memory_id: _builtins.str
     """Its id."""
     chunk_bytes: _builtins.int
     """Bytes per chunk; 0: the server's default."""
     lease_ms: _builtins.int
     """How long the caller's own lease shall last, in milliseconds; 0: the server's default."""
+    lease_id: _builtins.str
+    """A lease that the memory's owner holds. Where callers are authenticated, whoever is not the owner
+    has to show one, as a decoder does with the one in its reference; otherwise it is not read.
+    """
     def __init__(
         self,
         *,
         memory_id: _builtins.str = ...,
         chunk_bytes: _builtins.int = ...,
         lease_ms: _builtins.int = ...,
+        lease_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "lease_ms", b"lease_ms", "memory_id", b"memory_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "lease_id", b"lease_id", "lease_ms", b"lease_ms", "memory_id", b"memory_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

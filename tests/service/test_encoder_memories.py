@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import grpc
 import pytest
@@ -28,7 +29,7 @@ def assembled(parts: list[enc.StreamEncodeResponse]) -> bytes:
     return data
 
 
-def fetch(caller: Caller, memory_id: str, **fields: int) -> list[enc.FetchMemoryResponse]:
+def fetch(caller: Caller, memory_id: str, **fields: Any) -> list[enc.FetchMemoryResponse]:
     return list(caller.encoder.FetchMemory(enc.FetchMemoryRequest(memory_id=memory_id, **fields)))
 
 

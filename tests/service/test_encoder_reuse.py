@@ -135,6 +135,17 @@ def test_an_expired_memory_is_not_shared(
         client.fetch(memory)
 
 
+def test_a_memory_is_as_if_unknown_to_other_callers(callers: Callers) -> None:
+    ann, bob = callers.of("ann"), callers.of("bob")
+    memory = kept(ann)
+    for foreign in (bob.fetch, bob.renew, bob.release):
+        with pytest.raises(NotFoundError) as caught:
+            foreign(memory)
+        assert caught.value.reason == "MEMORY_NOT_FOUND"
+    assert ann.fetch(ann.renew(memory)).is_local
+    assert ann.release(memory) == 0
+
+
 def test_anonymous_callers_share_nothing(services: Services) -> None:
     with connect(services.encoder.address) as client:
         memories = [kept(client), kept(client)]

@@ -15,7 +15,7 @@ import pytest
 
 from decoder_service.service import DecoderService
 from encoder_service.service import EncoderService
-from splitformer.errors import ConfigurationError, UnavailableError
+from splitformer.errors import ConfigurationError, NotFoundError, UnavailableError
 from splitformer.validity import valid_until
 from splitformer_client import Tls, aio, connect
 from tests.conftest import Services
@@ -106,6 +106,22 @@ def test_mutual_tls_on_every_connection(
     mutual_tls: Secured, authority: Authority, caller: Pair
 ) -> None:
     assert translated(mutual_tls, of(authority, caller))
+
+
+def test_a_decoder_gets_a_memory_only_with_a_lease_of_its_owner(
+    mutual_tls: Secured, authority: Authority, caller: Pair
+) -> None:
+    came = "splitformer_decoder_memory_transfers_total"
+    with connect(*mutual_tls.addresses, tls=of(authority, caller), timeout=20) as client:
+        memory = client.encode(TEXT, delivery="reference")
+        for _ in range(2):  # in chunks, then by shared memory
+            client.open_session(memory, language="de").close()
+        assert memory.reference
+        memory.reference.lease.lease_id = "0" * 32
+        with pytest.raises(NotFoundError):
+            client.open_session(memory, language="de")
+    paths = [mutual_tls.decoder.metric(came, path=path) for path in ("chunks", "shared")]
+    assert paths == [1, 1]
 
 
 async def test_the_asynchronous_client_and_variables(

@@ -94,6 +94,32 @@ def test_leases_of_other_memories_do_not_fit(store: MemoryStore) -> None:
     assert store.get(first).segment.data == b"1"
 
 
+def test_a_memory_is_its_owners_and_theirs_who_show_a_lease_of_the_owners(
+    store: MemoryStore, clock: Clock
+) -> None:
+    memory_id, owners = store.put(HEADER, Segment(b"1"), 1, "ann")
+    store.get(memory_id, "ann")
+    decoders = store.grant(memory_id, 10, "decoder", owners.lease_id)
+    for caller, lease_id in (("", ""), ("bob", ""), ("bob", decoders.lease_id)):
+        with pytest.raises(NotFoundError):
+            store.get(memory_id, caller, lease_id)
+    clock.now += 1  # the owner's lease has expired, the decoder's has not
+    with pytest.raises(NotFoundError):
+        store.get(memory_id, "decoder", owners.lease_id)
+    assert store.release(memory_id, decoders.lease_id, "decoder") == 0
+
+
+def test_a_lease_is_its_holders(store: MemoryStore) -> None:
+    memory_id, owners = store.put(HEADER, Segment(b"1"), 1, "ann")
+    decoders = store.grant(memory_id, 10, "decoder", owners.lease_id)
+    for caller, lease in (("bob", owners), ("bob", decoders), ("decoder", owners)):
+        with pytest.raises(NotFoundError, match="memory_id"):
+            store.renew(memory_id, lease.lease_id, 5, caller)
+    with pytest.raises(NotFoundError, match="lease_id"):
+        store.release(memory_id, decoders.lease_id, "ann")
+    assert store.renew(memory_id, owners.lease_id, 5, "ann").lease_id == owners.lease_id
+
+
 def test_the_budget_is_exact_and_says_when_room_comes(store: MemoryStore, clock: Clock) -> None:
     store.put(HEADER, Segment(bytes(60)), 10)
     store.put(HEADER, Segment(bytes(40)), 3)
