@@ -37,12 +37,20 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--quick", action="store_true", help="the most important sizes only")
     parser.add_argument("--json", type=Path, help="folder for results as JSON")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only figures whose names begin so, such as families.t5-base.b8; repeatable. The"
+        " others stay as they are in --json, if they are of the same machine",
+    )
     options = parser.parse_args()
     _end_in_order()
     if unknown := set(options.scenarios) - set(SCENARIOS):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     for name in options.scenarios or SCENARIOS:
-        report = Report(name, options.quick)
+        report = Report(name, options.quick, tuple(options.only))
         importlib.import_module(f"benchmarks.{name.replace('-', '_')}").run(
             report, CACHE, options.quick
         )

@@ -133,7 +133,8 @@ def int8_error_ratio(contest: Contest) -> float:
     memories = contest.exact_memories(batch)
     with torch.inference_mode():
         exact = contest.model.step(tokens, [contest.model.begin(m) for m in memories])
-        ours = contest.native.step(tokens, [contest.native.begin(m) for m in memories])
+        native = contest.native
+        ours = torch.from_numpy(native.step(tokens, [native.begin(m) for m in memories]))
     theirs = _peer_logits(contest, prefixes)
     exact, ours, theirs = (each.log_softmax(-1) for each in (exact, ours, theirs))
     return float((ours - exact).abs().mean() / (theirs - exact).abs().mean())

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import ctranslate2.converters.transformers as conversion
+import numpy as np
 import sentencepiece
 import torch
+from numpy.typing import NDArray
 from transformers import (
     M2M100Config,
     M2M100ForConditionalGeneration,
@@ -25,8 +27,9 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from benchmarks.contest import SOURCE_TOKENS
 from benchmarks.peers.ctranslate2_model import token_names
-from benchmarks.whisper_model import START, marks, names, whisper, whisper_files
+from benchmarks.whisper_model import BINS, FRAMES, START, marks, names, whisper, whisper_files
 
 MOST_STREAMS = 8
 DONE = "done"
@@ -41,7 +44,7 @@ class Published:
         build: Makes it, with random weights, in Transformers.
         tokenizer: Writes a tokenizer of the kind its folder has.
         start: What its targets start with in CTranslate2, by id, if sources are text.
-        streams: How many are measured; eight windows of audio take a larger model minutes.
+        streams: How many are measured.
     """
 
     build: Callable[[], Any]
@@ -122,8 +125,21 @@ MODELS = {
     "mbart-large": Published(mbart, mbart_files, 2),
     "t5-base": Published(t5, t5_files, 0),
     "whisper-base": Published(partial(whisper, 512, 6, 8), whisper_files),
-    "whisper-small": Published(partial(whisper, 768, 12, 12), whisper_files, streams=(1,)),
+    "whisper-small": Published(partial(whisper, 768, 12, 12), whisper_files),
 }
+
+
+def sources(size: int) -> list[list[int]]:
+    """Return random sources."""
+    drawn = np.random.default_rng(0).integers(8, size, (MOST_STREAMS, SOURCE_TOKENS))
+    rows: list[list[int]] = drawn.tolist()
+    return rows
+
+
+def audio() -> NDArray[np.float32]:
+    """Return features of 30 s, (frames, bins)."""
+    drawn = np.random.default_rng(0).standard_normal((FRAMES, BINS))
+    return drawn.astype(np.float32)
 
 
 def folder_of(name: str, cache: Path) -> Path:

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.shapes import SHAPES
-from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.cache import DecoderState
+from splitformer.model.decoder import Decoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.native import Precision, instruction_set
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks import shapes
 from benchmarks.measuring import Report
+from splitformer.model.cache import DecoderState
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.decoder import DecoderState
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.stepping import Asked
 
@@ -92,7 +92,7 @@ def _advance(native: NativeDecoder, batch: list[Run]) -> None:
     )
     for row, each in enumerate(batch):
         each.inputs.append(advanced.ids[row])
-        each.logits.append(advanced.logits[row].clone())
+        each.logits.append(torch.from_numpy(advanced.logits[row].copy()))
         each.scores.append(advanced.log_probabilities[row])
 
 
@@ -101,8 +101,8 @@ def _compare(comparison: Comparison, one: Run, other: Run) -> None:
     comparison.add(torch.stack(one.logits), torch.stack(other.logits))
     comparison.add(torch.tensor(one.scores), torch.tensor(other.scores))
     for mine, its in ((one.state.own, other.state.own), (one.state.cross, other.state.cross)):
-        comparison.add(mine.keys, its.keys)
-        comparison.add(mine.values, its.values)
+        comparison.add(torch.from_numpy(mine.keys), torch.from_numpy(its.keys))
+        comparison.add(torch.from_numpy(mine.values), torch.from_numpy(its.values))
 
 
 def _control(decoder: torch.nn.Module) -> Comparison:

@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 
+PAUSE = 0.25
+"""Seconds before a turn: CTranslate2's threads (Intel's OpenMP) spin for 0.2 s once they are idle,
+and would take cores from whoever comes next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -40,7 +44,7 @@ class Contestant:
     Attributes:
         run: What is timed.
         warm: Runs untimed right before: what the contestant before left behind (its weights in the
-            caches, its threads still spinning for work) would otherwise count against this one.
+            caches) would otherwise count against this one.
     """
 
     run: Callable[[], object]
@@ -64,6 +68,7 @@ def interleaved(
         if done and spent * (done + 1) / done > most_seconds:
             break
         for name, contestant in contestants.items():
+            time.sleep(PAUSE)
             contestant.warm()
             started = time.perf_counter()
             contestant.run()
@@ -89,14 +94,20 @@ class Report:
     Attributes:
         scenario: What is measured.
         quick: With the most important sizes only, and few rounds.
+        only: Beginnings of the figures that are wanted; empty: all are.
         figures: Values by name.
         details: The timings that figures were made of.
     """
 
     scenario: str
     quick: bool = False
+    only: tuple[str, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+
+    def wants(self, part: str) -> bool:
+        """True if any of the figures whose names begin so is wanted."""
+        return not self.only or any(part.startswith(o) or o.startswith(part) for o in self.only)
 
     def figure(self, name: str, value: float) -> None:
         """Add and print a figure."""
@@ -112,13 +123,21 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """Write everything with facts about the machine."""
+        """Write everything with facts about the machine.
+
+        If only a part was wanted, what the file holds of the same machine stays beside it.
+        """
+        facts = machine()
+        others = json.loads(path.read_text()) if self.only and path.exists() else {}
+        same = others.get("machine") == facts
+        figures = {**(others["figures"] if same else {}), **self.figures}
+        details = {**(others["details"] if same else {}), **self.details}
         content = {
             "scenario": self.scenario,
             "quick": self.quick,
-            "machine": machine(),
-            "figures": self.figures,
-            "details": self.details,
+            "machine": facts,
+            "figures": figures,
+            "details": details,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n")

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import family_table
 from benchmarks.chart import Chart, Point
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
+MODELS = ROOT / "docs" / "models.md"
 IMAGES = ROOT / "docs" / "images"
 
 INTRODUCTION = """# Benchmarks
@@ -79,8 +81,7 @@ SECTIONS: dict[str, str] = {
     " tokens or 30 s of audio, 32 target tokens, one and eight streams, two threads, in one"
     " process, against CTranslate2's own conversion in int8 and Transformers in float32. Peak"
     " memory, in MiB, is that of a process that has all that a service imports, loads a half (or"
-    " both) and uses it once; CTranslate2's has nothing but CTranslate2. 183 MiB of each of ours"
-    " are torch.",
+    " both) and uses it once; CTranslate2's has nothing but CTranslate2.",
 }
 """What each scenario measures, in the order of the page."""
 
@@ -119,6 +120,9 @@ def pages(results: Mapping[str, dict[str, Any]]) -> dict[Path, str]:
             parts.append(f"![{chart.title}](images/{chart_name}.svg)")
         parts.append("\n".join(_table(figures)))
     files[PAGE] = "\n\n".join(part.strip() for part in parts if part) + "\n"
+    if families := results.get("families"):
+        page = MODELS.read_text(encoding="utf-8")
+        files[MODELS] = family_table.in_page(page, families["figures"], _machine(families))
     return files
 
 

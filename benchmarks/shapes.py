@@ -10,7 +10,8 @@ import torch
 
 import splitformer_models
 from splitformer.model import Transformer, TransformerConfig
-from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
+from splitformer.model.families.splitformer import OwnConfig
+from splitformer.model.saving import save_checkpoint
 
 EOS, PAD, UNKNOWN, START = 1, 0, 2, 3
 LANGUAGE = "xx"

@@ -17,13 +17,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
-
 from decoder_service.generation import Event, Generation, deliver, goes_on
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import InternalError, NotFoundError, SplitformerError, UnavailableError
 from splitformer.generation import Failures, likeliest_of, step
-from splitformer.model.decoder import DecoderState
+from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import StepDecoder
 from splitformer.wire import FloatArray
 
@@ -238,7 +236,7 @@ class DecoderEngine:
             self._unprepared -= 1
 
     def _project(self, memory: FloatArray) -> DecoderState:
-        return self._decoder.begin(torch.from_numpy(memory))
+        return self._decoder.begin(memory)
 
     def _remove(self, generation: Generation) -> None:
         self._running = [g for g in self._running if g is not generation]

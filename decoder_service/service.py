@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from decoder_service.allow_list import AllowList
 from decoder_service.budget import Budget, Reservation, Share
@@ -38,7 +38,7 @@ from splitformer.generation import (
     overhead_of,
     run,
 )
-from splitformer.model.decoder import DecoderState
+from splitformer.model.cache import DecoderState
 from splitformer.model.shapes import decoder_shapes, weight_bytes
 from splitformer.serving import kernels, models
 from splitformer.serving.fleet import Fleet, Room
@@ -392,7 +392,6 @@ class DecoderService:
             )
 
     def _load(self) -> None:
-        torch.set_num_threads(self.settings.threads)
         name = self._room.name if self._room else ""
         self._checkpoint = models.open_checkpoint(self.settings.model, self.settings.cache, name)
         if self._room is not None:
@@ -450,7 +449,7 @@ class DecoderService:
     def _warm_up(self) -> None:
         """Run one step outside the engine, so that the first caller does not pay for set-up."""
         description = self._checkpoint.description
-        state = self._decoder.begin(torch.zeros(1, description.architecture.d_model))
+        state = self._decoder.begin(np.zeros((1, description.architecture.d_model), np.float32))
         target = Target((description.eos_id,), state, self._checkpoint.tokenizer.detokenizer(), 1)
         decoding = Sequential(target, GenerationOptions(), 1, self._vocabulary)
         run(self._decoder, decoding, self._vocabulary.never)

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from encoder_service.engine import Encoded, EncoderEngine, Limits
 from encoder_service.metrics import EncoderMetrics
 from encoder_service.segments import Segments
@@ -280,7 +278,6 @@ class EncoderService:
             precision = kernels.held_precision(self.settings.arithmetic)
             self._room.admit(weight_bytes(shapes, precision))
         self.sources = Sources(self._checkpoint)
-        torch.set_num_threads(self.settings.threads)
         self._encoder = kernels.source_encoder(self._checkpoint, self.settings.arithmetic)
         arithmetic = models.numerics(
             self._encoder.precision, self.settings.memory_dtype, self._encoder.kernel

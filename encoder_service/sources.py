@@ -12,8 +12,7 @@ import numpy as np
 from splitformer.errors import InvalidArgumentError
 from splitformer.model.audio.features import LogMel, Samples
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.encoding import Features, Source
-from splitformer.model.hearing import STRIDE
+from splitformer.model.encoding import STRIDE, Features, Source
 from splitformer.model.tokenizer import SourcePiece
 from splitformer.serving import languages, models
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from splitformer.model import Transformer
-from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
+from splitformer.model.families.splitformer import OwnConfig
+from splitformer.model.saving import save_checkpoint
 from training.runtime import Workspace, architecture
 from training.tokenizer import EOS, PAD, UNKNOWN, Tokenizer, language_ids
 

@@ -47,7 +47,6 @@ def _hear(folder: Path) -> None:
 
 def _serve(halves: tuple[str, ...], folder: Path) -> None:
     import numpy as np  # noqa: PLC0415
-    import torch  # noqa: PLC0415
 
     import splitformer.serving.server  # noqa: F401, PLC0415
     from splitformer.model.checkpoint import Checkpoint  # noqa: PLC0415
@@ -65,7 +64,7 @@ def _serve(halves: tuple[str, ...], folder: Path) -> None:
         kept.append((encoder, encoder.encode([source])))
     if "decoder" in halves:
         decoder = kernels.step_decoder(checkpoint, arithmetic)
-        state = decoder.begin(torch.zeros(24, config.d_model))
+        state = decoder.begin(np.zeros((24, config.d_model), np.float32))
         decoder.advance([[0]], [state])
 
 

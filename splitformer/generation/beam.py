@@ -31,7 +31,7 @@ from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Ranking, Rules
 from splitformer.generation.stops import Said, Stops
 from splitformer.generation.target import EndReason, Produced, Target
-from splitformer.model.decoder import DecoderState
+from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced
 
 _total = itemgetter(0)

@@ -16,7 +16,7 @@ from splitformer.generation.drawing import Draws
 from splitformer.generation.hypotheses import Hypotheses
 from splitformer.generation.speech import SpeechRules
 from splitformer.generation.target import EndReason, Produced, Target
-from splitformer.model.decoder import DecoderState
+from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced, Asked
 
 News = tuple[int, Produced] | Hypotheses | EndReason

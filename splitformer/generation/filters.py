@@ -7,43 +7,49 @@ Transformers' logits processors, which the tests compare with.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from splitformer.model.stepping import RULED_OUT
+from splitformer.model.stepping import RULED_OUT, Candidates
 
-
-def suppress(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Rule out given ids: logits (..., V), tokens (n,)."""
-    return logits.index_fill(-1, tokens, RULED_OUT)
+Row = NDArray[np.floating[Any]]
+"""Logits or probabilities of one position, (V,); never written to by whoever is given them."""
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
+def suppress(logits: Row, tokens: Sequence[int]) -> Row:
+    """Rule out given ids: (V,) -> (V,)."""
+    left = logits.copy()
+    left[list(tokens)] = RULED_OUT
+    return left
+
+
+def keep_top_k(logits: Row, k: int) -> Row:
     """Rule out all but the k likeliest: (V,) -> (V,). Tokens equal to the k-th stay."""
-    threshold = logits.topk(min(k, logits.shape[-1])).values[-1]
-    return logits.masked_fill(logits < threshold, RULED_OUT)
+    place = len(logits) - min(k, len(logits))
+    return _ruled_out(logits, logits < np.partition(logits, place)[place])
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
+def keep_top_p(logits: Row, p: float) -> Row:
     """Rule out the tail beyond the likeliest tokens whose probabilities reach p: (V,) -> (V,)."""
-    ascending, order = logits.sort(stable=True)
-    tail = ascending.softmax(-1).cumsum(-1)
+    order = logits.argsort(kind="stable")
+    tail = softmax(logits[order]).cumsum()
     tail[-1] = 2.0  # the likeliest token always stays
-    return logits.index_fill(-1, order[tail <= 1 - p], RULED_OUT)
+    return suppress(logits, order[tail <= 1 - p].tolist())
 
 
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
+def keep_min_p(logits: Row, p: float) -> Row:
     """Rule out tokens less than p times as likely as the likeliest: (V,) -> (V,)."""
-    probabilities = logits.softmax(-1)
-    return logits.masked_fill(probabilities < p * probabilities.max(), RULED_OUT)
+    probabilities = softmax(logits)
+    return _ruled_out(logits, probabilities < p * probabilities.max())
 
 
-def penalise(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
+def penalise(logits: Row, seen: Sequence[int], penalty: float) -> Row:
     """Divide positive and multiply negative logits of tokens that were seen: (V,) -> (V,)."""
-    ids = torch.tensor(sorted(set(seen)))
-    taken = logits[ids]
-    return logits.index_put((ids,), torch.where(taken < 0, taken * penalty, taken / penalty))
+    ids, left = sorted(set(seen)), logits.copy()
+    left[ids] = np.where(left[ids] < 0, left[ids] * penalty, left[ids] / penalty)
+    return left
 
 
 def completing(seen: Sequence[int], size: int) -> list[int]:
@@ -58,18 +64,40 @@ def completing(seen: Sequence[int], size: int) -> list[int]:
 
 
 def likely(
-    logits: Tensor,
+    logits: Row,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
     min_p: float | None = None,
-) -> Tensor:
+) -> Row:
     """Temperature, top-k, top-p, min-p: logits (V,) -> probabilities (V,), float64."""
-    scaled = logits.double() / temperature
+    scaled: Row = logits.astype(np.float64) / temperature
     if top_k is not None:
         scaled = keep_top_k(scaled, top_k)
     if top_p is not None and top_p < 1:
         scaled = keep_top_p(scaled, top_p)
     if min_p is not None:
         scaled = keep_min_p(scaled, min_p)
-    return torch.softmax(scaled, dim=-1)
+    return softmax(scaled)
+
+
+def likeliest(logits: Row, count: int) -> Candidates:
+    """Return the `count` likeliest ids of (V,) that are not ruled out, and their logits."""
+    place = len(logits) - min(count, len(logits))
+    least = max(np.partition(logits, place)[place], np.finfo(logits.dtype).min)
+    possible = (logits >= least).nonzero()[0]
+    ids = possible[(-logits[possible]).argsort(kind="stable")[:count]]
+    return Candidates(ids, logits[ids])
+
+
+def softmax(logits: Row) -> Row:
+    """Logits (V,) -> probabilities (V,)."""
+    weights = np.exp(logits - logits.max())
+    probabilities: Row = weights / weights.sum()
+    return probabilities
+
+
+def _ruled_out(logits: Row, which: NDArray[np.bool_]) -> Row:
+    left = logits.copy()
+    left[which] = RULED_OUT
+    return left

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-import torch
+import numpy as np
 
 from splitformer.model.stepping import StepDecoder
 
@@ -17,7 +17,7 @@ def overhead_of(decoder: StepDecoder) -> float:
 
     Steps of one row and of several take turns; of each the fastest counts.
     """
-    state = decoder.begin(torch.zeros(1, decoder.config.d_model))
+    state = decoder.begin(np.zeros((1, decoder.config.d_model), np.float32))
     counts = (1, min(_ROWS, decoder.config.max_positions))
     fastest = dict.fromkeys(counts, float("inf"))
     rounds, until = 0, time.perf_counter() + _SECONDS

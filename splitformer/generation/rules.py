@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from splitformer.generation.filters import completing, penalise, suppress
+from splitformer.generation.filters import Row, completing, likeliest, penalise, suppress
 from splitformer.generation.options import GenerationOptions
-from splitformer.model.stepping import Advanced, likeliest
+from splitformer.model.stepping import Advanced
 
 if TYPE_CHECKING:
     from splitformer.generation.decoding import Request, Vocabulary
@@ -131,7 +130,7 @@ class Rules:
         if self.end_due:
             return Ranking([self.vocabulary.eos_id], [0.0], [answer.given[output] - shift])
         if not self._wanted(count):
-            return self._from_row(answer.logits[output].double() - shift, count)
+            return self._from_row(answer.logits[output].astype(np.float64) - shift, count)
         found = answer.candidates[output]
         if not self.shaping:
             if not normalised:
@@ -150,13 +149,12 @@ class Rules:
             [before for _, _, before in ranked[:count]],
         )
 
-    def filtered(self, row: torch.Tensor) -> torch.Tensor:
+    def filtered(self, row: Row) -> Row:
         """Apply all filters to a whole row: (V,) -> (V,)."""
         if self.penalised:
             row = penalise(row, list(self.penalised), self.penalty)
         end = [self.vocabulary.eos_id] if self.end_denied else []
-        ruled_out = [*self.vocabulary.never, *self.banned, *end]
-        return suppress(row, torch.tensor(ruled_out, dtype=torch.long))
+        return suppress(row, [*self.vocabulary.never, *self.banned, *end])
 
     def after_penalty(self, token: int, value: float) -> float:
         """Apply the repetition penalty to a token's value."""
@@ -171,7 +169,7 @@ class Rules:
         few = count > 0 and wanted <= max(count, MOST_CANDIDATES)
         return wanted if few and left and self.penalty >= 1 else 0
 
-    def _from_row(self, row: torch.Tensor, count: int) -> Ranking:
+    def _from_row(self, row: Row, count: int) -> Ranking:
         """Rank a whole row (V,)."""
         best, end = likeliest(self.filtered(row), count), self.vocabulary.eos_id
         if not len(best.ids):

@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from splitformer.generation.filters import likely
+from splitformer.generation.filters import Row, likely
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import MOST_CANDIDATES
 
-Row = NDArray[Any]
 Ids = NDArray[np.intp]
 Weights = NDArray[Any]
 
@@ -56,12 +54,12 @@ def needs_row(options: GenerationOptions) -> bool:
     return options.top_k is None and ((options.top_p or 1.0) < 1 or options.min_p is None)
 
 
-def weight_of_all(logits: Tensor, options: GenerationOptions) -> float:
+def weight_of_all(logits: Row, options: GenerationOptions) -> float:
     """Weight of all tokens (V,) together, relative to the likeliest."""
-    return float(_weights(logits.numpy(), options).sum(dtype=np.float64))
+    return float(_weights(logits, options).sum(dtype=np.float64))
 
 
-def select(logits: Tensor, options: GenerationOptions, position: int) -> int:
+def select(logits: Row, options: GenerationOptions, position: int) -> int:
     """Take the likeliest token, or draw one.
 
     Args:
@@ -86,14 +84,12 @@ def temperature_of(options: GenerationOptions) -> float:
     return 1.0 if options.temperature is None else options.temperature
 
 
-def _drawable(logits: Tensor, options: GenerationOptions) -> tuple[Ids | None, Weights]:
+def _drawable(logits: Row, options: GenerationOptions) -> tuple[Ids | None, Weights]:
     """Return the tokens that may be drawn, or None for all, and their weights."""
     if options.top_k is None and (options.top_p or 1.0) >= 1:
-        row = logits.numpy()
-        return _near(row, options) if options.min_p else (None, _weights(row, options))
+        return _near(logits, options) if options.min_p else (None, _weights(logits, options))
     temperature = temperature_of(options)
-    kept = likely(logits, temperature, options.top_k, options.top_p, options.min_p)
-    return None, kept.numpy()
+    return None, likely(logits, temperature, options.top_k, options.top_p, options.min_p)
 
 
 def _near(row: Row, options: GenerationOptions) -> tuple[Ids, Weights]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from splitformer.generation.filters import suppress
-from splitformer.model.decoder import DecoderState
+from splitformer.generation.filters import Row, suppress
+from splitformer.model.cache import DecoderState
 from splitformer.model.speech import Speech
 from splitformer.model.stepping import RULED_OUT, Asked, StepDecoder
 
@@ -56,7 +55,7 @@ class SpeechRules:
         """True if they may change what comes next."""
         return self.times(start) or not produced
 
-    def apply(self, logits: Tensor, start: Sequence[int], produced: Sequence[int]) -> Tensor:
+    def apply(self, logits: Row, start: Sequence[int], produced: Sequence[int]) -> Row:
         """Rule out what may not come next: (V,) -> (V,).
 
         Args:
@@ -65,10 +64,10 @@ class SpeechRules:
             produced: Ids so far.
         """
         if not produced:
-            logits = suppress(logits, torch.tensor(self.never_first, dtype=torch.long))
+            logits = suppress(logits, self.never_first)
         if not self.times(start):
             return logits
-        logits = logits.clone()
+        logits = logits.copy()
         logits[self.no_times_id] = RULED_OUT
         self._keep_pairs(logits, produced)
         self._keep_order(logits, produced)
@@ -77,7 +76,7 @@ class SpeechRules:
         self._prefer_times(logits)
         return logits
 
-    def _keep_pairs(self, logits: Tensor, produced: Sequence[int]) -> None:
+    def _keep_pairs(self, logits: Row, produced: Sequence[int]) -> None:
         """Behind a pair comes text, behind half of one its other half or the end."""
         if not produced or not self._is_time(produced[-1]):
             return
@@ -86,7 +85,7 @@ class SpeechRules:
         else:
             logits[: self.eos_id] = RULED_OUT
 
-    def _keep_order(self, logits: Tensor, produced: Sequence[int]) -> None:
+    def _keep_order(self, logits: Row, produced: Sequence[int]) -> None:
         """A pair's second half may repeat its first; apart from that every time is later."""
         times = [token for token in produced if self._is_time(token)]
         if times:
@@ -96,17 +95,17 @@ class SpeechRules:
             earliest = times[-1] + (not half)
             logits[self.first_time_id : earliest] = RULED_OUT
 
-    def _begin(self, logits: Tensor) -> None:
+    def _begin(self, logits: Row) -> None:
         """A target begins with a time, and an early one."""
         logits[: self.first_time_id] = RULED_OUT
         if self.latest_begin is not None:
             logits[self.first_time_id + self.latest_begin + 1 :] = RULED_OUT
 
-    def _prefer_times(self, logits: Tensor) -> None:
+    def _prefer_times(self, logits: Row) -> None:
         """Rule out all else if times together are likelier than any one of it."""
         times, text = logits[self.first_time_id :], logits[: self.first_time_id]
-        if float(times.logsumexp(-1)) > float(text.max()):
-            text.fill_(RULED_OUT)
+        if _log_sum(times) > text.max():
+            text[:] = RULED_OUT
 
     def _is_time(self, token: int) -> bool:
         return token >= self.first_time_id
@@ -118,4 +117,12 @@ def likeliest_of(
     """Feed a sequence its first token, and return the likeliest of some ids to come next."""
     answer = decoder.advance([[token]], [state], asked=Asked(logits={0}))
     ids = sorted(among)
-    return ids[int(answer.logits[0][torch.tensor(ids)].argmax())]
+    return ids[int(answer.logits[0][ids].argmax())]
+
+
+def _log_sum(logits: Row) -> float:
+    """Logarithm of the sum of exp(logit); minus infinity if all are ruled out."""
+    largest = float(logits.max())
+    if largest == RULED_OUT:
+        return RULED_OUT
+    return largest + float(np.log(np.exp(logits - largest).sum()))

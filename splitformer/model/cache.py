@@ -2,25 +2,78 @@
 
 `CrossCache` is the encoder's memory seen through each layer's two linear maps: computed once, never
 changed, shared by every fork. `SelfCache` holds what the sequence itself has said so far and grows.
+Neither cares what its blocks of numbers are: numpy's arrays, or torch's tensors.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import DTypeLike
 
 from splitformer.native import PAGE_POSITIONS
 
+Block = Any
+"""An array or a tensor: both are cut, and written to, by the same expressions."""
 
-class Pool(Protocol):
-    """Where pages come from."""
+_ALIGNMENT = 64
+"""Of arrays, in bytes: a line of the processor's caches."""
 
-    def page(self) -> Tensor:
-        """Hand out a page; it goes back once nobody holds it any more."""
+
+class Room(Protocol):
+    """Where blocks come from.
+
+    Attributes:
+        element_bytes: Of one of their elements.
+    """
+
+    @property
+    def element_bytes(self) -> int: ...  # noqa: D102
+
+    def block(self, shape: tuple[int, ...]) -> Block:
+        """Make a block; what is in it is anybody's guess."""
+
+    def page(self, shape: tuple[int, ...]) -> Block:
+        """Make, or hand out, one that is a page."""
+
+    def address(self, block: Block) -> int:
+        """Where a block begins."""
+
+    def joined(self, blocks: Sequence[Block], axis: int) -> Block:
+        """Copy blocks side by side."""
+
+
+class Arrays:
+    """Numpy's arrays, as a `Room`; see there.
+
+    Args:
+        kind: Type of their elements.
+    """
+
+    def __init__(self, kind: DTypeLike) -> None:
+        self._kind = np.dtype(kind)
+        self.element_bytes = self._kind.itemsize
+
+    def block(self, shape: tuple[int, ...]) -> Block:
+        """Make an array that begins where a line of the processor's caches does."""
+        size = math.prod(shape) * self.element_bytes
+        room = np.empty(size + _ALIGNMENT, np.uint8)
+        begin = -room.ctypes.data % _ALIGNMENT
+        return room[begin : begin + size].view(self._kind).reshape(shape)
+
+    page = block
+
+    def address(self, block: Block) -> int:
+        """Where an array begins."""
+        return int(block.ctypes.data)
+
+    def joined(self, blocks: Sequence[Block], axis: int) -> Block:
+        """Copy arrays side by side."""
+        return np.concatenate(blocks, axis)
 
 
 class CrossCache:
@@ -28,6 +81,7 @@ class CrossCache:
 
     Args:
         data: (L, 2, H, S, K), contiguous: index 0 of the second axis holds keys, 1 values.
+        room: Where it comes from.
 
     Attributes:
         address: Where the data is.
@@ -36,30 +90,29 @@ class CrossCache:
 
     __slots__ = ("_data", "address", "length")
 
-    def __init__(self, data: Tensor) -> None:
-        assert data.is_contiguous()
+    def __init__(self, data: Block, room: Room) -> None:
         self._data = data
-        self.address = data.data_ptr()
+        self.address = room.address(data)
         self.length = data.shape[3]
 
-    def layer(self, i: int) -> tuple[Tensor, Tensor]:
+    def layer(self, i: int) -> tuple[Block, Block]:
         """Keys and values of a layer, (H, S, K) each."""
         return self._data[i, 0], self._data[i, 1]
 
     @property
-    def keys(self) -> Tensor:
+    def keys(self) -> Block:
         """(L, H, S, K)."""
         return self._data[:, 0]
 
     @property
-    def values(self) -> Tensor:
+    def values(self) -> Block:
         """(L, H, S, K)."""
         return self._data[:, 1]
 
     @property
     def size_bytes(self) -> int:
         """Bytes held by all layers."""
-        return self._data.nbytes
+        return int(self._data.nbytes)
 
     @staticmethod
     def bytes_for(positions: int, layers: int, width: int, element_size: int) -> int:
@@ -77,8 +130,7 @@ class SelfCache:
         layers: L.
         heads: H.
         head_size: K.
-        like: Gives the pages their type and device.
-        pool: Hands out the pages; None: each is a piece of memory of its own.
+        room: Where the pages come from.
 
     Attributes:
         addresses: Where the pages are, each (L, 2, H, PAGE_POSITIONS, K), contiguous: index 0 of
@@ -87,26 +139,23 @@ class SelfCache:
         length: Positions held.
     """
 
-    __slots__ = ("_like", "_pages", "_pool", "_shape", "_shared", "addresses", "capacity", "length")
+    __slots__ = ("_pages", "_room", "_shape", "_shared", "addresses", "capacity", "length")
 
-    def __init__(
-        self, layers: int, heads: int, head_size: int, like: Tensor, pool: Pool | None = None
-    ) -> None:
+    def __init__(self, layers: int, heads: int, head_size: int, room: Room) -> None:
         self._shape = (layers, 2, heads, PAGE_POSITIONS, head_size)
-        self._like = like
-        self._pool = pool
-        self._pages: list[Tensor] = []
+        self._room = room
+        self._pages: list[Block] = []
         self._shared = 0  # leading pages that a fork may be reading
         self.addresses = array("q")
         self.capacity = self.length = 0
 
     @property
-    def keys(self) -> Tensor:
+    def keys(self) -> Block:
         """A copy of all keys, (L, H, length, K)."""
         return self._gathered(0)
 
     @property
-    def values(self) -> Tensor:
+    def values(self) -> Block:
         """A copy of all values, (L, H, length, K)."""
         return self._gathered(1)
 
@@ -120,7 +169,7 @@ class SelfCache:
         """Bytes a cache occupies once it holds `positions` positions."""
         return layers * 2 * -(-positions // PAGE_POSITIONS) * PAGE_POSITIONS * width * element_size
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, keys: Block, values: Block) -> tuple[Block, Block]:
         """Write new rows of one layer behind the `length` committed ones.
 
         Args:
@@ -141,13 +190,13 @@ class SelfCache:
             page[0], page[1] = keys[:, rows], values[:, rows]
         return self._up_to(end, layer)
 
-    def layer(self, i: int) -> tuple[Tensor, Tensor]:
+    def layer(self, i: int) -> tuple[Block, Block]:
         """Copies of a layer's keys and values, (H, length, K) each."""
         return self._up_to(self.length, i)
 
     def bytes_up_to(self, positions: int) -> int:
         """Bytes that this cache occupies once it holds `positions` positions."""
-        page = math.prod(self._shape) * self._like.element_size()
+        page = math.prod(self._shape) * self._room.element_bytes
         return -(-positions // PAGE_POSITIONS) * page
 
     def commit(self, count: int) -> None:
@@ -166,7 +215,7 @@ class SelfCache:
     def afresh(self) -> SelfCache:
         """Return an empty cache of the same shape."""
         layers, _, heads, _, head_size = self._shape
-        return SelfCache(layers, heads, head_size, self._like, self._pool)
+        return SelfCache(layers, heads, head_size, self._room)
 
     def fork(self) -> SelfCache:
         """Return a cache that goes its own way; only the page that is not full is copied."""
@@ -195,45 +244,75 @@ class SelfCache:
         if positions <= self.capacity and self.length >= self._shared * PAGE_POSITIONS:
             return  # most often
         for i in range(self.length // PAGE_POSITIONS, self._shared):
-            self._pages[i] = self._page().copy_(self._pages[i])
-            self.addresses[i] = self._pages[i].data_ptr()
+            shared, self._pages[i] = self._pages[i], self._room.page(self._shape)
+            self._pages[i][:] = shared
+            self.addresses[i] = self._room.address(self._pages[i])
         self._shared = min(self._shared, self.length // PAGE_POSITIONS)
         while self.capacity < positions:
-            self._add(self._page())
-
-    def _page(self) -> Tensor:
-        return self._like.new_empty(self._shape) if self._pool is None else self._pool.page()
+            self._add(self._room.page(self._shape))
 
     def _copy(self, other: SelfCache, begin: int) -> None:
         """Copy the positions of another cache from `begin` on, behind our own."""
         self.reserve(other.length)
         for i in range(begin // PAGE_POSITIONS, -(-other.length // PAGE_POSITIONS)):
             first = i * PAGE_POSITIONS
-            row = max(begin - first, 0)
-            many = min(other.length - first, PAGE_POSITIONS) - row
-            rows = (..., slice(row, row + many), slice(None))
-            _assign(self._pages[i], other._pages[i], rows)
+            rows = slice(max(begin - first, 0), min(other.length - first, PAGE_POSITIONS))
+            self._pages[i][:, :, :, rows] = other._pages[i][:, :, :, rows]
 
-    def _add(self, page: Tensor) -> None:
+    def _add(self, page: Block) -> None:
         self._pages.append(page)
-        self.addresses.append(page.data_ptr())
+        self.addresses.append(self._room.address(page))
         self.capacity += PAGE_POSITIONS
 
-    def _up_to(self, end: int, layer: int) -> tuple[Tensor, Tensor]:
-        both = torch.cat([page[layer] for page in self._pages], dim=2)[:, :, :end]  # (2, H, end, K)
+    def _up_to(self, end: int, layer: int) -> tuple[Block, Block]:
+        pages = [page[layer] for page in self._pages]  # each (2, H, PAGE_POSITIONS, K)
+        both = self._room.joined(pages, 2)[:, :, :end]  # (2, H, end, K)
         return both[0], both[1]
 
-    def _gathered(self, which: int) -> Tensor:
+    def _gathered(self, which: int) -> Block:
         pages = [page[:, which] for page in self._pages]  # each (L, H, PAGE_POSITIONS, K)
         layers, _, heads, _, head_size = self._shape
-        empty = self._like.new_empty(layers, heads, 0, head_size)
-        return torch.cat([empty, *pages], dim=2)[:, :, : self.length]
+        empty = self._room.block((layers, heads, 0, head_size))
+        return self._room.joined([empty, *pages], 2)[:, :, : self.length]
 
 
-def _assign(to: Tensor, source: Tensor, rows: tuple[Any, ...]) -> None:
-    """Copy some rows of a page; numpy does it sooner than torch, where it can reach them."""
-    if to.device.type == "cpu":
-        to.view(torch.uint8).numpy()[rows] = source.view(torch.uint8).numpy()[rows]
-        return
-    with torch.inference_mode():  # pages that torch's step added can be written in it only
-        to[rows].copy_(source[rows])
+class DecoderState:
+    """Everything the decoder remembers of one sequence.
+
+    Attributes:
+        cross: Keys and values of the memory; shared between forks.
+        own: Keys and values of the sequence's own positions.
+    """
+
+    __slots__ = ("cross", "own")
+
+    def __init__(self, cross: CrossCache, own: SelfCache) -> None:
+        self.cross = cross
+        self.own = own
+
+    @property
+    def length(self) -> int:
+        """Positions computed so far."""
+        return self.own.length
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of both caches; a fork's share of `cross` counts in full."""
+        return self.cross.size_bytes + self.own.size_bytes
+
+    def truncate(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+        self.own.truncate(length)
+
+    def afresh(self) -> DecoderState:
+        """Return a state over the same memory with nothing said yet."""
+        return DecoderState(self.cross, self.own.afresh())
+
+    def fork(self) -> DecoderState:
+        """Return a state that goes its own way from here, over the same memory."""
+        return DecoderState(self.cross, self.own.fork())
+
+    def adopt(self, other: DecoderState, same: int) -> None:
+        """Become a copy of a state over the same memory that has `same` positions in common."""
+        assert self.cross is other.cross
+        self.own.adopt(other.own, same)

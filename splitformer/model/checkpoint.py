@@ -10,28 +10,25 @@ import hashlib
 import json
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.config import TransformerConfig
-from splitformer.model.decoder import Decoder
-from splitformer.model.encoder import Encoder
 from splitformer.model.families import family_of
 from splitformer.model.files import Files
 from splitformer.model.half import Half, StoredHalf
 from splitformer.model.kept import Kept
 from splitformer.model.shapes import decoder_shapes, encoder_shapes
-from splitformer.model.stored import as_tensor
 from splitformer.model.tokenizer import SourcePiece, Tokenizer
-from splitformer.model.transformer import Transformer
 from splitformer.model.weights import Weights
 from splitformer.native import Precision, StoredArray
 
-_Half = TypeVar("_Half", Encoder, Decoder)
+if TYPE_CHECKING:
+    from splitformer.model.decoder import Decoder
+    from splitformer.model.encoder import Encoder
+    from splitformer.model.transformer import Transformer
 
 _TYPES = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16"}
 """Types that weights may be stored in, and what fingerprints call them."""
@@ -120,21 +117,24 @@ class Checkpoint:
         return StoredHalf(config, decoder_shapes(config), partial(self._stored, "decoder."))
 
     def load_encoder(self) -> Encoder:
-        """Load the encoder's weights only, as float32, in evaluation mode."""
+        """Load the encoder's weights only, as float32, in evaluation mode, in torch."""
+        from splitformer.model import loading  # noqa: PLC0415 (torch is for those who ask for it)
+
         self.check_values("encoder.")
-        return self._load(Encoder, self.encoder_half())
+        return loading.encoder(self.encoder_half())
 
     def load_decoder(self) -> Decoder:
-        """Load the decoder's weights only, as float32, in evaluation mode."""
+        """Load the decoder's weights only, as float32, in evaluation mode, in torch."""
+        from splitformer.model import loading  # noqa: PLC0415 (as above)
+
         self.check_values("decoder.")
-        return self._load(Decoder, self.decoder_half())
+        return loading.decoder(self.decoder_half())
 
     def load(self) -> Transformer:
-        """Load both halves, as float32, in evaluation mode."""
-        model = Transformer(self.description.architecture)
-        model.encoder.load_state_dict(self.load_encoder().state_dict())
-        model.decoder.load_state_dict(self.load_decoder().state_dict())
-        return model.eval()
+        """Load both halves, as float32, in evaluation mode, in torch."""
+        from splitformer.model import loading  # noqa: PLC0415 (as above)
+
+        return loading.both(self.load_encoder(), self.load_decoder())
 
     def encode_source(
         self, text: str, source_language: str = "", target_language: str = ""
@@ -191,21 +191,6 @@ class Checkpoint:
             return None
         convert = self._family.stored(half + name, self.description.architecture).convert
         return convert(self.weights.read(place))
-
-    def _load(self, kind: type[_Half], stored: StoredHalf) -> _Half:
-        with torch.device("meta"):
-            half = kind(self.description.architecture)
-        read: dict[tuple[int, tuple[int, ...]], Tensor] = {}  # tied tensors once
-        tensors = {}
-        for name in half.state_dict():
-            values = stored.array(name)
-            key = (values.ctypes.data, values.shape)
-            if key not in read:
-                read[key] = as_tensor(values)
-            tensors[name] = read[key]
-        half.load_state_dict(tensors, assign=True)
-        half.embedding.place_positions()
-        return half.eval().requires_grad_(False)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: TransformerConfig) -> None:

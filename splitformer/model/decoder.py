@@ -16,53 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from splitformer.model.attention import MultiHeadAttention, causal_mask
-from splitformer.model.cache import CrossCache, SelfCache
+from splitformer.model.cache import CrossCache, DecoderState, SelfCache
 from splitformer.model.config import TransformerConfig
 from splitformer.model.encoder import padding_mask
 from splitformer.model.layers import Embedding, FeedForward, Residual, final_norm, initialise
 from splitformer.model.relative import RelativeBias, biased
-
-
-class DecoderState:
-    """Everything the decoder remembers of one sequence.
-
-    Attributes:
-        cross: Keys and values of the memory; shared between forks.
-        own: Keys and values of the sequence's own positions.
-    """
-
-    __slots__ = ("cross", "own")
-
-    def __init__(self, cross: CrossCache, own: SelfCache) -> None:
-        self.cross = cross
-        self.own = own
-
-    @property
-    def length(self) -> int:
-        """Positions computed so far."""
-        return self.own.length
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of both caches; a fork's share of `cross` counts in full."""
-        return self.cross.size_bytes + self.own.size_bytes
-
-    def truncate(self, length: int) -> None:
-        """Forget the positions from `length` on."""
-        self.own.truncate(length)
-
-    def afresh(self) -> DecoderState:
-        """Return a state over the same memory with nothing said yet."""
-        return DecoderState(self.cross, self.own.afresh())
-
-    def fork(self) -> DecoderState:
-        """Return a state that goes its own way from here, over the same memory."""
-        return DecoderState(self.cross, self.own.fork())
-
-    def adopt(self, other: DecoderState, same: int) -> None:
-        """Become a copy of a state over the same memory that has `same` positions in common."""
-        assert self.cross is other.cross
-        self.own.adopt(other.own, same)
+from splitformer.model.tensors import Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +152,7 @@ class Decoder(nn.Module):
     def begin(self, memory: Tensor) -> DecoderState:
         """Project a memory (S, D) into every layer's cross keys and values, once."""
         data = torch.stack([torch.stack(pair) for pair in self.project(memory)])  # (L, 2, H, S, K)
-        return DecoderState(CrossCache(data), self.empty_cache())
+        return DecoderState(CrossCache(data, Tensors(data)), self.empty_cache())
 
     def project(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of a memory (S, D) in each layer, (H, S, K)."""
@@ -202,7 +161,8 @@ class Decoder(nn.Module):
     def empty_cache(self) -> SelfCache:
         """A cache with no positions, on our device and in our precision."""
         stack = self.config.decoder
-        return SelfCache(stack.layers, stack.heads, stack.head_size, self.embedding.tokens.weight)
+        room = Tensors(self.embedding.tokens.weight)
+        return SelfCache(stack.layers, stack.heads, stack.head_size, room)
 
     def step(
         self,

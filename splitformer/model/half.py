@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
-from torch import nn
 
 from splitformer.model.config import TransformerConfig
-from splitformer.model.decoder import Decoder
-from splitformer.model.encoder import Encoder
 from splitformer.native import FloatArray, StoredArray
 
+if TYPE_CHECKING:  # whoever has one has torch; nobody else needs it
+    from splitformer.model.decoder import Decoder
+    from splitformer.model.encoder import Encoder
 
+
+@runtime_checkable
 class Half(Protocol):
     """The encoder or the decoder of a model.
 
@@ -90,4 +92,4 @@ class StoredHalf:
 
 def half_of(given: Half | Encoder | Decoder) -> Half:
     """Return a half as such, whoever holds it."""
-    return ModuleHalf(given) if isinstance(given, nn.Module) else given
+    return given if isinstance(given, Half) else ModuleHalf(given)

@@ -7,9 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from splitformer.model.config import TransformerConfig
-
-STRIDE = 2
-"""Frames of features per row of the memory."""
+from splitformer.model.encoding import STRIDE
 
 _WIDTH = 3  # frames that a convolution sees at once
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from splitformer.model.config import Activation, NormPlacement, Stack, TransformerConfig
+from splitformer.model.positions import fixed_positions
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -17,38 +17,6 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "silu": functional.silu,
 }
-
-
-def sinusoidal_positions(count: int, d_model: int, offset: int = 0, closed: bool = False) -> Tensor:
-    """Fixed position vectors (Vaswani et al. 2017, section 3.5), sines first, then cosines.
-
-    The paper interleaves sine and cosine; its own implementation (tensor2tensor) and the published
-    checkpoints concatenate them, and so do we. The two differ by a permutation of columns.
-
-    Args:
-        count: Rows.
-        d_model: D.
-        offset: Position of the first row.
-        closed: Let the slowest rate be exactly 1/10000, as fairseq does; the paper ends before it.
-
-    Returns:
-        (count, D), float32.
-    """
-    half = d_model // 2
-    parts = max(1, half - 1) if closed else half
-    rates = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(10000.0) / parts))
-    rows = torch.arange(offset, offset + count, dtype=torch.float64)
-    angles = rows[:, None] * rates  # (count, D/2)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()  # (count, D)
-
-
-def fixed_positions(config: TransformerConfig) -> Tensor | None:
-    """Position vectors that an architecture fixes, (max_positions, D); None if it fixes none."""
-    if not config.positions.startswith("sinusoidal"):
-        return None
-    closed = config.positions == "sinusoidal_closed"
-    count, width = config.max_positions, config.d_model
-    return sinusoidal_positions(count, width, config.position_offset, closed)
 
 
 class Embedding(nn.Module):
@@ -79,7 +47,7 @@ class Embedding(nn.Module):
         """Compute fixed position vectors; a model built without memory has to ask for them."""
         fixed = fixed_positions(self.config)
         if fixed is not None:
-            self.positions = fixed
+            self.positions = torch.from_numpy(fixed)
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Embed tokens at given positions.

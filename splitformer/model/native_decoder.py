@@ -10,12 +10,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike
 
-from splitformer.model.cache import CrossCache, SelfCache
-from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.cache import Arrays, CrossCache, DecoderState, SelfCache
 from splitformer.model.half import Half, half_of
 from splitformer.model.native_questions import advanced_of, questions_of
 from splitformer.model.plan import describe_decoder
@@ -30,10 +30,13 @@ from splitformer.native import (
     Questions,
 )
 
+if TYPE_CHECKING:  # a decoder that torch holds is taken as well, and brings torch along itself
+    from splitformer.model.decoder import Decoder
+
 KERNEL = "native-2"
 """Part of the numerics fingerprint: changes whenever any result's bits do."""
 
-_TYPES: dict[Cache, torch.dtype] = {"f32": torch.float32, "f16": torch.float16}
+_ROOMS = {"f32": Arrays(np.float32), "f16": Arrays(np.float16)}
 
 
 class NativeDecoder:
@@ -75,8 +78,8 @@ class NativeDecoder:
         self.config = decoder.config
         self.precision = precision
         self.cache: Cache = cache or ("f16" if precision == "int8" else "f32")
-        self._like = torch.empty(0, dtype=_TYPES[self.cache])
-        self.element_bytes = self._like.element_size()
+        self._room = _ROOMS[self.cache]
+        self.element_bytes = self._room.element_bytes
         self.threads = threads
         whole = describe_decoder(half_of(decoder))
         steps, projection = replace(whole, projection=()), replace(whole, operations=())
@@ -89,21 +92,20 @@ class NativeDecoder:
         self.plan.close()
         self._projector.close()
 
-    def begin(self, memory: Tensor) -> DecoderState:
+    def begin(self, memory: ArrayLike) -> DecoderState:
         """Project a memory (S, D) into every layer's cross keys and values, once; beside steps."""
-        config = self.config
-        if memory.dim() != 2 or memory.shape[1] != config.d_model or not memory.shape[0]:
-            raise ValueError(f"memory: must be (S, {config.d_model}), got {tuple(memory.shape)}")
-        rows = memory.shape[0]
-        stack = config.decoder
-        shape = (stack.layers, 2, stack.heads, rows, stack.head_size)
-        data = self._like.new_empty(shape)
-        source: FloatArray = memory.detach().float().contiguous().numpy()
-        self._projector.project(source, data.data_ptr())
-        own = SelfCache(stack.layers, stack.heads, stack.head_size, self._like)
-        return DecoderState(CrossCache(data), own)
+        source: FloatArray = np.ascontiguousarray(memory, np.float32)
+        width, stack = self.config.d_model, self.config.decoder
+        if source.ndim != 2 or source.shape[1] != width or not len(source):
+            raise ValueError(f"memory: must be (S, {width}), got {source.shape}")
+        shape = (stack.layers, 2, stack.heads, len(source), stack.head_size)
+        cross = CrossCache(self._room.block(shape), self._room)
+        self._projector.project(source, cross.address)
+        return DecoderState(
+            cross, SelfCache(stack.layers, stack.heads, stack.head_size, self._room)
+        )
 
-    def step(self, tokens: Sequence[Sequence[int]], states: Sequence[DecoderState]) -> Tensor:
+    def step(self, tokens: Sequence[Sequence[int]], states: Sequence[DecoderState]) -> FloatArray:
         """Compute the rows of new tokens, each sequence at its own position; as `Decoder.step`.
 
         Returns:
@@ -111,7 +113,7 @@ class NativeDecoder:
         """
         every = array("i", range(len(states)))
         questions = Questions(logits_rows=every, rows=len(states), log_probabilities=False)
-        return torch.from_numpy(self._run(tokens, states, [1] * len(states), questions).logits)
+        return self._run(tokens, states, [1] * len(states), questions).logits
 
     def advance(
         self,

@@ -9,13 +9,16 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
-from splitformer.model.encoder import Encoder
 from splitformer.model.encoding import Features, Memory, Source
 from splitformer.model.half import Half, half_of
 from splitformer.model.native_decoder import KERNEL
 from splitformer.model.plan import describe_encoder
 from splitformer.native import InstructionSet, Plan, Precision
+
+if TYPE_CHECKING:  # an encoder that torch holds is taken as well, and brings torch along itself
+    from splitformer.model.encoder import Encoder
 
 
 class NativeEncoder:

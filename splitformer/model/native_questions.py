@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from splitformer.model.decoder import DecoderState
+from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced, Asked, Candidates
 from splitformer.native import FloatArray, Outputs, Questions
 
@@ -60,8 +58,8 @@ def advanced_of(result: Outputs, asked: Asked, questions: Questions) -> Advanced
     )
 
 
-def _logits(result: Outputs, asked: Asked) -> dict[int, Tensor]:
-    return dict(zip(asked.logits, torch.from_numpy(result.logits), strict=True))
+def _logits(result: Outputs, asked: Asked) -> dict[int, FloatArray]:
+    return dict(zip(asked.logits, result.logits, strict=True))
 
 
 def _candidates(result: Outputs, asked: Asked) -> dict[int, Candidates]:
@@ -77,12 +75,11 @@ def _candidates(result: Outputs, asked: Asked) -> dict[int, Candidates]:
     return answers
 
 
-def _rows(result: Outputs, asked: Asked, questions: Questions) -> dict[int, Tensor]:
+def _rows(result: Outputs, asked: Asked, questions: Questions) -> dict[int, FloatArray]:
     assert questions.attention_from is not None
     shown = sorted(asked.attention)
     begins = [questions.attention_from[i] for i in shown]
-    lengths = [end - begin for begin, end in pairwise([*begins, questions.attention])]
-    return dict(zip(shown, torch.from_numpy(result.attention).split(lengths), strict=True))
+    return dict(zip(shown, np.split(result.attention, begins[1:]), strict=True))
 
 
 def _attention(

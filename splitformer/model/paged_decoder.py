@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.cache import DecoderState
+from splitformer.model.decoder import Decoder
 from splitformer.model.paged_step import PagedStep, Rows
 from splitformer.model.pool import PagedCross, PagePool
-from splitformer.model.stepping import NOTHING, PRECISION_NAMES, Advanced, Asked, answers
+from splitformer.model.stepping import NOTHING, Advanced, Asked
+from splitformer.model.torch_decoder import PRECISION_NAMES, answers
 from splitformer.native import PAGE_POSITIONS
 
 MOST_ROWS = 256
@@ -58,9 +61,10 @@ class PagedDecoder:
         self._steps: dict[tuple[int, int], Step] = {}
 
     @torch.inference_mode()
-    def begin(self, memory: Tensor) -> DecoderState:
+    def begin(self, memory: ArrayLike) -> DecoderState:
         """Project a memory (S, D) into every layer's cross keys and values, once."""
-        rows = memory.to(self.device, self._decoder.embedding.tokens.weight.dtype)
+        kind = self._decoder.embedding.tokens.weight.dtype
+        rows = torch.as_tensor(memory).to(self.device, kind)
         return DecoderState(PagedCross(self.pool, self._decoder.project(rows)), self.pool.cache())
 
     @torch.inference_mode()

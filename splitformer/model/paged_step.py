@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from splitformer.model.attention import MultiHeadAttention
-from splitformer.model.decoder import Decoder, DecoderLayer, DecoderState
+from splitformer.model.cache import DecoderState
+from splitformer.model.decoder import Decoder, DecoderLayer
 from splitformer.model.pool import SPARE, PagedCross, PagePool
 from splitformer.native import PAGE_POSITIONS
 

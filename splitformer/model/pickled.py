@@ -13,15 +13,15 @@ import secrets
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.files import Files, check_bare
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PICKLED = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
@@ -75,7 +75,7 @@ def _state(folder: Path, parts: list[str]) -> str:
 def _written_from(path: Path) -> str | None:
     """What a file of ours was made of; None if it is not ours."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             return (file.metadata() or {}).get(_SOURCE)
     except (OSError, SafetensorError):
         return ""
@@ -97,6 +97,8 @@ def _tensors(folder: Path, parts: list[str]) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
+    import torch  # noqa: PLC0415 (200 MiB that no other folder needs)
+
     try:
         mapped = zipfile.is_zipfile(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -107,13 +109,17 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError) as error:
         raise ConfigurationError(f"{path.name}: cannot be read: {error}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(v, torch.Tensor) for v in loaded.values()
+    ):
         raise ConfigurationError(f"{path.name}: must hold tensors by name")
     yield from ((str(name), tensor) for name, tensor in loaded.items())
 
 
 def _write(target: Path, tensors: dict[str, Tensor], state: str) -> None:
     """Write a file under another name first, so that one of this name is always whole."""
+    from safetensors.torch import save_file  # noqa: PLC0415 (as above)
+
     whole = {name: tensor.clone() for name, tensor in tensors.items()}
     half = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:

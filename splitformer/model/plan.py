@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from splitformer.model.config import Stack, TransformerConfig
+from splitformer.model.encoding import STRIDE
 from splitformer.model.half import Half
-from splitformer.model.hearing import STRIDE
-from splitformer.model.layers import fixed_positions
-from splitformer.model.relative import RelativeBias
-from splitformer.model.stored import as_tensor, floats
+from splitformer.model.positions import buckets_by_distance, fixed_positions
+from splitformer.model.stored import floats
 from splitformer.native import (
     Attend,
     Convolution,
@@ -168,17 +166,15 @@ class _Parts:
         """Position vectors, learned or fixed; None where they are relative."""
         if self.half.has("embedding.positions"):
             return floats(self.half.array("embedding.positions"))
-        fixed = fixed_positions(self.config)
-        return None if fixed is None else fixed.numpy()
+        return fixed_positions(self.config)
 
     def bias_by_distance(self, both_ways: bool) -> FloatArray | None:
         """Biases of relative positions, of all layers; None where positions are absolute."""
         if not self.half.has("position_bias.table"):
             return None
-        bias = RelativeBias(self.config, self.sizes.heads, both_ways)
-        with torch.no_grad():
-            bias.table.copy_(as_tensor(self.half.array("position_bias.table")))
-            by_distance: FloatArray = bias.by_distance().contiguous().numpy()
+        table = floats(self.half.array("position_bias.table"))  # (buckets, H)
+        found = buckets_by_distance(len(table), self.config.relative_distance, both_ways)
+        by_distance: FloatArray = np.ascontiguousarray(table[found].T)
         return by_distance
 
     def weights(self, name: str) -> Weights:

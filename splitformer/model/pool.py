@@ -14,14 +14,15 @@ from torch import Tensor
 
 from splitformer.errors import ResourceExhaustedError
 from splitformer.model.cache import CrossCache, SelfCache
+from splitformer.model.tensors import Tensors
 from splitformer.native import PAGE_POSITIONS
 
 SPARE = 0
 """The page that belongs to nobody: what a step's unused rows read and write."""
 
 
-class PagePool:
-    """A fixed number of pages, each (L, 2, H, PAGE_POSITIONS, K).
+class PagePool(Tensors):
+    """A fixed number of pages, each (L, 2, H, PAGE_POSITIONS, K), as a `Room`; see there.
 
     Args:
         layers: L.
@@ -35,8 +36,9 @@ class PagePool:
     """
 
     def __init__(self, layers: int, heads: int, head_size: int, like: Tensor, count: int) -> None:
-        self._cache = (layers, heads, head_size, like)
-        shape = (layers, 2, heads, PAGE_POSITIONS, head_size)
+        super().__init__(like)
+        self._cache = (layers, heads, head_size)
+        self._shape = shape = (layers, 2, heads, PAGE_POSITIONS, head_size)
         self.data = like.new_zeros((count + 1, *shape))
         self._page_bytes = math.prod(shape) * like.element_size()
         self._free = list(range(count, SPARE, -1))
@@ -46,12 +48,13 @@ class PagePool:
         """Pages that could be handed out."""
         return len(self._free)
 
-    def page(self) -> Tensor:
+    def page(self, shape: tuple[int, ...]) -> Tensor:
         """Hand out a page of zeros; it comes back by itself once nobody holds it any more.
 
         Raises:
             ResourceExhaustedError: OVER_BUDGET.
         """
+        assert shape == self._shape
         if not self._free:
             raise ResourceExhaustedError(
                 f"keys and values: all {len(self.data) - 1} pages are in use", retry_after=1.0
@@ -63,7 +66,7 @@ class PagePool:
 
     def cache(self) -> SelfCache:
         """Return an empty cache that takes its pages here."""
-        return SelfCache(*self._cache, self)
+        return SelfCache(*self._cache, room=self)
 
     def numbers(self, cache: SelfCache) -> list[int]:
         """Return the numbers of a cache's pages."""

@@ -1,17 +1,16 @@
 """Positions as learned biases on the scores of self-attention (Raffel et al. 2020, section 2.1).
 
-Distances fall into buckets: small ones into one each, larger ones into logarithmically wider ones,
-and all from some distance on into the last. A stack has one table, used by all its layers.
+Distances fall into buckets. A stack has one table, used by all its layers.
 """
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from splitformer.model.config import TransformerConfig
+from splitformer.model.positions import buckets, buckets_by_distance
 
 
 class RelativeBias(nn.Module):
@@ -32,37 +31,15 @@ class RelativeBias(nn.Module):
 
     def forward(self, queries: int, keys: int) -> Tensor:
         """Biases of the last `queries` of `keys` positions towards all of them: (H, T, S)."""
-        device = self.table.device
-        at = torch.arange(keys - queries, keys, device=device)  # (T,)
-        ahead = torch.arange(keys, device=device) - at[:, None]  # (T, S)
-        return self.table[self.buckets(ahead)].movedim(-1, 0)  # (T, S, H) -> (H, T, S)
-
-    def buckets(self, ahead: Tensor) -> Tensor:
-        """How far keys are ahead of their queries, to buckets; of the same shape."""
-        count = self.table.shape[0]
-        if self.both_ways:
-            count //= 2
-            return torch.where(ahead > 0, count, 0) + self._buckets(ahead.abs(), count)
-        return self._buckets((-ahead).clamp(min=0), count)
-
-    def _buckets(self, distance: Tensor, count: int) -> Tensor:
-        exact = count // 2
-        # In float32 and in this order, as the published checkpoints were trained.
-        steps = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.distance / exact)
-        wide = (exact + (steps * (count - exact)).long()).clamp(max=count - 1)
-        return torch.where(distance < exact, distance, wide)
+        at = np.arange(keys - queries, keys)  # (T,)
+        ahead = np.arange(keys) - at[:, None]  # (T, S)
+        found = torch.from_numpy(buckets(ahead, len(self.table), self.distance, self.both_ways))
+        return self.table[found.to(self.table.device)].movedim(-1, 0)  # (T, S, H) -> (H, T, S)
 
     def by_distance(self) -> Tensor:
-        """Biases by distance, for kernels that take them so.
-
-        Returns:
-            Of decoders (H, distances), for a key so many positions before its query; of encoders
-            (H, 2 * distances - 1), for keys from `distances - 1` before to as many behind it. The
-            outermost hold for all that are farther.
-        """
-        last = self.distance
-        ahead = torch.arange(-last, last + 1) if self.both_ways else -torch.arange(last + 1)
-        return self.table[self.buckets(ahead.to(self.table.device))].T
+        """Biases by distance, (H, distances); see `buckets_by_distance`."""
+        found = buckets_by_distance(len(self.table), self.distance, self.both_ways)
+        return self.table[torch.from_numpy(found).to(self.table.device)].T
 
 
 def biased(mask: Tensor, bias: Tensor) -> Tensor:

@@ -1,25 +1,24 @@
 """The seam between the loop and the arithmetic: what a decoder must be able to do for the loop.
 
-`TorchDecoder` does it with the readable torch model: the reference, and the fallback wherever the
-native library cannot be used. `splitformer.model.native_decoder.NativeDecoder` does it in C++.
+`splitformer.model.native_decoder.NativeDecoder` does it in C++, without torch. `TorchDecoder`
+(`splitformer.model.torch_decoder`) does it with the readable torch model: the reference, and the
+fallback wherever the native library cannot be used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
+from splitformer.model.cache import DecoderState
 from splitformer.model.config import TransformerConfig
-from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.native import FloatArray
 
 RULED_OUT = float("-inf")
-PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(slots=True)
@@ -84,11 +83,11 @@ class Advanced:
 
     ids: list[int]
     log_probabilities: list[float] = field(default_factory=list)
-    logits: dict[int, Tensor] = field(default_factory=dict)
+    logits: dict[int, FloatArray] = field(default_factory=dict)
     log_sums: list[float] = field(default_factory=list)
     candidates: dict[int, Candidates] = field(default_factory=dict)
     given: dict[int, float] = field(default_factory=dict)
-    attention: dict[int, Tensor] = field(default_factory=dict)
+    attention: dict[int, FloatArray] = field(default_factory=dict)
 
     def log_probability(self, output: int, logit: float) -> float:
         """Of any id with this logit; of the likeliest one the same bits as its own.
@@ -132,7 +131,7 @@ class StepDecoder(Protocol):
     @property
     def source_page(self) -> int: ...  # noqa: D102
 
-    def begin(self, memory: Tensor) -> DecoderState:
+    def begin(self, memory: ArrayLike) -> DecoderState:
         """Project a memory (S, D) into every layer's cross keys and values, once."""
 
     def advance(
@@ -158,85 +157,3 @@ class StepDecoder(Protocol):
 
     def close(self) -> None:
         """Let go of threads and memory."""
-
-
-class TorchDecoder:
-    """A torch decoder as a `StepDecoder`; see there.
-
-    Args:
-        decoder: In evaluation mode.
-    """
-
-    kernel = "torch"
-    precision = "fp32"
-    batch_invariant = False
-    begins_beside = False
-    element_bytes = 4
-    source_page = 1
-
-    def __init__(self, decoder: Decoder) -> None:
-        self.config = decoder.config
-        self._decoder = decoder
-
-    @torch.inference_mode()
-    def begin(self, memory: Tensor) -> DecoderState:
-        """Project a memory (S, D) into every layer's cross keys and values, once."""
-        return self._decoder.begin(memory)
-
-    @torch.inference_mode()
-    def advance(
-        self,
-        tokens: Sequence[Sequence[int]],
-        states: Sequence[DecoderState],
-        never: tuple[int, ...] = (),
-        asked: Asked = NOTHING,
-        outputs: Sequence[int] | None = None,
-        log_probabilities: bool = True,
-    ) -> Advanced:
-        """Compute the rows of new tokens and choose the next token of each sequence."""
-        shown: list[Tensor] | None = [] if asked.attention else None
-        logits = self._decoder.step(tokens, states, outputs, shown)  # (outputs, V)
-        return answers(logits, never, asked, log_probabilities, shown)
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
-
-def answers(
-    logits: Tensor,
-    never: tuple[int, ...],
-    asked: Asked,
-    log_probabilities: bool,
-    attention: Sequence[Tensor] | None,
-) -> Advanced:
-    """Answer what is asked about the logits (outputs, V) of a step, and rows of attention (S,)."""
-    possible = _allowed(logits, never, asked.denied)
-    ids = possible.argmax(-1)  # (outputs,)
-    sums = logits.logsumexp(-1) if log_probabilities else logits.new_empty(0)
-    chosen = logits.gather(-1, ids[:, None])[:, 0] if log_probabilities else sums
-    return Advanced(
-        ids.tolist(),
-        (chosen - sums).tolist(),
-        {i: logits[i].cpu() for i in asked.logits},
-        sums.tolist(),
-        {i: likeliest(possible[i], k) for i, k in asked.candidates.items()},
-        {i: float(logits[i, token]) for i, token in asked.given.items()},
-        {i: attention[i].float().cpu() for i in asked.attention} if attention else {},
-    )
-
-
-def likeliest(logits: Tensor, count: int) -> Candidates:
-    """Return the `count` likeliest ids of (V,) and their logits."""
-    ordered, ids = logits.sort(descending=True, stable=True)
-    kept = min(count, int((ordered > RULED_OUT).sum()))
-    return Candidates(ids[:kept].cpu().numpy(), ordered[:kept].cpu().numpy())
-
-
-def _allowed(logits: Tensor, never: tuple[int, ...], denied: Mapping[int, int]) -> Tensor:
-    """Rule out what must not be chosen: (outputs, V) -> (outputs, V)."""
-    if never:
-        logits = logits.index_fill(-1, torch.tensor(never, device=logits.device), RULED_OUT)
-    if denied:
-        logits = logits.clone()
-        logits[list(denied), list(denied.values())] = RULED_OUT
-    return logits

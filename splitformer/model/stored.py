@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from splitformer.errors import ConfigurationError
 from splitformer.native import FloatArray, StoredArray
@@ -102,11 +100,6 @@ def floats(values: StoredArray) -> FloatArray:
         wide: FloatArray = (values.astype(np.uint32) << 16).view(np.float32)
         return wide
     return np.ascontiguousarray(values, np.float32)
-
-
-def as_tensor(values: StoredArray) -> Tensor:
-    """Return a copy of stored numbers as a float32 tensor."""
-    return torch.from_numpy(floats(values).copy())
 
 
 def is_finite(values: StoredArray) -> bool:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from splitformer.model.cache import DecoderState
 from splitformer.model.config import TransformerConfig
-from splitformer.model.decoder import Decoder, DecoderState
+from splitformer.model.decoder import Decoder
 from splitformer.model.encoder import Encoder
 
 

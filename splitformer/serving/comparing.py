@@ -172,7 +172,7 @@ class Pair(ABC):
         state = decoder.begin(torch.from_numpy(memory))
         asked = Asked(logits=set(range(len(target))))
         answer = decoder.advance([target], [state], (), asked, [len(target)])
-        return np.stack([answer.logits[i].numpy() for i in range(len(target))])
+        return np.stack([answer.logits[i] for i in range(len(target))])
 
     def _our_target(self, decoder: StepDecoder, memory: Any) -> list[int]:
         state = decoder.begin(torch.from_numpy(memory))

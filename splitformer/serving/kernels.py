@@ -1,4 +1,7 @@
-"""What a model's half runs on: the native library, torch where it cannot be used, or a GPU."""
+"""What a model's half runs on: the native library, torch where it cannot be used, or a GPU.
+
+torch is imported only if it computes: it takes some 180 MiB and a second or two of every start.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from splitformer import native
 from splitformer.errors import ConfigurationError
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.encoding import SourceEncoder, TorchEncoder
+from splitformer.model.encoding import SourceEncoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
-from splitformer.model.paged_decoder import PagedDecoder
-from splitformer.model.stepping import PRECISION_NAMES, StepDecoder, TorchDecoder
+from splitformer.model.stepping import StepDecoder
 from splitformer.native import Precision
 from splitformer.serving.layout import cores_of, pin_engine
 from splitformer.serving.logs import log
@@ -25,7 +25,7 @@ from splitformer.serving.settings import Settings, setting
 
 KERNELS = ("auto", "native", "torch")
 _ON_CPU = ("int8", "fp32")
-_ON_CUDA = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_ON_CUDA = ("bf16", "fp16", "fp32")
 _DEVICE = re.compile(r"cpu|cuda(?::\d+)?")
 
 _logger = logging.getLogger("splitformer.kernels")
@@ -77,9 +77,10 @@ class Arithmetic:
         pin_engine(self.cores, self.threads)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The precision for a GPU."""
-        return _ON_CUDA.get(self.precision, torch.bfloat16)
+    def held(self) -> str:
+        """The precision that the device holds weights in, if the kernels asked for can be used."""
+        first = (_ON_CUDA if self.on_gpu else _ON_CPU)[0]
+        return first if self.precision == "auto" else self.precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,33 +127,30 @@ def step_decoder(
     Raises:
         ConfigurationError: The native library or the GPU cannot be used, or weights are not finite.
     """
-    if arithmetic.on_gpu:
-        weights = checkpoint.load_decoder().to(_gpu(arithmetic), arithmetic.dtype)
-        return PagedDecoder(weights, pool_bytes)
-    if _use_native(arithmetic.kernels):
+    if not arithmetic.on_gpu and _use_native(arithmetic.kernels):
         precision = arithmetic.native_precision
         half = checkpoint.half("decoder", precision)
         return NativeDecoder(half, precision, arithmetic.threads, arithmetic.cores[1:])
-    return TorchDecoder(checkpoint.load_decoder())
+    from splitformer.serving import torch_kernels  # noqa: PLC0415 (see the module)
+
+    return torch_kernels.step_decoder(checkpoint, arithmetic, pool_bytes)
 
 
 def source_encoder(checkpoint: Checkpoint, arithmetic: Arithmetic) -> SourceEncoder:
     """Return an encoder of sources; as `step_decoder`."""
-    if arithmetic.on_gpu:
-        return TorchEncoder(checkpoint.load_encoder().to(_gpu(arithmetic), arithmetic.dtype))
-    if _use_native(arithmetic.kernels):
+    if not arithmetic.on_gpu and _use_native(arithmetic.kernels):
         precision = arithmetic.native_precision
         half = checkpoint.half("encoder", precision)
         return NativeEncoder(half, precision, arithmetic.threads, arithmetic.cores[1:])
-    return TorchEncoder(checkpoint.load_encoder())
+    from splitformer.serving import torch_kernels  # noqa: PLC0415 (see the module)
+
+    return torch_kernels.source_encoder(checkpoint, arithmetic)
 
 
 def held_precision(arithmetic: Arithmetic) -> str:
     """Return the precision that weights will be held in."""
-    if arithmetic.on_gpu:
-        return PRECISION_NAMES[arithmetic.dtype]
     by_torch = arithmetic.kernels == "torch" or not native.available()
-    return "fp32" if by_torch else arithmetic.native_precision
+    return "fp32" if by_torch and not arithmetic.on_gpu else arithmetic.held
 
 
 def give_back() -> None:
@@ -169,19 +167,6 @@ def _check(name: str, value: str, known: Sequence[str], device: str) -> None:
     if value not in known:
         where = "" if device == "cpu" else f" on {device}"
         raise ConfigurationError(f"{name}: must be one of {', '.join(known)}{where}, got {value!r}")
-
-
-def _gpu(arithmetic: Arithmetic) -> torch.device:
-    device = torch.device(arithmetic.device)
-    if not torch.cuda.is_available():
-        raise ConfigurationError(
-            f"device: this machine, or its torch {torch.__version__}, has no GPU to use,"
-            f" got {arithmetic.device!r}"
-        )
-    if (device.index or 0) >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        raise ConfigurationError(f"device: must be at most cuda:{last}, got {arithmetic.device!r}")
-    return device
 
 
 def _use_native(kernels: str) -> bool:

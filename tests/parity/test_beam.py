@@ -18,7 +18,8 @@ from splitformer.generation import (
     step,
 )
 from splitformer.model.native_decoder import NativeDecoder
-from splitformer.model.stepping import StepDecoder, TorchDecoder
+from splitformer.model.stepping import StepDecoder
+from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.native import available
 from tests.parity.test_marian import PAD, make_pair
 from tests.support.pairs import POSITIONS, Pair, padded

@@ -18,8 +18,8 @@ from splitformer.generation import (
     decoding_for,
     step,
 )
-from splitformer.model.encoding import TorchEncoder
 from splitformer.model.stepping import StepDecoder
+from splitformer.model.torch_encoder import TorchEncoder
 from splitformer_client import EndReason as ClientEnd, connect
 from tests.parity import (
     test_bart,

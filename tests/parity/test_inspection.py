@@ -32,12 +32,14 @@ def test_attention_is_the_last_layers_mean_of_heads(pair: Pair) -> None:
         states = [decoder.begin(memory[i, :n]) for i, n in enumerate(counts)]
         first = decoder.advance(target[:, :1].tolist(), states, asked=Asked(attention={0, 2}))
         assert first.attention.keys() == {0, 2}
-        close(first.attention[2], theirs[2, :, 0, : counts[2]].mean(0))
+        close(torch.from_numpy(first.attention[2]), theirs[2, :, 0, : counts[2]].mean(0))
         every = Asked(attention=set(range(23)))
         rest = decoder.advance(target[:, 1:].tolist(), states, (), every, [8, 7, 8]).attention
         for i, end in enumerate((8, 15, 23)):
             for j in range(7):
-                close(rest[end - 1 - j], theirs[i, :, -1 - j, : counts[i]].mean(0))
+                close(
+                    torch.from_numpy(rest[end - 1 - j]), theirs[i, :, -1 - j, : counts[i]].mean(0)
+                )
         decoder.close()
 
 

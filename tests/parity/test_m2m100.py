@@ -13,7 +13,7 @@ from transformers import M2M100Config, M2M100ForConditionalGeneration, M2M100Tok
 from splitformer.errors import InvalidArgumentError
 from splitformer.generation import GenerationOptions, Target, Vocabulary, decoding_for, run
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.encoding import TorchEncoder
+from splitformer.model.torch_encoder import TorchEncoder
 from splitformer_client import connect
 from tests.support.checkpoints import SENTENCES
 from tests.support.hub_tokenizers import FAIRSEQ

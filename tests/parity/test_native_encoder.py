@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from splitformer.model import Transformer
-from splitformer.model.encoding import Memory, TorchEncoder
+from splitformer.model.encoding import Memory
 from splitformer.model.native_encoder import NativeEncoder
+from splitformer.model.torch_encoder import TorchEncoder
 from splitformer.native import Precision
 from tests.parity.test_native import VARIANTS, VOCABULARY, model_of
 from tests.support.native import instruction_sets, needs_native

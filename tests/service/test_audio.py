@@ -337,19 +337,77 @@ def test_an_hour_is_heard_in_the_room_of_a_few_windows(client: Client, hearing: 
     release(hearing.encoder, window)
 
 
-def test_broken_files_are_refused_by_name(client: Client, tmp_path: Path) -> None:
-    good = file_of(sound(2))
-    for data, reason in (
-        (good[:-100], "AUDIO_TRUNCATED"),
-        (good[:30], "BAD_AUDIO"),
-        (file_of(np.zeros((16000, 8), np.float32)), "BAD_CHANNELS"),
-        (file_of(sound(0)), "EMPTY_AUDIO"),
-        (b"", "BAD_ENCODING"),
-        (b"plain text", "BAD_ENCODING"),
-    ):
-        with pytest.raises(InvalidArgumentError) as caught:
-            client.transcribe(data)
-        assert caught.value.reason == reason
+def test_an_hour_is_written_down_window_by_window(tmp_path: Path, servers: ServerThread) -> None:
+    folder = make_whisper(tmp_path / "long-whisper", seconds=30)
+    encoder = servers.start_encoder(folder)
+    decoder = servers.start_decoder(folder, encoder)
+    data = file_of(np.tile(sound(60), 60), "FLAC")
+    with connect(encoder.address, decoder.address, timeout=500) as client:
+        found = client.transcribe(data, timestamps=False, language="en")
+    assert found.duration == pytest.approx(3600)
+    assert [segment.start for segment in found.segments] == [30.0 * i for i in range(120)]
+    assert encoder.service.store.used_bytes == 0
+
+
+GOOD, FLAC = file_of(sound(2)), file_of(sound(2), "FLAC")
+RAW = {"encoding": "pcm_s16le", "sample_rate": RATE, "channels": 1}
+BROKEN: list[tuple[bytes, dict[str, Any], str]] = [
+    (GOOD[:-100], {}, "AUDIO_TRUNCATED"),
+    (GOOD[:30], {}, "BAD_AUDIO"),
+    (GOOD[:20] + b"\xff" * 16 + GOOD[36:], {}, "BAD_AUDIO"),
+    (FLAC[: len(FLAC) // 2], {}, "AUDIO_TRUNCATED"),
+    (FLAC[:40], {}, "BAD_AUDIO"),
+    (FLAC[:20_000] + b"\xff" * 300 + FLAC[20_300:], {}, "BAD_AUDIO"),
+    (file_of(np.zeros((16000, 8), np.float32)), {}, "BAD_CHANNELS"),
+    (file_of(sound(1), rate=1000), {}, "BAD_SAMPLE_RATE"),
+    (file_of(sound(0)), {}, "EMPTY_AUDIO"),
+    (b"", {}, "BAD_ENCODING"),
+    (b"plain text", {}, "BAD_ENCODING"),
+    (bytes(2 * RATE + 1), RAW, "AUDIO_TRUNCATED"),
+    (b"", RAW, "EMPTY_AUDIO"),
+    (bytes(2 * RATE), {**RAW, "channels": 8}, "BAD_CHANNELS"),
+    (bytes(2 * RATE), {**RAW, "sample_rate": 96_000_000}, "BAD_SAMPLE_RATE"),
+    (GOOD, {"sample_rate": RATE}, "BAD_SAMPLE_RATE"),
+]
+
+
+@pytest.mark.parametrize(("data", "form", "reason"), BROKEN)
+def test_broken_audio_is_refused_by_name_and_by_the_command_in_one_line(
+    client: Client,
+    hearing: Services,
+    tmp_path: Path,
+    data: bytes,
+    form: dict[str, Any],
+    reason: str,
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        client.transcribe(data, **form)
+    assert caught.value.reason == reason
+    path = tmp_path / "talk"
+    path.write_bytes(data)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in form.items()]
+    done = command(hearing, str(path), *options)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith(f"({reason})")
+    assert client.transcribe(GOOD).segments, "nobody else is harmed"
+
+
+def command(hearing: Services, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `splitformer transcribe`."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "SPLITFORMER_ENCODER": hearing.encoder.address,
+        "SPLITFORMER_DECODER": hearing.decoder.address,
+    }
+    line = [sys.executable, "-m", "splitformer_client", "transcribe", *arguments]
+    return subprocess.run(line, env=environment, capture_output=True, timeout=60, check=False)
+
+
+def test_what_cannot_be_asked_is_refused_by_name(client: Client, tmp_path: Path) -> None:
+    good = GOOD
     with pytest.raises(FileNotFoundError):
         client.transcribe(tmp_path / "none.wav")
     with pytest.raises(InvalidArgumentError, match="encoding: must be one of wav, flac"):
@@ -411,14 +469,7 @@ def test_the_command(hearing: Services, client: Client, tmp_path: Path, form: st
     path = tmp_path / "talk.wav"
     path.write_bytes(file_of(sound(2.2, 4)))
     segments = client.transcribe(path).segments
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "SPLITFORMER_ENCODER": hearing.encoder.address,
-        "SPLITFORMER_DECODER": hearing.decoder.address,
-    }
-    command = [sys.executable, "-m", "splitformer_client", "transcribe", "-f", form, str(path)]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    done = command(hearing, "-f", form, str(path))
     assert done.returncode == 0, done.stderr
     written = done.stdout.decode()
     if form == "json":
@@ -434,21 +485,12 @@ def test_the_command(hearing: Services, client: Client, tmp_path: Path, form: st
 def test_the_command_reports_what_is_wrong_in_one_line(hearing: Services, tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
     path.write_bytes(file_of(sound(2))[:-100])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "SPLITFORMER_ENCODER": hearing.encoder.address,
-        "SPLITFORMER_DECODER": hearing.decoder.address,
-    }
-    command = [sys.executable, "-m", "splitformer_client", "transcribe"]
     for arguments, message in (
         ([str(path)], "(AUDIO_TRUNCATED)"),
         ([str(tmp_path / "none.wav")], "No such file or directory (OS_ERROR)"),
         ([str(path), "--encoding", "pcm_s16le"], "must be 4000 to 192000 Hz, got 0"),
     ):
-        done = subprocess.run(
-            [*command, *arguments], env=environment, capture_output=True, timeout=60, check=False
-        )
+        done = command(hearing, *arguments)
         assert done.returncode == 1
         (line,) = done.stderr.decode().splitlines()
         assert line.startswith("error: ")

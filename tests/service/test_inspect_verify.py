@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from splitformer.model.encoding import TorchEncoder
 from splitformer.model.half import StoredHalf
 from splitformer.model.shapes import decoder_shapes, weight_bytes
+from splitformer.model.torch_encoder import TorchEncoder
 from splitformer.serving.comparing import SENTENCES
 from splitformer_client.main import app
 from tests.parity.test_marian import make_pair

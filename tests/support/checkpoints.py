@@ -9,7 +9,8 @@ import sentencepiece
 import torch
 
 from splitformer.model import Transformer, TransformerConfig
-from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
+from splitformer.model.families.splitformer import OwnConfig
+from splitformer.model.saving import save_checkpoint
 
 LANGUAGES = ("ja", "de", "fr", "es", "zh_CN")
 SENTENCES = (

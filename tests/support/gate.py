@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from decoder_service.service import DecoderService
-from splitformer.model.decoder import DecoderState
+from splitformer.model.cache import DecoderState
 from splitformer.v1 import decoder_service_pb2 as dec
 from tests.support.rpc import Caller, eventually
 

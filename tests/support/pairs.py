@@ -16,10 +16,11 @@ import splitformer_client
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.model import Transformer
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.encoding import TorchEncoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
-from splitformer.model.stepping import StepDecoder, TorchDecoder
+from splitformer.model.stepping import StepDecoder
+from splitformer.model.torch_decoder import TorchDecoder
+from splitformer.model.torch_encoder import TorchEncoder
 from splitformer_client import EndReason, Translation
 from tests.support.checkpoints import SENTENCES
 from tests.support.servers import ServerThread
@@ -122,7 +123,7 @@ class Pair:
             states = [decoder.begin(memory[i, :n]) for i, n in enumerate(lengths.tolist())]
             for j in range(count):
                 logits = decoder.step([[int(row[j])] for row in target], states)
-                close(logits, expected[:, j])
+                close(torch.as_tensor(logits), expected[:, j])
 
     def decoders(self) -> list[StepDecoder]:
         """Our decoder by torch and natively."""

@@ -31,6 +31,7 @@ def make_whisper(
     bins: int = 80,
     whole_tokenizer: bool = False,
     dtype: torch.dtype = torch.float32,
+    seconds: int = SECONDS,
     **changes: Any,
 ) -> Path:
     """Write a model of a few thousand parameters.
@@ -43,6 +44,7 @@ def make_whisper(
         whole_tokenizer: Write tokenizer.json instead of vocab.json, merges.txt and
             added_tokens.json.
         dtype: Of the stored weights.
+        seconds: Length of a window.
         **changes: Of config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def make_whisper(
     first_time = ids["<|notimestamps|>"] + 1
     torch.manual_seed(seed)
     values: dict[str, Any] = {
-        "vocab_size": first_time + POSITIONS + 1,
+        "vocab_size": first_time + 50 * seconds + 1,
         "num_mel_bins": bins,
         "d_model": 32,
         "encoder_layers": 2,
@@ -59,7 +61,7 @@ def make_whisper(
         "decoder_attention_heads": 2,
         "encoder_ffn_dim": 48,
         "decoder_ffn_dim": 64,
-        "max_source_positions": POSITIONS,
+        "max_source_positions": 50 * seconds,
         "max_target_positions": MAX_TARGET,
         "init_std": 0.12,
         "pad_token_id": ids["<|endoftext|>"],
@@ -74,7 +76,7 @@ def make_whisper(
         model.model.decoder.layer_norm.weight.neg_().mul_(2)
         model.model.decoder.embed_positions.weight.normal_(std=0.5)
     model.to(dtype).save_pretrained(folder)
-    extractor = WhisperFeatureExtractor(feature_size=bins, chunk_length=SECONDS)
+    extractor = WhisperFeatureExtractor(feature_size=bins, chunk_length=seconds)
     extractor.save_pretrained(folder)
     (folder / "processor_config.json").unlink(missing_ok=True)
     _write_generation(folder, ids, multilingual)

@@ -42,10 +42,10 @@ FIGURES = {
     " isolation.one_process_itl_p99_ratio fanout.encode_work_ratio",
     "modes": "modes.beam5.b2.vs_ctranslate2 modes.sampling_vs_greedy modes.logprobs_vs_plain"
     " modes.mixed_vs_greedy",
-    "families": "families.tiny.encoder.peak_mib families.tiny.both.peak_mib"
-    " families.tiny.ctranslate2.peak_mib families.tiny.b1.tokens_per_second"
+    "families": "families.tiny.memory.encoder_mib families.tiny.memory.both_mib"
+    " families.tiny.memory.ctranslate2_mib families.tiny.b1.tokens_per_second"
     " families.tiny.b1.vs_ctranslate2 families.tiny.b1.ttft_ms families.tiny.b2.ttft_vs_ctranslate2"
-    " families.tiny.b1.vs_hf families.hearing.decoder.peak_mib families.hearing.b1.vs_ctranslate2"
+    " families.tiny.b1.vs_hf families.hearing.memory.decoder_mib families.hearing.b1.vs_ctranslate2"
     " families.hearing.b1.vs_hf",
     "invariance": "invariance.values invariance.differing_bits invariance.control_differing_bits",
 }

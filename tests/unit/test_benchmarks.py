@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import page
+from benchmarks import family_table, measuring, page
 from benchmarks.invariance import Comparison
 from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "PAUSE", 0.0)
 
 
 def test_contestants_take_turns_and_are_warm_when_timed() -> None:
@@ -49,6 +54,59 @@ def test_figures_are_plain_numbers(capsys: pytest.CaptureFixture[str], tmp_path:
     written = json.loads((tmp_path / "decode.json").read_text())
     assert written["figures"]["invariance.values"] == 9437376
     assert written["machine"]["cores"] >= 1
+
+
+def test_a_turn_begins_when_the_threads_of_the_one_before_have_stopped_spinning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(measuring, "PAUSE", 0.25)
+    monkeypatch.setattr("time.sleep", lambda seconds: calls.append(f"sleep {seconds}"))
+    interleaved({"a": Contestant(lambda: calls.append("a"), lambda: calls.append("warm"))}, 1)
+    assert calls == ["sleep 0.25", "warm", "a"]
+
+
+def test_a_part_of_a_scenario_is_named_by_how_its_figures_begin() -> None:
+    report = Report("families", only=("families.t5.b8", "families.nllb.b1.vs_hf"))
+    assert report.wants("families.t5.b8.vs_ctranslate2")
+    assert report.wants("families.nllb.b1")  # has a part that is wanted
+    assert not report.wants("families.nllb.b1.tokens")
+    assert not report.wants("families.t5.b1")
+    assert Report("families").wants("families.t5.b1")
+
+
+def test_a_part_is_written_beside_what_is_known_of_the_same_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "families.json"
+
+    def written(value: float, *only: str) -> dict[str, float]:
+        report = Report("families", only=only)
+        report.figure(f"families.m.b{value}", value)
+        report.write(file)
+        figures: dict[str, float] = json.loads(file.read_text())["figures"]
+        return figures
+
+    written(1, "families.m.b1")
+    assert written(2, "families.m.b2") == {"families.m.b1": 1, "families.m.b2": 2}
+    monkeypatch.setattr("os.cpu_count", lambda: 99)
+    assert written(3, "families.m.b3") == {"families.m.b3": 3}
+    assert written(4) == {"families.m.b4": 4}
+
+
+def test_every_family_has_a_row_with_both_numbers_of_streams() -> None:
+    figures = {
+        "families.t5-base.b1.vs_ctranslate2": 3.21,
+        "families.t5-base.b8.vs_ctranslate2": 2.0,
+        "families.t5-base.memory.encoder_mib": 163.7,
+        "families.opus-mt.b1.tokens_per_second": 444.4,
+    }
+    page = family_table.in_page(f"A{family_table.BEGIN}old{family_table.END}Z", figures, "Here.")
+    assert page.startswith("A<!--")
+    assert page.endswith("-->Z")
+    assert "old" not in page
+    assert "| t5-base | – / – | 3.2 / 2.0 | – / – | – / – | 164 | – | – | – |" in page
+    assert page.index("| opus-mt | 444 / – |") < page.index("| t5-base |")
 
 
 def test_a_single_bit_is_seen() -> None:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from splitformer.model.cache import SelfCache
+from splitformer.model.tensors import Tensors
 from splitformer.native import PAGE_POSITIONS as PAGE
 
 LAYERS, HEADS, WIDTH = 2, 3, 4
 
 
 def new_cache() -> SelfCache:
-    return SelfCache(LAYERS, HEADS, WIDTH, torch.empty(0))
+    return SelfCache(LAYERS, HEADS, WIDTH, Tensors(torch.empty(0)))
 
 
 def write(cache: SelfCache, rows: Tensor) -> None:

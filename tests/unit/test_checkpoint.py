@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from splitformer.errors import ConfigurationError
 from splitformer.model import Transformer
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
+from splitformer.model.families.splitformer import OwnConfig
+from splitformer.model.saving import save_checkpoint
 from tests.support.checkpoints import make_checkpoint, tiny_config
 
 

@@ -98,7 +98,7 @@ class Everything:
             request.tokens, request.states, self.world.vocabulary.never, request
         )
         for i, head in enumerate(heads):
-            row = answer.logits[i].double() - answer.log_sums[i]
+            row = answer.logits[i].astype(float) - answer.log_sums[i]
             for token in self.ids:
                 self.totals[(*head, token)] = self.totals[head] + float(row[token])
             self.ends[head] = self.totals[head] + float(row[1])

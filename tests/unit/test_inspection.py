@@ -11,8 +11,8 @@ import torch
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.generation.inspection import aligned
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.stepping import TorchDecoder
 from splitformer.model.tokenizer import SourcePiece, Tokenizer
+from splitformer.model.torch_decoder import TorchDecoder
 
 
 @pytest.fixture(scope="module")

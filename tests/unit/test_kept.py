@@ -58,8 +58,8 @@ def logits(checkpoint: Checkpoint, isa: InstructionSet | None = None) -> FloatAr
     """What both halves make of a source, in int8: logits of one step."""
     encoder = NativeEncoder(checkpoint.half("encoder", "int8"), "int8", 1, isa=isa)
     decoder = NativeDecoder(checkpoint.half("decoder", "int8"), "int8", 1, isa=isa)
-    memory = torch.from_numpy(encoder.encode(SOURCE)[0])
-    result: FloatArray = decoder.step([[4, 8]], [decoder.begin(memory)]).numpy().copy()
+    memory = encoder.encode(SOURCE)[0]
+    result: FloatArray = decoder.step([[4, 8]], [decoder.begin(memory)]).copy()
     encoder.close()
     decoder.close()
     return result

@@ -14,7 +14,8 @@ from splitformer.errors import ConfigurationError
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.decoder import Decoder
 from splitformer.model.native_decoder import NativeDecoder
-from splitformer.model.stepping import Asked, StepDecoder, TorchDecoder
+from splitformer.model.stepping import Asked, StepDecoder
+from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
 
 NATIVE = pytest.mark.skipif(not native.available(), reason=f"no library: {native.reason()}")

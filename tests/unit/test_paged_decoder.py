@@ -12,7 +12,8 @@ from splitformer.errors import ResourceExhaustedError
 from splitformer.model import DecoderState, Transformer
 from splitformer.model.decoder import Decoder
 from splitformer.model.paged_decoder import PagedDecoder
-from splitformer.model.stepping import Asked, TorchDecoder
+from splitformer.model.stepping import Asked
+from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.native import PAGE_POSITIONS as PAGE
 from tests.parity.test_native import VOCABULARY, model_of
 from tests.unit.test_model import RELATIVE

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.generation.drawing import Draw, Drawn, Sampler, drawn
+from splitformer.generation.filters import Row, likeliest
 from splitformer.generation.rules import Ranking, Rules
 from splitformer.generation.selectors import needs_row, select, uniform, weight_of_all
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.stepping import TorchDecoder, likeliest
+from splitformer.model.torch_decoder import TorchDecoder
 from tests.unit.test_generation import VOCABULARY, checkpoint, logits, target_of
 
 __all__ = ["checkpoint"]
@@ -39,7 +39,7 @@ SAMPLING: list[dict[str, Any]] = [
 ]
 
 
-def draw(row: torch.Tensor, count: int, options: GenerationOptions, position: int) -> Draw:
+def draw(row: Row, count: int, options: GenerationOptions, position: int) -> Draw:
     """A draw from the `count` likeliest of a row."""
     best = likeliest(row, count)
     total = weight_of_all(row, options) if needs_row(options) else np.nan
@@ -113,7 +113,7 @@ def test_asking_for_little_chooses_what_looking_at_everything_does(
     run(TorchDecoder(decoder), Sequential(target, options, 12, vocabulary), vocabulary.never)
     while again.end is None and len(again.produced) < 12:
         seen = [*again.start, *(token.id for token in again.produced)]
-        row = decoder.step([again.pending], [again.state])[0]
+        row = decoder.step([again.pending], [again.state])[0].numpy()
         rules = Rules.at(options, vocabulary, seen, len(again.produced))
         token = select(rules.filtered(row), options, len(again.produced))
         again.take(token, 0.0, description.eos_id)

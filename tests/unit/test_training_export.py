@@ -12,7 +12,7 @@ import torch
 
 from splitformer.model import Transformer, TransformerConfig
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.families.splitformer import save_checkpoint
+from splitformer.model.saving import save_checkpoint
 from training.card import model_card
 from training.corpus import Example
 from training.curve import CHRF_COLUMNS

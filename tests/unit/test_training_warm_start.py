@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from splitformer.model import Transformer, TransformerConfig
-from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
+from splitformer.model.families.splitformer import OwnConfig
+from splitformer.model.saving import save_checkpoint
 from training.corpus import Example
 from training.curve import HEADER, Progress
 from training.data import tokenize

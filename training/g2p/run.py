@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from splitformer.model import Transformer, TransformerConfig
-from splitformer.model.families.splitformer import OwnConfig, save_checkpoint
+from splitformer.model.families.splitformer import OwnConfig
+from splitformer.model.saving import save_checkpoint
 from training.data import Batcher, BatchSettings
 from training.g2p.dictionary import (
     LETTER_IDS,

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors.torch import save_file
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.config import TransformerConfig
@@ -20,7 +15,6 @@ from splitformer.model.languages import Frame, Languages
 from splitformer.model.sentencepiece import SentencePieceTokenizer
 from splitformer.model.symbols import SymbolTokenizer
 from splitformer.model.tokenizer import Tokenizer
-from splitformer.model.transformer import Transformer
 
 _ENCODER_EMBEDDING = "encoder.embedding.tokens.weight"
 _DECODER_EMBEDDING = "decoder.embedding.tokens.weight"
@@ -141,24 +135,3 @@ class SplitformerFamily:
     def is_redundant(self, name: str, config: TransformerConfig) -> bool:
         """Nothing is stored twice."""
         return False
-
-
-def save_checkpoint(
-    folder: Path,
-    model: Transformer,
-    config: OwnConfig,
-    tokenizer: Path,
-    dtype: torch.dtype = torch.float16,
-) -> None:
-    """Write a model as a checkpoint folder; tied tensors are stored once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    family = SplitformerFamily()
-    tensors = {
-        name: tensor.detach().to(dtype).contiguous()
-        for name, tensor in model.state_dict().items()
-        if family.stored(name, config.architecture).names == (name,)
-    }
-    save_file(tensors, folder / "model.safetensors")
-    text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    (folder / config.tokenizer_file).write_bytes(tokenizer.read_bytes())

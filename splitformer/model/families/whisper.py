@@ -11,6 +11,7 @@ from splitformer.model.audio.features import LogMel
 from splitformer.model.byte_level import ByteLevelTokenizer, read_byte_level
 from splitformer.model.config import TransformerConfig
 from splitformer.model.description import Description, check_id
+from splitformer.model.encoding import STRIDE
 from splitformer.model.families.family import Stored
 from splitformer.model.families.fields import (
     ACTIVATIONS,
@@ -21,7 +22,6 @@ from splitformer.model.families.fields import (
 )
 from splitformer.model.families.names import stored_like_fairseq
 from splitformer.model.files import Files
-from splitformer.model.hearing import STRIDE
 from splitformer.model.languages import Frame, Languages
 from splitformer.model.speech import TRANSCRIBE, Speech
 from splitformer.model.tokenizer import Tokenizer
