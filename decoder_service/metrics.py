@@ -43,6 +43,7 @@ class DecoderMetrics:
         self.accepted = self._counter(
             "accepted_tokens", "Guessed tokens that the model agreed with, by mode.", "draft"
         )
+        self._drafts: dict[DraftMode, list[Counter]] = {}
         self.received_bytes = self._counter(
             "memory_received_bytes", "Memory bytes received or mapped."
         )
@@ -97,8 +98,11 @@ class DecoderMetrics:
 
     def count_draft(self, mode: DraftMode, drafted: int, accepted: int) -> None:
         """Count a draft's tokens; called by the engine, after each step that had one."""
-        self.drafted.labels(mode.value).inc(drafted)
-        self.accepted.labels(mode.value).inc(accepted)
+        if mode not in self._drafts:
+            each = (self.drafted, self.accepted)
+            self._drafts[mode] = [counter.labels(mode.value) for counter in each]
+        for counter, count in zip(self._drafts[mode], (drafted, accepted), strict=True):
+            counter.inc(count)
 
     def _gauge(self, name: str, explanation: str) -> Gauge:
         return Gauge(f"splitformer_decoder_{name}", explanation, registry=self._registry)

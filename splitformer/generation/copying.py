@@ -46,18 +46,24 @@ class Copier:
         """Return what may come next, as far as each token is worth its price."""
         if not self._text:
             self._begin()
-        for each in produced[self._followed :]:
-            self._follow(each.id)
+        for i in range(self._followed, len(produced)):
+            self._follow(produced[i].id)
         self._followed = len(produced)
-        draft: list[int] = []
+        return self._copy(most, price) if self._place else []
+
+    def _copy(self, most: int, price: float) -> list[int]:
+        """Go on from the place of the next guess."""
         text, place, length, chance = self._text, self._place, self._length, 1.0
-        end = min(len(text), place + most) if place else 0
+        rates, begins_word = self._odds.rates, self._begins_word
+        end, border, draft = min(len(text), place + most), self._border, list[int]()
         while place < end and (token := text[place]) >= 0:
-            chance *= self._odds.rates[self._class(token, place, length)]
+            chance *= rates[class_of(length, place > border, begins_word[token])]
             if chance < price:
                 break
             draft.append(token)
-            place, length = place + 1, min(length + 1, LONGEST_MATCH)
+            place += 1
+            if length < LONGEST_MATCH:
+                length += 1
         return draft
 
     def learn(self, outputs: Sequence[int], kept: int) -> None:
@@ -73,12 +79,15 @@ class Copier:
     def _follow(self, token: int) -> None:
         """Take in the next token of the output: see whether we had it right, and look anew."""
         text, place = self._text, self._place
-        guessed = text[place] if place else -1
-        if guessed >= 0:
-            self._odds.count(self._class(guessed, place, self._length), guessed == token)
+        guessed = -1
+        if place and (guessed := text[place]) >= 0:
+            kind = class_of(self._length, place > self._border, self._begins_word[guessed])
+            self._odds.count(kind, guessed == token)
         text.append(token)
         if guessed == token:
-            self._place, self._length = place + 1, min(self._length + 1, LONGEST_MATCH)
+            self._place = place + 1
+            if self._length < LONGEST_MATCH:
+                self._length += 1
         elif token in self._behind or token in self._repeated:
             self._find(token)
         else:
@@ -107,6 +116,3 @@ class Copier:
             length += 1
         if length > self._length:
             self._place, self._length = place, length
-
-    def _class(self, token: int, place: int, length: int) -> int:
-        return class_of(length, place > self._border, self._begins_word[token])

@@ -56,33 +56,54 @@ class Speculative(Sequential):
         self._draft: list[int] = []
         room = target.max_positions - len(target.start) - vocabulary.end_at_limit
         self._last = min(limit - 1, room)  # index of the last token that a draft may lead to
+        self._bare = self._plain and self._inspection is None and self._stops is None
 
     def ask(self, request: Request) -> None:
         """Ask for the row of what was not computed yet, and for those of a guess."""
-        self._draft = self._guess(request.company)
-        if not self._draft:
+        self._draft = draft = self._guess(request.company)
+        if not draft:
             super().ask(request)
             return
-        target, outputs = self.target, len(self._draft) + 1
-        first = request.add([*target.pending, *self._draft], target.state, outputs)
-        for i in range(outputs):
-            self._question(request, first + i, len(target.produced) + i)
+        target, outputs = self.target, len(draft) + 1
+        first, index = request.count, len(target.produced)
+        request.add([*target.pending, *draft], target.state, outputs)
+        if not self._bare or index < self._options.min_new_tokens:
+            for i in range(outputs):
+                self._question(request, first + i, index + i)
 
     def take(self, answer: Advanced, first: int) -> None:
         """Choose the next token, and one more for as long as the last was the one guessed."""
-        draft, produced = self._draft, self.target.produced
-        super().take(answer, first)
-        if not draft:
+        if not (draft := self._draft):
+            super().take(answer, first)
             return
-        kept = 0
-        while kept < len(draft) and not self.finished and produced[-1].id == draft[kept]:
-            kept += 1
-            super().take(answer, first + kept)
-        self._cut_back()
+        kept = self._take_bare(answer, first) if self._bare else self._take_each(answer, first)
+        if kept < len(draft):
+            self._cut_back()
         self._guesser.learn(answer.ids[first : first + len(draft) + 1], kept)
         self.drafted += len(draft)
         self.kept += kept
         self._drafting.counted(self._guesser.mode, len(draft), kept)
+
+    def _take_each(self, answer: Advanced, first: int) -> int:
+        """Take tokens one by one, each as if it were alone; return how many were guessed."""
+        draft, produced, kept = self._draft, self.target.produced, 0
+        super().take(answer, first)
+        while kept < len(draft) and not self.finished and produced[-1].id == draft[kept]:
+            kept += 1
+            super().take(answer, first + kept)
+        return kept
+
+    def _take_bare(self, answer: Advanced, first: int) -> int:
+        """Do the same where tokens are all that is asked for; a draft ends before the limit."""
+        draft, target, eos_id, kept = self._draft, self.target, self._vocabulary.eos_id, 0
+        token = answer.ids[first]
+        target.take(token, answer.log_probabilities[first], eos_id)
+        while kept < len(draft) and token == draft[kept] and token != eos_id:
+            kept += 1
+            token = answer.ids[first + kept]
+            target.take(token, answer.log_probabilities[first + kept], eos_id)
+        self.finished = self._over
+        return kept
 
     def _guess(self, company: int) -> list[int]:
         """Guess as far as limit, positions and price allow."""
