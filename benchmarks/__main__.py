@@ -26,6 +26,7 @@ SCENARIOS = (
     "invariance",
     "speculative",
     "modes",
+    "glossaries",
     "families",
 )
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"

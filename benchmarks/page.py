@@ -75,6 +75,15 @@ SECTIONS: dict[str, str] = {
     " stream through both services, and under `loop` the loop alone on two threads. Targets are"
     " sorted by the share of their tokens that also stand in the source. Parallel decoding: chrF2"
     " of 60 sentences into German beside the loop's, and its speed over the loop's, by passes.",
+    "modes": "Ways to decode in the Marian-base shape with random weights, int8, two threads, 24"
+    " source and 32 target tokens: beam search with the encoding before it, and over memories that"
+    " are there sampling (`top_k` 50, `top_p` 0.9), plain temperature (`whole_row`), and 32 rows of"
+    " every mode, over as many greedy rows in the same loop.",
+    "glossaries": "Our own sentences into German by the embedded model, int8, with words that it"
+    " would not have said (`odd`) and with those that our translations have (`usual`): the share of"
+    " terms that the output contains, with the glossary and without, chrF2 with the output without"
+    " one, what a glossary adds to chrF2 with our translations, and characters and steps over those"
+    " without.",
     "invariance": "Values computed alone and in random company, and the bits in which they differ;"
     " the control scales activations by the whole batch, as others do, and must differ.",
     "families": "Published models in their real sizes with random weights, as folders: 24 source"

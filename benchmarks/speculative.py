@@ -34,6 +34,7 @@ from splitformer.generation import (
     Drafting,
     DraftMode,
     GenerationOptions,
+    Glossary,
     Target,
     Vocabulary,
     decoding_for,
@@ -115,6 +116,7 @@ class Bench:
         self.languages = description.languages.targets
         size = description.architecture.target_vocabulary_size
         self._vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
+        self._glossary = Glossary(self.checkpoint.tokenizer, self._vocabulary)
         self.drafting = Drafting(
             overhead_of(self._decoder),
             lossless=True,
@@ -142,9 +144,12 @@ class Bench:
         detokenizer = self.checkpoint.tokenizer.detokenizer()
         positions = self.checkpoint.description.architecture.max_positions
         target = Target(start, self._decoder.begin(job.memory), detokenizer, positions)
-        target.source = job.pieces
+        target.source, target.source_text = job.pieces, job.text
+        wanted = self._glossary.wanted(options, target)
         limit = min(MOST_TOKENS, positions)
-        decoding = decoding_for(target, options, limit, self._vocabulary, drafting=self.drafting)
+        decoding = decoding_for(
+            target, options, limit, self._vocabulary, drafting=self.drafting, wanted=wanted
+        )
         steps = 0
         while not decoding.finished:
             if failures := step(self._decoder, [decoding], self._vocabulary.never):

@@ -42,6 +42,8 @@ FIGURES = {
     " isolation.one_process_itl_p99_ratio fanout.encode_work_ratio",
     "modes": "modes.beam5.b2.vs_ctranslate2 modes.sampling_vs_greedy modes.logprobs_vs_plain"
     " modes.mixed_vs_greedy",
+    "glossaries": "glossaries.odd.terms_present glossaries.odd.chrf_to_plain"
+    " glossaries.usual.terms_present glossaries.usual.chrf_gain glossaries.usual.steps",
     "families": "families.tiny.memory.encoder_mib families.tiny.memory.both_mib"
     " families.tiny.memory.ctranslate2_mib families.tiny.b1.tokens_per_second"
     " families.tiny.b1.vs_ctranslate2 families.tiny.b1.ttft_ms families.tiny.b2.ttft_vs_ctranslate2"

@@ -183,6 +183,22 @@ def promised_output(block: Found) -> str | None:
     return match[1] if match else None
 
 
+KNOWN_NAMES = (
+    *("num_beams", "num_return_sequences", "length_penalty", "temperature", "top_k", "top_p"),
+    *("repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "stop", "seed", "glossary"),
+    *("target_prefix", "alternatives", "alignments"),
+)
+
+
+@pytest.mark.parametrize("name", KNOWN_NAMES)
+def test_every_option_has_examples_in_python_and_in_the_shell(name: str) -> None:
+    page = ROOT / "docs/client.md"
+    python = [block.text for block in blocks(page, "python")]
+    assert any(re.search(rf'\b{name}=|"{name}":', text) for text in python)
+    option = "--term" if name == "glossary" else f"--{name.replace('_', '-')}"
+    assert any(option in shlex.split(command.text) for command in commands(page))
+
+
 @pytest.mark.parametrize("command", ALL_COMMANDS)
 def test_commands_run(
     command: Found, request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path

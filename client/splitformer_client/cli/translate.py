@@ -67,13 +67,30 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         str, typer.Option("--from", help="Language of the source; default: the model's own.")
     ] = "",
     prefix: Annotated[
-        str, typer.Option(help="What the translation begins with; it is shown with the rest.")
+        str,
+        typer.Option(
+            "--prefix",
+            "--target-prefix",
+            help="What the translation begins with; it is shown with the rest.",
+        ),
     ] = "",
     max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens per translation.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest p.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Sample among those at least so likely as the likeliest.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1: tokens that were said are less likely.")
+    ] = None,
+    no_repeat_ngram_size: Annotated[
+        int | None, typer.Option(help="No so many tokens in a row come twice.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End before this text.")
+    ] = None,
     num_beams: Annotated[
         int | None, typer.Option(help="Beam search with so many hypotheses.")
     ] = None,
@@ -137,7 +154,11 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
         seed=seed,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        stop=stop,
         num_beams=num_beams,
         num_return_sequences=num_return_sequences,
         length_penalty=length_penalty,
