@@ -71,11 +71,18 @@ class Wish:
         options: What the caller asked for.
         sampler: The same, for draws.
         count: How many of the likeliest tokens are asked for.
+        row: It matters how likely all others are together.
     """
 
     options: GenerationOptions
     sampler: Sampler
     count: int
+    row: bool
+
+    @staticmethod
+    def of(options: GenerationOptions, count: int) -> Wish:
+        """Return what options wish for."""
+        return Wish(options, Sampler.of(options), count, needs_row(options))
 
 
 @dataclass(slots=True)
@@ -104,7 +111,7 @@ def _draw(output: int, wish: Wish, rules: Rules, position: int, answer: Advanced
     else:
         found = answer.candidates[output]
         ranking = Ranking(found.ids, found.logits, found.logits)
-    if needs_row(options):
+    if wish.row:
         total = weight_of_all(rules.filtered(answer.logits[output]), options)
     return Draw(ranking, wish.sampler, uniform(options.seed or 0, position), total)
 
@@ -119,8 +126,9 @@ def drawn(draws: Sequence[Draw]) -> list[Drawn | None]:
     values = _stacked([draw.ranking.values for draw in draws], held, -np.inf)
     before = _stacked([draw.ranking.before for draw in draws], held, 0.0)
     ids = _stacked([draw.ranking.ids for draw in draws], held, 0, np.int64)
-    _put_equals_in_order(draws, values, before, ids)
     samplers = np.array([draw.sampler for draw in draws])
+    if (samplers[:, 2] < 1).any():
+        _put_equals_in_order(draws, values, before, ids)
     weights = np.exp((values - values[:, :1]) / samplers[:, :1])
     totals = np.array([draw.total for draw in draws])
     kept = _kept(samplers, totals, values, weights, held)

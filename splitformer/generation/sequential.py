@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitformer.generation.decoding import News, Request, Vocabulary
-from splitformer.generation.drawing import Sampler, Wish
+from splitformer.generation.drawing import Wish
 from splitformer.generation.inspection import Inspection
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Rules
@@ -48,7 +48,7 @@ class Sequential:
         self._count = shortlist(options) if options.sampled else 1
         self._rows = self._row = options.sampled and needs_row(options)
         self._fixed: Rules | None = None
-        self._wish = Wish(options, Sampler.of(options), self._count) if options.sampled else None
+        self._wish = Wish.of(options, self._count) if options.sampled else None
         self._forced = tuple(forced)
         self._inspection = Inspection(options, vocabulary) if options.inspected else None
         self._told = len(target.produced) if start is None else start
@@ -115,8 +115,13 @@ class Sequential:
         if self._due is not None:
             request.given[output] = self._due
         elif not self._plain:
-            self._position_rules = self._rules_at(index)
-            self._position_rules.ask(request, output, self._count, self._row)
+            self._position_rules = rules = self._rules_at(index)
+            if self._count and not (self._reshaped or rules.shaping):  # most often
+                request.candidates[output] = self._count
+                if self._row:
+                    request.logits.add(output)
+            else:
+                rules.ask(request, output, self._count, self._row)
             if self._wish is not None and self._count:
                 self._draws = request.draws
                 self._draws.add(output, self._wish, self._position_rules, index)
