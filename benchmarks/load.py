@@ -129,7 +129,8 @@ class Load:
 
     Attributes:
         seconds: How long it lasted.
-        tokens: That came in it.
+        tokens: That came in it; those of a request that ended later, by its share in it.
+        all_tokens: Those of all requests, to their ends.
         first: From each request to its first token.
         between: From each token to the next one.
         whole: From each request to its last token.
@@ -138,6 +139,7 @@ class Load:
 
     seconds: float
     tokens: float = 0
+    all_tokens: int = 0
     first: list[float] = field(default_factory=list)
     between: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
@@ -190,6 +192,7 @@ async def _one(
             come, last = come + 1, now
     finally:
         load.tokens += come * min(1.0, (deadline - began) / max(last - began, 1e-9))
+        load.all_tokens += come
     load.whole.append(last - began)
 
 

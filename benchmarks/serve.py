@@ -98,7 +98,7 @@ class Slices:
 
     def cpu_per_token(self) -> dict[str, float]:
         """CPU seconds per token, by process."""
-        tokens = sum(load.tokens for load in self.loads)
+        tokens = sum(load.all_tokens for load in self.loads)  # CPU time is until the last ends
         return {
             name: sum(each[name] for each in self.cpu_seconds) / tokens
             for name in self.cpu_seconds[0]

@@ -2,8 +2,8 @@
 
 Decoding is a chain of short steps that streams wait for; encoding is a few long ones. Where both
 want the same core, a step waits for the scheduler. So the default gives the threads that compute
-cores of their own. Everything else, messages above all, goes where there is room:
-see `docs/decisions/0024-cores-of-their-own.md`.
+cores of their own, and keeps the encoder to its half. What else the decoder does, messages above
+all, goes where there is room: see `docs/decisions/0030-two-cores-at-work.md`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Layout:
         half = (len(given) + 1) // 2
         decoder, encoder = given[:half], given[half:]
         return cls(
-            Place(engine_cores=encoder, threads=len(encoder), nice=_YIELDING),
+            Place(cores=encoder, engine_cores=encoder, threads=len(encoder), nice=_YIELDING),
             Place(engine_cores=decoder, threads=len(decoder)),
         )
 
@@ -75,7 +75,7 @@ class Layout:
         return f"layout: encoder {self.encoder}; decoder {self.decoder}"
 
 
-_YIELDING = 5
+_YIELDING = 15
 """Niceness of an encoder: clients and others on its cores go first."""
 
 

@@ -31,7 +31,8 @@ def test_cores_are_divided_and_none_is_shared(
     layout = Layout.default(cores)
     assert (layout.encoder.engine_cores, layout.decoder.engine_cores) == (encoder, decoder)
     for place in (layout.encoder, layout.decoder):
-        assert (place.cores, place.threads) == ((), max(1, len(place.engine_cores)))
+        assert place.threads == max(1, len(place.engine_cores))
+    assert (layout.encoder.cores, layout.decoder.cores) == (encoder, ())
     assert layout.encoder.nice > layout.decoder.nice == 0
 
 
