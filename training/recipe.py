@@ -215,12 +215,12 @@ _OTHERS = (
     ),
     Source("wesnoth", "GPL-2.0-or-later", Genre.GAME, ("wesnoth-1.16-data",)),
     Source("blender", "GPL-2.0-or-later", Genre.INTERFACE, ("blender-data",)),
-    _tatoeba(),
 )
 
 RECIPES: dict[str, tuple[Source, ...]] = {
     "minimal": _LIBREOFFICE,
     "default": _LIBREOFFICE + _OTHERS,
+    "everyday": (*_LIBREOFFICE, *_OTHERS, _tatoeba()),
 }
 
 

@@ -100,12 +100,12 @@ def test_the_most_used_translation_of_the_first_source_wins() -> None:
 
 
 def test_recipes() -> None:
-    minimal, default = recipe("minimal"), recipe("default")
-    assert set(minimal) < set(default)
+    minimal, default, everyday = map(recipe, ("minimal", "default", "everyday"))
+    assert set(minimal) < set(default) < set(everyday)
     assert {source.licence for source in minimal} == {"MPL-2.0"}
     reserved = ("vlc", "gramps", "kde")
-    names = [package for source in default for package in source.packages]
+    names = [package for source in everyday for package in source.packages]
     assert not any(word in name for name in names for word in reserved)
     assert len(names) == len(set(names))
-    with pytest.raises(ValueError, match="must be one of minimal, default"):
+    with pytest.raises(ValueError, match="must be one of minimal, default, everyday"):
         recipe("everything")

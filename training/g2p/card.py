@@ -12,6 +12,7 @@ PUBLISHED = (
     ("joint-sequence n-grams (Bisani and Ney 2008)", 24.53, 5.88),
     ("bidirectional LSTM with alignments (Yao and Zweig 2015)", 23.55, 5.45),
     ("Transformer, 4+4 layers (Yolchuyeva et al. 2019)", 22.1, 5.23),
+    ("LSTM with attention, five together (Toshniwal and Livescu 2016)", 20.24, 4.69),
 )
 """Word and phoneme error rates on CMUdict, as published, on the split that those papers share."""
 
