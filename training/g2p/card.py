@@ -12,7 +12,7 @@ PUBLISHED = (
     ("joint-sequence n-grams (Bisani and Ney 2008)", 24.53, 5.88),
     ("bidirectional LSTM with alignments (Yao and Zweig 2015)", 23.55, 5.45),
     ("Transformer, 4+4 layers (Yolchuyeva et al. 2019)", 22.1, 5.23),
-    ("LSTM with attention, five together (Toshniwal and Livescu 2016)", 20.24, 4.69),
+    ("LSTM with attention, an ensemble (Toshniwal and Livescu 2016)", 20.24, 4.69),
 )
 """Word and phoneme error rates on CMUdict, as published, on the split that those papers share."""
 
@@ -98,9 +98,9 @@ def _training(facts: dict[str, Any], edition: dict[str, Any]) -> Iterable[str]:
     yield (
         f"{facts['tokens'] / 1e6:.1f} million phonemes ({passes:.1f} passes over "
         f"{words['training']:,} words) in {facts['steps']:,} updates, "
-        f"{facts['seconds'] / 60:.0f} minutes by the clock on two Zen 1 cores, at idle priority "
-        "beside other work that took most of them. Published models make tens of passes; the "
-        "curve in `training/logs/g2p-curve.csv` says how far this one came. "
+        f"{facts['seconds'] / 60:.0f} minutes by the clock on two cores (Zen 1, then Zen 4), at "
+        "idle priority beside other work that took most of them. Published models make tens of "
+        "passes; the curve in `training/logs/g2p-curve.csv` says how far this one came. "
         f"Validation holds {words['validation']:,} words, test {words['test']:,}. How to build it "
         "again, or train it longer, is in `training/README.md` of the source repository."
     )
