@@ -71,7 +71,7 @@ def train_settings(minutes: float, threads: int) -> TrainSettings:
         threads=threads,
         micro_batches=2,
         smoothing=0.1,
-        dropout=0.0,
+        dropout=0.05,
         bf16=bf16_pays(),
         log_steps=50,
         probe_minutes=5.0,
