@@ -7,7 +7,7 @@ do; where they do not, the whole row is asked for. Both ways give the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -130,7 +130,7 @@ class Rules:
         if self.end_due:
             return Ranking([self.vocabulary.eos_id], [0.0], [answer.given[output] - shift])
         if not self._wanted(count):
-            return self._from_row(answer.logits[output].astype(np.float64) - shift, count)
+            return self.rank_row(answer.logits[output].astype(np.float64) - shift, count)
         found = answer.candidates[output]
         if not self.shaping:
             if not normalised:
@@ -169,9 +169,12 @@ class Rules:
         few = count > 0 and wanted <= max(count, MOST_CANDIDATES)
         return wanted if few and left and self.penalty >= 1 else 0
 
-    def _from_row(self, row: Row, count: int) -> Ranking:
-        """Rank a whole row (V,)."""
-        best, end = likeliest(self.filtered(row), count), self.vocabulary.eos_id
+    def rank_row(
+        self, row: Row, count: int, further: Callable[[Row], Row] | None = None
+    ) -> Ranking:
+        """Rank a whole row (V,); `further` rules out more of what filters have left."""
+        left = self.filtered(row) if further is None else further(self.filtered(row))
+        best, end = likeliest(left, count), self.vocabulary.eos_id
         if not len(best.ids):
             return Ranking([end], [float(row[end])], [float(row[end])])
         ids = best.ids.tolist()

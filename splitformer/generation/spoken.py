@@ -1,10 +1,17 @@
-"""One token after the other, for models of speech."""
+"""One token after the other, and beam search, for models of speech."""
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
+
 from splitformer.errors import UnimplementedError, Violation
+from splitformer.generation.beam import Beam
 from splitformer.generation.decoding import Request, Vocabulary
+from splitformer.generation.hypotheses import Live
 from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
+from splitformer.generation.rules import Ranking, Rules
 from splitformer.generation.selectors import select
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.speech import SpeechRules
@@ -43,11 +50,46 @@ class Spoken(Sequential):
         return token, float(answer.logits[first][token])
 
 
+class SpokenBeam(Beam):
+    """`Beam`, except that every hypothesis keeps to `SpeechRules` wherever they bear on it."""
+
+    def ask(self, request: Request) -> None:
+        """Ask for the likeliest next tokens of every beam, or for the rows that the rules need."""
+        first = request.count
+        super().ask(request)
+        if self._spoken is not None:
+            request.logits.update(range(first, request.count))
+
+    def _rankings(self, answer: Advanced, first: int) -> list[Ranking]:
+        spoken = self._spoken
+        if spoken is None:
+            return super()._rankings(answer, first)
+        beams = enumerate(zip(self._search.live, self._rules, strict=True), first)
+        return [self._ranked(spoken, live, rules, answer, i) for i, (live, rules) in beams]
+
+    @property
+    def _spoken(self) -> SpeechRules | None:
+        """The rules, if they bear on the next tokens of the beams, which are equally long."""
+        rules, search = self._vocabulary.speech, self._search
+        produced = search.origin + search.live[0].node.depth
+        bear = rules is not None and rules.bear_on(self.target.start, produced)
+        return rules if bear else None
+
+    def _ranked(
+        self, spoken: SpeechRules, live: Live, rules: Rules, answer: Advanced, output: int
+    ) -> Ranking:
+        """Rank one beam's next tokens."""
+        produced = [token.id for token in self._search.before]
+        produced += [node.id for node in live.node.after(0)]
+        keep = partial(spoken.apply, start=self.target.start, produced=produced)
+        row = answer.logits[output].astype(np.float64) - answer.log_sums[output]
+        return rules.rank_row(row, 2 * self.width, keep)
+
+
 def check_spoken(options: GenerationOptions, vocabulary: Vocabulary) -> None:
     """UnimplementedError OPTION_NOT_OFFERED if a model of speech is asked to decode otherwise."""
     for field, value, harmless in (
         ("glossary", list(options.glossary), not options.glossary),
-        ("num_beams", options.beams, options.beams <= 1),
         ("mode", options.mode, options.mode is DecodingMode.LOOP),
         ("draft", options.draft, options.draft in (None, DraftMode.OFF)),
     ):

@@ -15,7 +15,7 @@ from splitformer.generation.options import DecodingMode, DraftMode, GenerationOp
 from splitformer.generation.parallel import Parallel
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.speculative import Speculative
-from splitformer.generation.spoken import Spoken, check_spoken
+from splitformer.generation.spoken import Spoken, SpokenBeam, check_spoken
 from splitformer.generation.target import Target
 
 
@@ -42,10 +42,12 @@ def decoding_for(
         wanted: What the options' glossary demands of this target; None: nothing.
 
     Raises:
-        UnimplementedError: OPTION_NOT_OFFERED, a model of speech is asked for beams or drafts.
+        UnimplementedError: OPTION_NOT_OFFERED, a model of speech is asked for drafts or a glossary.
     """
     if vocabulary.speech is not None:
         check_spoken(options, vocabulary)
+        if options.beams > 1:
+            return SpokenBeam(target, options, limit, vocabulary, start)
         return Spoken(target, options, limit, vocabulary, start, forced)
     if wanted is not None:
         return Constrained(target, options, limit, vocabulary, wanted, start)

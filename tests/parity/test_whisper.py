@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    GenerationMixin,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
     WhisperTokenizer,
@@ -18,7 +19,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from splitformer import native
 from splitformer.generation import (
+    EndReason,
     GenerationOptions,
+    Hypotheses,
     SpeechRules,
     Target,
     Vocabulary,
@@ -164,6 +167,7 @@ def test_tokenizer(pair: Pair) -> None:
     assert not tokenizer.decode([token for token in every if token >= pair.ours.description.eos_id])
 
 
+BEAMS, BEAM_LENGTH = 3, 16
 STARTS = [("en", "transcribe", True), ("de", "translate", True), ("zh", "transcribe", False)]
 
 
@@ -221,6 +225,63 @@ def test_greedy_output(pair: Pair, kernel: str, language: str, task: str, timest
     decoder.close()
 
 
+def beams(
+    pair: Pair, memory: torch.Tensor, start: tuple[int, ...], timestamps: bool, length: int
+) -> list[tuple[list[int], float]]:
+    """Transformers' beam search with the processors that it makes for speech: ids and scores."""
+    config = copy.deepcopy(pair.theirs.generation_config)
+    config.return_timestamps, config.no_speech_threshold = timestamps, None
+    processors = pair.theirs._retrieve_logit_processors(config, None, len(start), BEAMS, "cpu")
+    config.suppress_tokens = config.begin_suppress_tokens = None  # among the processors already
+    config.update(num_beams=BEAMS, num_return_sequences=BEAMS, max_length=length)
+    found = GenerationMixin.generate(
+        pair.theirs,
+        encoder_outputs=BaseModelOutput(last_hidden_state=memory[None]),
+        decoder_input_ids=torch.tensor([start]),
+        generation_config=config,
+        logits_processor=processors,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    lengths = (found.beam_indices >= 0).sum(1).tolist()
+    rows = [
+        row[len(start) : len(start) + length]
+        for row, length in zip(found.sequences.tolist(), lengths, strict=True)
+    ]
+    return list(zip(rows, found.sequences_scores.tolist(), strict=True))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("language", "task", "timestamps"), STARTS)
+def test_beam_search(pair: Pair, kernel: str, language: str, task: str, timestamps: bool) -> None:
+    if not pair.speech.languages:
+        language, task = "en", "transcribe"
+    description = pair.ours.description
+    start = (
+        *description.languages.starts[language],
+        *pair.speech.behind_language(task, timestamps),
+    )
+    encoder, decoder, vocabulary = pair.encoder("torch"), pair.decoder(kernel), vocabulary_of(pair)
+    options = GenerationOptions(num_beams=BEAMS, num_return_sequences=BEAMS)
+    for seed in range(3):
+        memory = torch.from_numpy(encoder.encode([pair.features(sound(0.9, seed))])[0])
+        expected = beams(pair, memory, start, timestamps, len(start) + BEAM_LENGTH)
+        target = Target(start, decoder.begin(memory), pair.ours.tokenizer.detokenizer(), MAX_TARGET)
+        decoding = decoding_for(target, options, BEAM_LENGTH, vocabulary)
+        run(decoder, decoding, vocabulary.never)
+        (found,) = (each for each in decoding.news() if isinstance(each, Hypotheses))
+        ended = [description.eos_id]
+        assert [
+            [token.id for token in each.tokens] + ended * (each.reason is EndReason.EOS)
+            for each in found
+        ] == [ids for ids, _ in expected]
+        scores = [score for _, score in expected]
+        assert [each.score for each in found] == pytest.approx(scores, abs=1e-4)
+        assert timestamps == any(ids[0] >= pair.speech.first_time_id for ids, _ in expected)
+    decoder.close()
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_language_detection(pair: Pair, kernel: str) -> None:
@@ -264,8 +325,11 @@ class Reference:
     has to compute them.
     """
 
-    def __init__(self, pair: Pair, language: str, task: str, timestamps: bool) -> None:
+    def __init__(
+        self, pair: Pair, language: str, task: str, timestamps: bool, search: bool = False
+    ) -> None:
         self.pair, self.language, self.task, self.timestamps = pair, language, task, timestamps
+        self.search = search
         self.extractor = WhisperFeatureExtractor.from_pretrained(pair.folder)
 
     def memory(self, samples: Samples) -> torch.Tensor:
@@ -284,6 +348,12 @@ class Reference:
         known = self.language if speech.languages else ""
         return (*starts[known], *speech.behind_language(self.task, self.timestamps))
 
+    def target(self, memory: torch.Tensor) -> list[int]:
+        start = self.start(memory)
+        if not self.search:
+            return greedy(self.pair, memory, start, self.timestamps)
+        return beams(self.pair, memory, start, self.timestamps, MAX_TARGET + 1)[0][0]
+
     def segments(self, samples: Samples) -> list[tuple[float, float, list[int]]]:
         """Start, end and text tokens of every segment, cut as Transformers does."""
         found, at, window = [], 0, SECONDS * RATE
@@ -291,7 +361,7 @@ class Reference:
         while at < len(samples):
             piece = samples[at : at + window]
             memory = self.memory(piece)
-            ids = greedy(self.pair, memory, self.start(memory), self.timestamps)
+            ids = self.target(memory)
             ids = [token for token in ids if token != eos][:MAX_TARGET]
             seconds, duration = at / RATE, len(piece) / RATE
             if not self.timestamps:
@@ -329,10 +399,17 @@ class Reference:
 @torch.inference_mode()
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(
-    ("language", "task", "timestamps"), [("", "transcribe", True), ("de", "translate", False)]
+    ("language", "task", "timestamps", "num_beams"),
+    [("", "transcribe", True, 1), ("de", "translate", False, 1), ("", "transcribe", True, BEAMS)],
 )
 def test_transcripts_over_the_wire(
-    pair: Pair, servers: ServerThread, kernel: str, language: str, task: str, timestamps: bool
+    pair: Pair,
+    servers: ServerThread,
+    kernel: str,
+    language: str,
+    task: str,
+    timestamps: bool,
+    num_beams: int,
 ) -> None:
     if not pair.speech.languages:
         language, task = "", "transcribe"
@@ -340,7 +417,7 @@ def test_transcripts_over_the_wire(
     encoder = servers.start_encoder(pair.folder, **settings)
     decoder = servers.start_decoder(pair.folder, encoder, **settings)
     samples = sound(3.3, 5)
-    reference = Reference(pair, language, task, timestamps)
+    reference = Reference(pair, language, task, timestamps, num_beams > 1)
     expected = reference.segments(samples)
     with connect(encoder.address, decoder.address, timeout=60) as client:
         transcript = client.transcribe(
@@ -349,6 +426,7 @@ def test_transcripts_over_the_wire(
             language=language,
             task="translate" if task == "translate" else "transcribe",
             timestamps=timestamps,
+            num_beams=num_beams,
         )
     assert len(transcript.segments) == len(expected) > 3
     for segment, (start, end, ids) in zip(transcript.segments, expected, strict=True):
