@@ -406,6 +406,19 @@ def command(hearing: Services, *arguments: str) -> subprocess.CompletedProcess[b
     return subprocess.run(line, env=environment, capture_output=True, timeout=60, check=False)
 
 
+def test_the_command_searches_like_the_client(
+    client: Client, hearing: Services, tmp_path: Path
+) -> None:
+    path = tmp_path / "talk.wav"
+    path.write_bytes(GOOD)
+    searched = client.transcribe(GOOD, num_beams=4)
+    assert searched.segments
+    assert searched.text != client.transcribe(GOOD).text, "searching made no difference"
+    done = command(hearing, str(path), "--num-beams", "4", "--format", "json")
+    lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert [line["text"] for line in lines] == [each.text for each in searched.segments]
+
+
 def test_what_cannot_be_asked_is_refused_by_name(client: Client, tmp_path: Path) -> None:
     good = GOOD
     with pytest.raises(FileNotFoundError):

@@ -72,6 +72,9 @@ def transcribe(  # noqa: PLR0913, PLR0917 - the options of a command are its arg
     ] = Encoding.AUTO,
     sample_rate: Annotated[int, typer.Option(help="Of raw samples, in Hz.")] = 0,
     channels: Annotated[int, typer.Option(help="Of raw samples.")] = 0,
+    num_beams: Annotated[
+        int | None, typer.Option(help="Beam search that follows this many hypotheses.")
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds for all of it; default: no limit.")
     ] = None,
@@ -89,7 +92,7 @@ def transcribe(  # noqa: PLR0913, PLR0917 - the options of a command are its arg
     named = cast("AudioEncoding", encoding.value)
     read_as = AudioForm("" if encoding is Encoding.AUTO else named, sample_rate, channels)
     audio: Audio = sys.stdin.buffer if str(file) == "-" else file
-    heard = _heard(client, audio, read_as, language, task, timeout)
+    heard = _heard(client, audio, read_as, language, task, num_beams, timeout)
     asyncio.run(_write(heard, _WRITERS[form], form is Form.VTT))
 
 
@@ -99,6 +102,7 @@ async def _heard(
     form: AudioForm,
     language: str,
     task: Task,
+    num_beams: int | None,
     timeout: float | None,  # noqa: ASYNC109 (the deadline of an operation)
 ) -> AsyncIterator[Segment]:
     async with client:
@@ -110,6 +114,7 @@ async def _heard(
             sample_rate=form.sample_rate,
             channels=form.channels,
             timeout=timeout,
+            num_beams=num_beams,
         )
         async with contextlib.aclosing(events):
             async for event in events:
