@@ -452,8 +452,8 @@ def test_a_session_says_which_language_it_found(client: Client, hearing: Service
     client.release(memory)
 
 
-@pytest.mark.parametrize("options", [{"glossary": {"a": "b"}}, {"draft": "copy"}])
-def test_glossaries_and_drafts_are_refused(
+@pytest.mark.parametrize("options", [{"mode": "parallel"}, {"draft": "copy"}])
+def test_drafts_and_parallel_decoding_are_refused(
     client: Client, hearing: Services, options: dict[str, Any]
 ) -> None:
     memory = window_memory(hearing)
