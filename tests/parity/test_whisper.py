@@ -171,6 +171,14 @@ BEAMS, BEAM_LENGTH = 3, 16
 STARTS = [("en", "transcribe", True), ("de", "translate", True), ("zh", "transcribe", False)]
 
 
+def start_of(pair: Pair, language: str, task: str, timestamps: bool) -> tuple[int, ...]:
+    """The decoder's first input; a model of one language knows no other and no tasks."""
+    if not pair.speech.languages:
+        language, task = "en", "transcribe"
+    begun = pair.ours.description.languages.starts[language]
+    return (*begun, *pair.speech.behind_language(task, timestamps))
+
+
 def greedy(pair: Pair, memory: torch.Tensor, start: tuple[int, ...], timestamps: bool) -> list[int]:
     """What Transformers' own processors and logits give, end token included if there is one."""
     config = copy.deepcopy(pair.theirs.generation_config)
@@ -202,12 +210,7 @@ def vocabulary_of(pair: Pair) -> Vocabulary:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("language", "task", "timestamps"), STARTS)
 def test_greedy_output(pair: Pair, kernel: str, language: str, task: str, timestamps: bool) -> None:
-    if not pair.speech.languages:
-        language, task = "en", "transcribe"
-    start = (
-        *pair.ours.description.languages.starts[language],
-        *pair.speech.behind_language(task, timestamps),
-    )
+    start = start_of(pair, language, task, timestamps)
     encoder, decoder, vocabulary = pair.encoder("torch"), pair.decoder(kernel), vocabulary_of(pair)
     seen = set()
     for seed in range(3):
@@ -255,13 +258,7 @@ def beams(
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("language", "task", "timestamps"), STARTS)
 def test_beam_search(pair: Pair, kernel: str, language: str, task: str, timestamps: bool) -> None:
-    if not pair.speech.languages:
-        language, task = "en", "transcribe"
-    description = pair.ours.description
-    start = (
-        *description.languages.starts[language],
-        *pair.speech.behind_language(task, timestamps),
-    )
+    start = start_of(pair, language, task, timestamps)
     encoder, decoder, vocabulary = pair.encoder("torch"), pair.decoder(kernel), vocabulary_of(pair)
     options = GenerationOptions(num_beams=BEAMS, num_return_sequences=BEAMS)
     for seed in range(3):
@@ -271,7 +268,7 @@ def test_beam_search(pair: Pair, kernel: str, language: str, task: str, timestam
         decoding = decoding_for(target, options, BEAM_LENGTH, vocabulary)
         run(decoder, decoding, vocabulary.never)
         (found,) = (each for each in decoding.news() if isinstance(each, Hypotheses))
-        ended = [description.eos_id]
+        ended = [vocabulary.eos_id]
         assert [
             [token.id for token in each.tokens] + ended * (each.reason is EndReason.EOS)
             for each in found
