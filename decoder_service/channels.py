@@ -14,6 +14,7 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),  # 30 s else: a restarted encoder may move
 ]
 _FAREWELL_SECONDS = 60.0
 
