@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 PAUSE = 0.25
-"""Seconds before a turn: CTranslate2's threads (Intel's OpenMP) spin for 0.2 s once they are idle,
-and would take cores from whoever comes next."""
+"""Seconds before a turn. Torch's threads spin for some 9 ms once they are idle, and those of other
+OpenMP libraries may for 0.2 s: they would take cores from whoever comes next."""
 
 
 @dataclass(frozen=True, slots=True)
