@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 from types import FrameType
 from typing import IO, Annotated, Self
@@ -154,8 +156,10 @@ class LocalServices:
                 time.sleep(_POLL_SECONDS)
 
     def _last_words(self) -> str:
+        """Return the last line of the log that says of trouble; both services write there."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log else []
-        return lines[-1] if lines else "a service ended before it was serving"
+        said = filterfalse(_is_news, reversed(lines))
+        return next(said, "a service ended before it was serving")
 
 
 @contextmanager
@@ -201,6 +205,15 @@ def serve(
     except StartError as error:
         typer.echo(f"error: {error}", err=True)
     raise typer.Exit(1)
+
+
+def _is_news(line: str) -> bool:
+    """Return whether a line of the log is an event that went as it should."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(event, dict) and event.get("level") == "info"
 
 
 def _page(port: int) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -147,3 +148,16 @@ def test_a_service_that_cannot_start_is_reported_at_once(tmp_path: Path) -> None
     ):
         pass
     assert time.monotonic() - began < 50
+
+
+def test_the_reason_is_found_whichever_service_wrote_last(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    event = '{"level": "info", "service": "decoder-service", "event": "settings"}\n'
+    log.write_text(f"encoder-service: port: 50051 is taken\n{event}")
+    with (
+        patch.object(LocalServices, "_start"),
+        patch.object(LocalServices, "ended", return_value=2),
+        pytest.raises(StartError, match=r"^encoder-service: port: 50051 is taken$"),
+        LocalServices(Ports.free(), log=log),
+    ):
+        pass
