@@ -10,17 +10,25 @@ import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
+from decoder_service.answers import Ended, IndexedToken, Yielded
 from decoder_service.budget import Reservation
 from decoder_service.engine import DecoderEngine
 from decoder_service.generation import Generation
 from decoder_service.metrics import DecoderMetrics
-from decoder_service.sessions import Record, Session, Sessions
+from decoder_service.recalling import (
+    batches,
+    check_forced,
+    checked_start,
+    cut,
+    remembered,
+    replay,
+    seed_of,
+)
+from decoder_service.sessions import Session, Sessions
 from splitformer import tracing
 from splitformer.errors import (
     FailedPreconditionError,
-    InvalidArgumentError,
     NotFoundError,
     SplitformerError,
 )
@@ -30,59 +38,12 @@ from splitformer.generation import (
     GenerationOptions,
     Glossary,
     Hypotheses,
-    Produced,
-    Stops,
     Vocabulary,
     decoding_for,
     drafts_of,
     kept_bytes,
     most_bytes,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedToken:
-    """A produced token and its index in the target."""
-
-    index: int
-    token: Produced
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How a call ended; times are in seconds.
-
-    Attributes:
-        reason: Why.
-        tokens: Streamed by this call.
-        total_tokens: In the target.
-        steps: Computed for this call.
-        drafted: Tokens guessed for this call.
-        accepted: Tokens of those that were right.
-        seed: Key of the generator; 0 for greedy.
-        closing: The end token, if the reason is EOS.
-        queue_seconds: Waiting for the first turn.
-        first_token_seconds: From the call to the first token.
-        step_seconds: Mean time per step after the first.
-        total_seconds: The whole call.
-    """
-
-    reason: EndReason
-    tokens: int
-    total_tokens: int
-    steps: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    seed: int = 0
-    closing: Produced | None = None
-    queue_seconds: float = 0.0
-    first_token_seconds: float = 0.0
-    step_seconds: float = 0.0
-    total_seconds: float = 0.0
-
-
-Yielded = list[IndexedToken] | Hypotheses | Ended
-"""What a call yields: tokens, then the candidates of a beam search, then the end."""
 
 
 class Generating:
@@ -144,7 +105,7 @@ class Generating:
         called = time.perf_counter()
         record = self.sessions.record(session_id)
         if record is not None and record.end is not None and start_index is not None:
-            for part in _replay(record, options, start_index, tokens_per_message):
+            for part in replay(record, options, start_index, tokens_per_message):
                 yield part
             return
         session = self.sessions.get(session_id)
@@ -152,7 +113,7 @@ class Generating:
         start = checked_start(start_index, len(session.target.produced))
         limit = start + (options.max_new_tokens or session.target.max_positions)
         async with self._running(session, options, start, limit) as (generation, known):
-            for part in _batches(known, tokens_per_message):
+            for part in batches(known, tokens_per_message):
                 yield part
             first = 0.0
             while tokens := await _computed(generation, tokens_per_message):
@@ -193,15 +154,15 @@ class Generating:
         options.check_stepwise()
         called = time.perf_counter()
         record = self.sessions.record(session_id)
-        if record is not None and (remembered := _remembered(record, index, options)):
-            _check_forced(forced_token, index, record.produced, record.ended)
-            return remembered
+        if record is not None and (answer := remembered(record, index, options)):
+            check_forced(forced_token, index, record.produced, record.ended)
+            return answer
         session = self.sessions.get(session_id)
         await self.sessions.claim(session)
         produced = session.target.produced
-        _check_forced(forced_token, index, produced, session.target.end)
+        check_forced(forced_token, index, produced, session.target.end)
         if index < len(produced):
-            return _cut(produced[: index + 1], options)[index]
+            return cut(produced[: index + 1], options)[index]
         if index > len(produced):
             raise FailedPreconditionError(
                 f"index: must be at most {len(produced)}, the next token's, got {index}",
@@ -254,7 +215,7 @@ class Generating:
             The run, which has yet to join, and the tokens from `start` on that are there already.
         """
         if options.sampled:
-            options = dataclasses.replace(options, seed=_seed(options, session.seed))
+            options = dataclasses.replace(options, seed=seed_of(options, session.seed))
         target = session.target
         wanted = self._glossary.wanted(options, target)
         decoding = decoding_for(
@@ -354,80 +315,3 @@ async def _computed(generation: Generation, most: int) -> list[IndexedToken]:
         await generation.wait()
         tokens = arrived(generation, most)
     return tokens
-
-
-def checked_start(start_index: int | None, produced: int) -> int:
-    """Return which token comes first; raises BAD_START_INDEX or START_INDEX_AHEAD."""
-    if start_index is None:
-        return produced
-    if start_index < 0:
-        raise InvalidArgumentError.of(
-            "start_index", "must be at least 0", start_index, reason="BAD_START_INDEX"
-        )
-    if start_index > produced:
-        raise FailedPreconditionError(
-            f"start_index: must be at most {produced}, the next token's, got {start_index}",
-            reason="START_INDEX_AHEAD",
-        )
-    return start_index
-
-
-def _check_forced(
-    forced_token: int | None, index: int, produced: Sequence[Produced], end: Produced | None
-) -> None:
-    """FailedPreconditionError if another token than the forced one is at `index` already."""
-    taken = produced[index] if index < len(produced) else end
-    if forced_token is not None and taken is not None and taken.id != forced_token:
-        raise FailedPreconditionError(
-            f"forced_token: must be {taken.id}, which was taken at index {index} already,"
-            f" got {forced_token}",
-            reason="TOKEN_ALREADY_TAKEN",
-        )
-
-
-def _batches(tokens: Sequence[IndexedToken], most: int) -> list[list[IndexedToken]]:
-    """Cut tokens into lists of at most `most`."""
-    return [list(tokens[i : i + most]) for i in range(0, len(tokens), most)]
-
-
-def _cut(produced: Sequence[Produced], options: GenerationOptions) -> list[IndexedToken]:
-    """Return tokens as a generation with these options shows them."""
-    stops = Stops(options.stop)
-    stops.follow(produced)
-    return [IndexedToken(i, stops.cut(i, token)) for i, token in enumerate(produced)]
-
-
-def _seed(options: GenerationOptions, default: int) -> int:
-    """Key of the generator: the caller's or the session's; 0 where nothing is drawn."""
-    if not options.sampled:
-        return 0
-    return default if options.seed is None else options.seed
-
-
-def _remembered(
-    record: Record, index: int, options: GenerationOptions
-) -> IndexedToken | Ended | None:
-    """What a step at `index` gave before its session was let go; None if it never ran."""
-    total = len(record.produced)
-    if index < total:
-        return _cut(record.produced[: index + 1], options)[index]
-    if index == total and record.ended is not None:
-        return Ended(reason=EndReason.EOS, tokens=0, total_tokens=total, closing=record.ended)
-    return None
-
-
-def _replay(record: Record, options: GenerationOptions, start: int, most: int) -> list[Yielded]:
-    """Repeat what a session that was let go has streamed, candidates and end included."""
-    total = len(record.produced)
-    start = checked_start(start, total)
-    stop = min(total, start + (options.max_new_tokens or total))
-    ended = Ended(
-        reason=record.end if record.end and stop == total else EndReason.LENGTH,
-        tokens=stop - start,
-        total_tokens=total,
-        seed=_seed(options, record.seed),
-        closing=record.ended,
-    )
-    search = record.search if options.beams > 1 and stop == total else None
-    found = [search.found(options)] if search else []
-    return [*_batches(_cut(record.produced, options)[start:stop], most), *found, ended]

@@ -13,8 +13,10 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-from decoder_service.generating import Ended, Generating, IndexedToken, arrived, checked_start
+from decoder_service.answers import Ended, IndexedToken
+from decoder_service.generating import Generating, arrived
 from decoder_service.opening import OpeningRules
+from decoder_service.recalling import checked_start
 from decoder_service.sessions import Session
 from decoder_service.steers import (
     Finish,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from decoder_service.generating import Ended, IndexedToken, Yielded
+from decoder_service.answers import Ended, IndexedToken, Yielded
 from decoder_service.interacting import Part as Interacted
 from decoder_service.opening import Branch, SpeechWish, Wish
 from decoder_service.steers import Finish, Force, Redirect, Rewind, Start, Steer, bad_action

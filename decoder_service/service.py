@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from decoder_service.allow_list import AllowList
+from decoder_service.answers import Yielded
 from decoder_service.budget import Budget, Reservation, Share
 from decoder_service.channels import EncoderChannels
 from decoder_service.engine import DecoderEngine
-from decoder_service.generating import Generating, Yielded
+from decoder_service.generating import Generating
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.interacting import Steering
 from decoder_service.metrics import DecoderMetrics

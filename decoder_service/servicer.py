@@ -11,7 +11,7 @@ from typing import Any
 from grpc import aio
 
 from decoder_service import messages
-from decoder_service.generating import Ended
+from decoder_service.answers import Ended
 from decoder_service.service import CheckHeader, DecoderService, Transfer
 from decoder_service.sessions import Opened, Record, Session
 from splitformer import wire
