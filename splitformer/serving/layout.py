@@ -1,19 +1,25 @@
-"""Which cores, how many threads and what niceness the two services get on one machine.
+"""Which cores, how many threads and what priority the two services get on one machine.
 
 Decoding is a chain of short steps that streams wait for; encoding is a few long ones. Where both
 want the same core, a step waits for the scheduler. So the default gives the threads that compute
 cores of their own, and keeps the encoder to its half. What else the decoder does, messages above
-all, goes where there is room: see `docs/decisions/0030-two-cores-at-work.md`.
+all, goes where there is room, and the encoder gives way to it: see
+`docs/decisions/0030-two-cores-at-work.md` and `0037-an-encoder-that-gives-way.md`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from splitformer.errors import ConfigurationError
+
+POLICIES = ("usual", "idle")
+_AUTOGROUP = Path("/proc/self/autogroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +31,14 @@ class Place:
         engine_cores: For the threads that compute, one for each; empty: any.
         threads: For the arithmetic.
         nice: 0 is usual; more yields to others.
+        policy: One of `POLICIES`; "idle" gives way at once to whatever else wants a core.
     """
 
     cores: tuple[int, ...] = ()
     engine_cores: tuple[int, ...] = ()
     threads: int = 1
     nice: int = 0
+    policy: str = "usual"
 
     def flags(self, prefix: str, environment: Mapping[str, str]) -> list[str]:
         """Return the service's flags, but for those that the environment settles."""
@@ -39,6 +47,7 @@ class Place:
             "engine_cores": _listed(self.engine_cores),
             "threads": str(self.threads),
             "nice": str(self.nice),
+            "policy": self.policy,
         }
         missing = (name for name in values if f"{prefix}{name.upper()}" not in environment)
         return [part for name in missing for part in (f"--{name.replace('_', '-')}", values[name])]
@@ -46,7 +55,8 @@ class Place:
     def __str__(self) -> str:
         cores = f"cores {_listed(self.cores)}" if self.cores else "all cores"
         engine = f", engine cores {_listed(self.engine_cores)}" if self.engine_cores else ""
-        return f"{cores}{engine}, threads {self.threads}, nice {self.nice}"
+        policy = "" if self.policy == "usual" else f", policy {self.policy}"
+        return f"{cores}{engine}, threads {self.threads}, nice {self.nice}{policy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +71,11 @@ class Layout:
         """Divide cores, by default all that this process may use: half for each engine."""
         given = tuple(sorted(os.sched_getaffinity(0) if cores is None else cores))
         if len(given) < 2:
-            return cls(Place(nice=_YIELDING), Place())
+            return cls(Place(nice=_SHARING), Place())
         half = (len(given) + 1) // 2
         decoder, encoder = given[:half], given[half:]
         return cls(
-            Place(cores=encoder, engine_cores=encoder, threads=len(encoder), nice=_YIELDING),
+            Place(encoder, encoder, len(encoder), _YIELDING, "idle"),
             Place(engine_cores=decoder, threads=len(decoder)),
         )
 
@@ -76,7 +86,10 @@ class Layout:
 
 
 _YIELDING = 15
-"""Niceness of an encoder: clients and others on its cores go first."""
+"""Niceness of an encoder that has cores: clients and others on them go first."""
+
+_SHARING = 5
+"""Niceness of an encoder on the one core that there is: it gets a quarter of it."""
 
 
 def cores_of(text: str, name: str = "cores") -> frozenset[int]:
@@ -120,8 +133,16 @@ def _listed(cores: Sequence[int]) -> str:
     return ",".join(map(str, cores))
 
 
-def take_place(cores: frozenset[int], nice: int) -> None:
-    """Move this process, and what it starts from now on, to its cores and niceness.
+def check_policy(policy: str) -> None:
+    """ConfigurationError unless it is one of `POLICIES`."""
+    if policy not in POLICIES:
+        raise ConfigurationError(f"policy: must be one of {', '.join(POLICIES)}, got {policy!r}")
+
+
+def take_place(cores: frozenset[int], nice: int, policy: str = "usual") -> None:
+    """Move this process, and what it starts from now on, to its cores and its priority.
+
+    Niceness is added to what the process was started with.
 
     Raises:
         ConfigurationError: The system does not allow it.
@@ -129,7 +150,21 @@ def take_place(cores: frozenset[int], nice: int) -> None:
     try:
         if cores:
             os.sched_setaffinity(0, cores)
-        if nice:
-            os.setpriority(os.PRIO_PROCESS, 0, nice)
+        if niceness := os.nice(nice):
+            _nice_session(niceness)
+        if policy == "idle":
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (OSError, AttributeError) as error:
-        raise ConfigurationError(f"nice: {nice} is not possible here: {error}") from error
+        given = f"{nice}, policy {policy}"
+        raise ConfigurationError(f"nice: {given}: not possible here: {error}") from error
+
+
+def _nice_session(niceness: int) -> None:
+    """Give our session a niceness, if it is ours alone.
+
+    Linux divides a core among sessions first (`autogroup` in sched(7)), so that a process's own
+    niceness counts only within its session.
+    """
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):  # a kernel without such groups
+            _AUTOGROUP.write_text(str(niceness))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self, get_type_hints
 
 from splitformer.errors import ConfigurationError
-from splitformer.serving.layout import cores_of
+from splitformer.serving.layout import check_policy, cores_of
 from splitformer.serving.process import check_event_loop
 from splitformer.tls import TlsFiles
 
@@ -93,9 +93,14 @@ class Settings:
     )
     nice: int = setting(
         0,
-        "Niceness of the process; more yields to others, less takes privileges.",
+        "Added to the niceness of the process; more yields to others, less takes privileges.",
         at_least=-20,
         at_most=19,
+    )
+    policy: str = setting(
+        "usual",
+        "How Linux schedules the process: usual, or idle, which gives way at once to whatever else"
+        " wants a core.",
     )
     memory_bytes: int = setting(2**30, "Budget, in bytes.", at_least=1, size=True)
     max_message_bytes: int = setting(
@@ -127,6 +132,7 @@ class Settings:
             _check_range(field, getattr(self, field.name))
         cores_of(self.cores)
         cores_of(self.engine_cores, "engine_cores")
+        check_policy(self.policy)
         check_event_loop(self.event_loop)
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigurationError(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from splitformer.errors import ConfigurationError
 from splitformer.serving.layout import Layout, Place, cores_of, pin_engine
 
 ALLOWED = sorted(os.sched_getaffinity(0))
+AUTOGROUP = Path("/proc/self/autogroup")
 
 
 @pytest.mark.parametrize(
@@ -34,12 +36,15 @@ def test_cores_are_divided_and_none_is_shared(
         assert place.threads == max(1, len(place.engine_cores))
     assert (layout.encoder.cores, layout.decoder.cores) == (encoder, ())
     assert layout.encoder.nice > layout.decoder.nice == 0
+    assert layout.decoder.policy == "usual"
+    assert layout.encoder.policy == ("idle" if encoder else "usual"), "it needs some of a core"
 
 
 def test_a_layout_says_itself_in_one_line() -> None:
-    layout = Layout(Place((2, 3), threads=2, nice=5), Place(engine_cores=(0, 1)))
+    encoder = Place((2, 3), threads=2, nice=5, policy="idle")
+    layout = Layout(encoder, Place(engine_cores=(0, 1)))
     assert layout.line == (
-        "layout: encoder cores 2,3, threads 2, nice 5;"
+        "layout: encoder cores 2,3, threads 2, nice 5, policy idle;"
         " decoder all cores, engine cores 0,1, threads 1, nice 0"
     )
 
@@ -47,8 +52,9 @@ def test_a_layout_says_itself_in_one_line() -> None:
 def test_what_the_environment_settles_is_not_said_again() -> None:
     place = Place((2, 3), (3,), 2, 5)
     cores = ["--cores", "2,3", "--engine-cores", "3"]
-    assert place.flags("X_", {}) == [*cores, "--threads", "2", "--nice", "5"]
-    environment = {"X_CORES": "1", "X_ENGINE_CORES": "", "X_NICE": ""}
+    rest = ["--threads", "2", "--nice", "5", "--policy", "usual"]
+    assert place.flags("X_", {}) == [*cores, *rest]
+    environment = {"X_CORES": "1", "X_ENGINE_CORES": "", "X_NICE": "", "X_POLICY": "idle"}
     assert place.flags("X_", environment) == ["--threads", "2"]
 
 
@@ -71,20 +77,41 @@ def test_a_niceness_out_of_range_is_refused() -> None:
         EncoderSettings(nice=20)
 
 
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="got 'batch'"):
+        EncoderSettings(policy="batch")
+
+
 def test_a_process_takes_its_place() -> None:
     core = ALLOWED[-1]
-    program = (
-        "import os; from splitformer.serving.layout import cores_of, take_place;"
-        f"take_place(cores_of('{core}'), 3); print(os.sched_getaffinity(0), os.nice(0))"
-    )
+    affinity, nice, policy = placed(
+        f"take_place(cores_of('{core}'), 3, 'idle');"
+        "print(os.sched_getaffinity(0), os.nice(0), os.sched_getscheduler(0))"
+    ).split()
+    assert (affinity, nice) == (f"{{{core}}}", str(min(19, os.nice(0) + 3)))
+    assert int(policy) == os.SCHED_IDLE
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="Linux was built without groups of sessions")
+def test_a_session_gets_the_niceness_of_the_process_whose_it_is() -> None:
+    program = f"take_place(frozenset(), 3); print(open('{AUTOGROUP}').read())"
+    assert placed(program, start_new_session=True).endswith(f" nice {min(19, os.nice(0) + 3)}\n\n")
+    before = AUTOGROUP.read_text()
+    assert placed(program) == f"{before}\n", "others of the session keep what they had"
+
+
+def placed(program: str, start_new_session: bool = False) -> str:
+    """Run a program in a process of its own; return what it prints."""
+    imports = "import os; from splitformer.serving.layout import cores_of, take_place;"
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", imports + program],
         capture_output=True,
         text=True,
         check=True,
+        start_new_session=start_new_session,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    assert done.stdout.split() == [f"{{{core}}}", str(min(19, os.nice(0) + 3))]
+    return done.stdout
 
 
 def test_the_threads_of_an_engine_get_a_core_each() -> None:
