@@ -10,13 +10,13 @@ fail() {
 	exit 1
 }
 
-has_torch() {
-	ls -d /opt/splitformer/lib/python3*/site-packages/torch >/dev/null 2>&1
+for_services() {
+	ls -d /opt/splitformer/lib/python3*/site-packages/prometheus_client >/dev/null 2>&1
 }
 
 case $service in
-encoder | decoder) has_torch || fail "SERVICE=$service needs REQUIREMENTS=cpu or cuda" ;;
-client) has_torch && fail "SERVICE=client needs REQUIREMENTS=client" ;;
+encoder | decoder) for_services || fail "SERVICE=$service needs REQUIREMENTS=native, cpu or cuda" ;;
+client) for_services && fail "SERVICE=client needs REQUIREMENTS=client" ;;
 *) fail "SERVICE must be encoder, decoder or client, got '$service'" ;;
 esac
 

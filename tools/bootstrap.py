@@ -26,7 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = ("pyproject.toml", "models/pyproject.toml", "constraints.txt", "tools/bootstrap.py")
 LEVELS = ("server", "train", "test", "dev")
-"""Extras of pyproject.toml from small to large; each level includes those before it."""
+"""Extras of pyproject.toml from small to large; each level includes those before it.
+
+`server` gets torch only where the native library cannot compute, or if an index is named for it.
+"""
 
 TORCH = "torch==2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -94,8 +97,12 @@ class Environment:
         self.stamp_file.unlink(missing_ok=True)
         if installed and installed.torch_index != torch_index:
             self.pip("uninstall", "--yes", "torch")
-        self.install_torch(torch_index)
+        with_torch = level != "server" or bool(torch_index)
+        if with_torch:
+            self.install_torch(torch_index)
         self.install_project(level)
+        if not (with_torch or self.computes_natively()):
+            self.install_torch(torch_index)
         self.stamp_file.write_text(json.dumps(asdict(wanted)) + "\n")
 
     def create(self) -> None:
@@ -125,6 +132,12 @@ class Environment:
         extras = ",".join(LEVELS[: LEVELS.index(level) + 1])
         say(f"installing splitformer[{extras}]")
         self.pip("install", "-c", "constraints.txt", "-e", "models", "-e", f".[{extras}]")
+
+    def computes_natively(self) -> bool:
+        """Build the native library; False if this machine cannot build or run it."""
+        say("building the native library")
+        command = [str(self.python), "-m", "splitformer.native"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
     def pip(self, *arguments: str, optional: bool = False) -> bool:
         """Run pip in the environment; unless `optional`, a failure ends the program."""

@@ -34,6 +34,7 @@ PLATFORMS = (
 
 _OURS = "splitformer-models"
 _TORCH = "torch=="
+_SERVICE = ("server", "otel")
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ class Set:
 
 SETS = (
     Set("client", "The client's image."),
-    Set("cpu", "Images of the services, with torch for the CPU.", ("server", "otel"), "+cpu"),
-    Set("cuda", "Images of the services, with torch for CUDA.", ("server", "otel")),
+    Set("native", "Images of the services, in which the native library computes.", _SERVICE),
+    Set("cpu", "Images of the services, with torch for the CPU.", (*_SERVICE, "torch"), "+cpu"),
+    Set("cuda", "Images of the services, with torch for CUDA.", (*_SERVICE, "torch")),
     Set("build", "What builds our own wheels, in the images' first stage.", only=("hatchling",)),
 )
 

@@ -97,8 +97,13 @@ def _tensors(folder: Path, parts: list[str]) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
-    import torch  # noqa: PLC0415 (200 MiB that no other folder needs)
-
+    try:
+        import torch  # noqa: PLC0415 (200 MiB that no other folder needs)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{path.name}: reading pickled tensors, once, needs torch, which is not installed here:"
+            " run `splitformer inspect` on the folder where splitformer[torch] is"
+        ) from error
     try:
         mapped = zipfile.is_zipfile(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)

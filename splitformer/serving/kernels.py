@@ -6,6 +6,7 @@ torch is imported only if it computes: it takes some 180 MiB and a second or two
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import logging
 import re
 from collections.abc import Sequence
@@ -111,6 +112,11 @@ class ModelSettings(Settings):
         cores = tuple(sorted(cores_of(self.engine_cores)))
         return Arithmetic(self.precision, self.kernels, self.threads, self.device, cores)
 
+    @property
+    def with_torch(self) -> bool:
+        """True if torch is asked for; it may have to serve where it is not."""
+        return self.kernels == "torch" or self.arithmetic.on_gpu
+
 
 def step_decoder(
     checkpoint: Checkpoint, arithmetic: Arithmetic, pool_bytes: int = 0
@@ -127,7 +133,7 @@ def step_decoder(
     Raises:
         ConfigurationError: The native library or the GPU cannot be used, or weights are not finite.
     """
-    if not arithmetic.on_gpu and _use_native(arithmetic.kernels):
+    if _is_native(arithmetic):
         precision = arithmetic.native_precision
         half = checkpoint.half("decoder", precision)
         return NativeDecoder(half, precision, arithmetic.threads, arithmetic.cores[1:])
@@ -138,7 +144,7 @@ def step_decoder(
 
 def source_encoder(checkpoint: Checkpoint, arithmetic: Arithmetic) -> SourceEncoder:
     """Return an encoder of sources; as `step_decoder`."""
-    if not arithmetic.on_gpu and _use_native(arithmetic.kernels):
+    if _is_native(arithmetic):
         precision = arithmetic.native_precision
         half = checkpoint.half("encoder", precision)
         return NativeEncoder(half, precision, arithmetic.threads, arithmetic.cores[1:])
@@ -169,11 +175,25 @@ def _check(name: str, value: str, known: Sequence[str], device: str) -> None:
         raise ConfigurationError(f"{name}: must be one of {', '.join(known)}{where}, got {value!r}")
 
 
-def _use_native(kernels: str) -> bool:
+def _is_native(arithmetic: Arithmetic) -> bool:
+    """Tell whether the native library is to compute; if not, torch can."""
+    if arithmetic.on_gpu:
+        _check_torch(f"device: {arithmetic.device!r} needs torch")
+        return False
+    kernels = arithmetic.kernels
     if kernels != "torch" and native.available():
         return True
     why = "settings ask for torch" if kernels == "torch" else native.reason()
     if kernels == "native":
         raise ConfigurationError(f"kernels: the native library cannot be used: {why}")
+    _check_torch(f"kernels: torch is to compute ({why})")
     log(_logger, logging.WARNING, "torch serves, in fp32 and slower", why=why)
     return False
+
+
+def _check_torch(needed: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigurationError(
+            f"{needed}, which is not installed here: `pip install splitformer[torch]`, or an image"
+            " built with torch"
+        )

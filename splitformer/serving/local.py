@@ -187,7 +187,7 @@ def serve(
     decoder_metrics_port: Annotated[int, typer.Option(help="Its /metrics page.")] = 9102,
 ) -> None:
     """Run both services on this machine until Ctrl-C; logs go to standard error."""
-    if importlib.util.find_spec("torch") is None:
+    if importlib.util.find_spec("sentencepiece") is None:
         typer.echo("error: serve needs what `pip install splitformer[server]` installs", err=True)
         raise typer.Exit(1)
     ports = Ports(encoder_port, encoder_metrics_port, decoder_port, decoder_metrics_port)

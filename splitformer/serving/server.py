@@ -226,7 +226,7 @@ def main(
     """
     try:
         settings = settings_type.read(arguments, os.environ)
-        check_budget_fits(settings.memory_bytes, settings.model)
+        check_budget_fits(settings.memory_bytes, settings.model, settings.with_torch)
         take_place(cores_of(settings.cores), settings.nice, settings.policy)
         configure_logs(name, settings.log_level)
         # Without a second series for each counter, which nobody asks for.

@@ -171,6 +171,11 @@ class Settings:
         return not _is_loopback(self.host) and not self.tls_certificate
 
     @property
+    def with_torch(self) -> bool:
+        """True if torch is to compute."""
+        return False
+
+    @property
     def admin_address(self) -> tuple[str, int] | None:
         """Host and port of `admin`; None: there is none."""
         host, _, port = self.admin.rpartition(":")

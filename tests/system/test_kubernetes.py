@@ -139,7 +139,7 @@ def test_a_pod_has_time_to_drain_and_room_for_its_budget(rendered: Rendered) -> 
         spent = int(seconds) + settings.notice_seconds + settings.drain_seconds
         assert workload.pod["terminationGracePeriodSeconds"] > spent
         limit = parse_size(container["resources"]["limits"]["memory"] + "B")
-        assert limit >= settings.memory_bytes + 512 * 2**20
+        assert limit >= settings.memory_bytes + 256 * 2**20
         (tmp,) = (each for each in container["volumeMounts"] if each["name"] == "tmp")
         assert tmp["mountPath"] == "/tmp"
 

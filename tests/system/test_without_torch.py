@@ -7,14 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from splitformer.model.checkpoint import Checkpoint
+from tests.parity.test_marian import make_pair
 from tests.support.native import needs_native
 from tests.support.whisper import make_whisper
 
 ROOT = Path(__file__).parents[2]
-START = """
+HIDE = """
 import sys
-from pathlib import Path
 sys.modules["torch"] = None  # whoever imports it fails
+"""
+START = """
+from pathlib import Path
 import numpy as np
 from splitformer_client import connect
 from tests.support.servers import ServerThread
@@ -56,10 +62,25 @@ thread.close()
 """
 
 
+LOAD = """
+from pathlib import Path
+from splitformer.errors import ConfigurationError
+from splitformer.model.checkpoint import Checkpoint
+from splitformer.serving.kernels import Arithmetic, step_decoder
+try:
+    step_decoder(Checkpoint(Path(sys.argv[1])), Arithmetic(kernels=sys.argv[2], device=sys.argv[3]))
+except ConfigurationError as error:
+    print(error)
+"""
+ABSENT = (
+    "which is not installed here: `pip install splitformer[torch]`, or an image built with torch"
+)
+
+
 def serve(folder: Path, program: str) -> None:
     """Run both services over a model, in a process in which torch cannot be imported."""
     done = subprocess.run(
-        [sys.executable, "-c", START + program + END, str(folder.parent), str(folder)],
+        [sys.executable, "-c", HIDE + START + program + END, str(folder.parent), str(folder)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -78,3 +99,40 @@ def test_text_in_every_way_of_decoding(tiny_model: Path) -> None:
 @needs_native
 def test_speech(tmp_path: Path) -> None:
     serve(make_whisper(tmp_path / "tiny-whisper"), SPEECH)
+
+
+def load(folder: Path, kernels: str = "auto", device: str = "cpu", native: str = "") -> str:
+    """What loading a decoder says in a process in which torch cannot be imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE + LOAD, str(folder), kernels, device],
+        cwd=ROOT,
+        env={**os.environ, "SPLITFORMER_NATIVE": native} if native else None,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_what_takes_torch_says_so(tiny_model: Path) -> None:
+    asked = load(tiny_model, kernels="torch")
+    assert asked == f"kernels: torch is to compute (settings ask for torch), {ABSENT}"
+    assert load(tiny_model, device="cuda") == f"device: 'cuda' needs torch, {ABSENT}"
+    assert load(tiny_model, native="off") == (
+        f"kernels: torch is to compute (SPLITFORMER_NATIVE is off), {ABSENT}"
+    )
+
+
+@needs_native
+def test_pickled_tensors_take_torch_once(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path / "opus-mt-xx-yy")
+    torch.save(pair.theirs.state_dict(), pair.folder / "pytorch_model.bin")
+    (pair.folder / "model.safetensors").unlink()
+    assert load(pair.folder) == (
+        "pytorch_model.bin: reading pickled tensors, once, needs torch, which is not installed"
+        " here: run `splitformer inspect` on the folder where splitformer[torch] is"
+    )
+    Checkpoint(pair.folder)
+    assert load(pair.folder) == ""

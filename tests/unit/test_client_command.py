@@ -96,6 +96,11 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_extras_that_a_command_names_are_named(tmp_path: Path) -> None:
+    add_command(tmp_path, "addon:extra [torch]", {"addon.py": "import no_such_module\n"})
+    assert "install addon[server,torch] (MISSING_EXTRA)" in run("extra", path=tmp_path).stderr
+
+
 def test_errors_of_added_commands_are_reported(tmp_path: Path) -> None:
     source = (
         "from splitformer.errors import ConfigurationError, NotFoundError\n"

@@ -24,7 +24,7 @@ def test_every_package_has_a_version_and_a_hash(each: Set) -> None:
         assert re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", digest)
 
 
-def test_only_services_have_torch_and_only_one_kind_has_cuda() -> None:
+def test_torch_is_in_what_is_named_for_it_and_only_one_kind_has_cuda() -> None:
     text = {each.name: each.file.read_text() for each in SETS}
     assert [name for name in text if "\ntorch==" in text[name]] == ["cpu", "cuda"]
     assert [name for name in text if "nvidia" in text[name]] == ["cuda"]

@@ -31,12 +31,12 @@ def test_without_a_limit_everything_fits(
 def test_budget_model_and_process_must_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(3 * MIB))
     given(monkeypatch, tmp_path, f"{400 * MIB}\n")
-    limits.check_budget_fits(141 * MIB, str(tmp_path))
+    limits.check_budget_fits(269 * MIB, str(tmp_path))
     with pytest.raises(ConfigurationError) as caught:
-        limits.check_budget_fits(142 * MIB, str(tmp_path))
+        limits.check_budget_fits(270 * MIB, str(tmp_path))
     assert str(caught.value) == (
-        "memory: must fit into this container's limit of 400 MiB, got memory_bytes (142 MiB) + the"
-        " model (3 MiB) + the process (256 MiB); raise the limit to 401 MiB, or lower memory_bytes"
+        "memory: must fit into this container's limit of 400 MiB, got memory_bytes (270 MiB) + the"
+        " model (3 MiB) + the process (128 MiB); raise the limit to 401 MiB, or lower memory_bytes"
     )
 
 
@@ -49,5 +49,12 @@ def test_a_limit_below_the_bare_process_ends_it_with_one_line(
     assert caught.value.code == 2
     assert capsys.readouterr().err == (
         "decoder-service: memory: must fit into this container's limit of 64 MiB, got the process"
-        " (256 MiB); raise the limit to 256 MiB\n"
+        " (128 MiB); raise the limit to 128 MiB\n"
     )
+
+
+def test_torch_takes_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given(monkeypatch, tmp_path, f"{400 * MIB}\n")
+    limits.check_budget_fits(16 * MIB, "", with_torch=True)
+    with pytest.raises(ConfigurationError, match=r"the process \(384 MiB\)"):
+        limits.check_budget_fits(17 * MIB, "", with_torch=True)

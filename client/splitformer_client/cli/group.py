@@ -88,7 +88,7 @@ class LazyCommand(TyperCommand):
             target = self._entry.load()
         except ModuleNotFoundError as error:
             fail(
-                f"{self.name}: {error}; install {self._distribution}[server]",
+                f"{self.name}: {error}; install {self._extra}",
                 "MISSING_EXTRA",
             )
         if not isinstance(target, typer.Typer):
@@ -100,8 +100,10 @@ class LazyCommand(TyperCommand):
         return typer.main.get_command(target)
 
     @property
-    def _distribution(self) -> str:
-        return self._entry.dist.name if self._entry.dist else "splitformer"
+    def _extra(self) -> str:
+        """What to install: the command's distribution with the extras that its entry names."""
+        name = self._entry.dist.name if self._entry.dist else "splitformer"
+        return f"{name}[{','.join(['server', *self._entry.extras])}]"
 
 
 def summary(entry: EntryPoint) -> str:
