@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,15 @@ from decoder_service.service import DecoderService
 from encoder_service.service import EncoderService
 from tests.support.checkpoints import make_checkpoint
 from tests.support.servers import Running, ServerThread
+
+
+def pytest_configure() -> None:
+    """Undo that a shell which starts pytest in the background, or nohup, lets it ignore SIGINT.
+
+    Every process that a test starts would inherit that, and could not be interrupted.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
