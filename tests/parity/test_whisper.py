@@ -38,17 +38,12 @@ from splitformer.model.stepping import Asked, StepDecoder
 from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.model.torch_encoder import TorchEncoder
 from splitformer_client import connect
+from tests.support.native import needs_native
 from tests.support.servers import ServerThread
 from tests.support.sounds import RATE, sound
 from tests.support.whisper import MAX_TARGET, SECONDS, make_whisper, reference
 
-KERNELS = [
-    "torch",
-    pytest.param(
-        "native",
-        marks=pytest.mark.skipif(not native.available(), reason=f"native: {native.reason()}"),
-    ),
-]
+KERNELS = ["torch", pytest.param("native", marks=needs_native)]
 
 
 @pytest.mark.parametrize("bins", [80, 128])
@@ -435,7 +430,7 @@ def test_transcripts_over_the_wire(
     assert len(encoder.service.store) == len(decoder.service.sessions) == 0
 
 
-@pytest.mark.skipif(not native.available(), reason=f"native: {native.reason()}")
+@needs_native
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_memory_is_the_same_bits_on_any_number_of_threads(
     pair: Pair, precision: native.Precision

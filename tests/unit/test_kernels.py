@@ -17,8 +17,8 @@ from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.stepping import Asked, StepDecoder
 from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
+from tests.support.native import needs_native
 
-NATIVE = pytest.mark.skipif(not native.available(), reason=f"no library: {native.reason()}")
 EOS = 1
 
 
@@ -32,7 +32,7 @@ def decoder(checkpoint: Checkpoint) -> Decoder:
     return checkpoint.load_decoder()
 
 
-@NATIVE
+@needs_native
 def test_auto_takes_the_native_library_where_it_can(checkpoint: Checkpoint) -> None:
     chosen = step_decoder(checkpoint, Arithmetic())
     assert isinstance(chosen, NativeDecoder)
@@ -97,7 +97,7 @@ def test_a_gpu_that_is_not_there_is_said(
         step_decoder(checkpoint, Arithmetic(device="cuda:2"))
 
 
-@NATIVE
+@needs_native
 def test_both_advance_alike(decoder: Decoder) -> None:
     torch.manual_seed(2)
     memories = [torch.randn(n, decoder.config.d_model) for n in (3, 9, 1)]
@@ -148,7 +148,7 @@ def _asked(outputs: Iterable[int]) -> Asked:
     )
 
 
-@NATIVE
+@needs_native
 def test_several_outputs_and_candidates_are_those_of_single_steps(decoder: Decoder) -> None:
     """Rows computed together answer as rows computed one by one do, whoever computes."""
     memory = torch.randn(5, decoder.config.d_model, generator=torch.Generator().manual_seed(3))

@@ -52,6 +52,22 @@ def test_no_compiler_is_a_reason_and_no_error(tmp_path: Path) -> None:
     assert broken.startswith("False false failed")
 
 
+def test_kernel_tests_are_skipped_without_a_compiler_but_fail_with_a_broken_one(
+    tmp_path: Path,
+) -> None:
+    tests = [sys.executable, "-m", "pytest", "-q", "tests/unit/test_native_kernels.py"]
+    for variables, status, word in (
+        ({"CXX": "", "PATH": ""}, 0, "skipped"),
+        ({"CXX": "false"}, 1, "failed"),
+    ):
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), **variables}
+        done = subprocess.run(
+            tests, env=environment, capture_output=True, text=True, check=False, timeout=100
+        )
+        assert done.returncode == status, done.stdout
+        assert word in done.stdout.splitlines()[-1]
+
+
 @needs_native
 def test_a_processor_without_avx2_is_a_reason() -> None:
     program = """
