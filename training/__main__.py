@@ -109,12 +109,15 @@ def train(
     muon: Annotated[bool, typer.Option(help="Muon for matrices, else AdamW for all.")] = True,
     peak: Annotated[float, typer.Option(help="Learning rates, as shares of the usual ones.")] = 1.0,
     decay: Annotated[float, typer.Option(help="Share of the minutes in which rates fall.")] = 0.35,
+    warmup: Annotated[float, typer.Option(help="Share of the minutes in which they rise.")] = 0.01,
 ) -> None:
     """Train, or go on training, until the minutes are used up; Ctrl-C leaves a checkpoint."""
     settings = TrainSettings(
         minutes=minutes, threads=threads, probe_minutes=probe_minutes, bf16=bf16_pays()
     )
-    optimizer = replace(settings.optimizer.scaled(peak), muon=muon, decay=decay, bf16=bf16_pays())
+    optimizer = replace(
+        settings.optimizer.scaled(peak), muon=muon, decay=decay, warmup=warmup, bf16=bf16_pays()
+    )
     settings = replace(settings, optimizer=optimizer)
     run_until_stopped(
         console, minutes, lambda report: make_trainer(Workspace(work), settings, report)

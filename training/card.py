@@ -30,6 +30,7 @@ NAMES = {
     "zh_CN": "Simplified Chinese",
 }
 _SOURCE_NOTES = {
+    "tatoeba": "everyday sentences; not in the mean",
     "wesnoth-campaigns": "dialogue; one campaign held out whole",
     "libreoffice-help": "help pages held out whole",
 }
@@ -106,9 +107,9 @@ def _limits(facts: dict[str, Any], test: dict[str, Any]) -> Iterable[str]:
         "European languages for equally good text: their words have fewer characters.)"
     )
     yield (
-        "- It knows user interfaces, software manuals and fantasy dialogue. Everyday "
-        "conversation, news, names and numbers are outside its world: expect invented words, "
-        "repetition and lost meaning, also in fluent sentences."
+        "- It knows user interfaces, software manuals, fantasy dialogue and, in all languages but "
+        "Chinese, simple everyday sentences. News, names and long sentences are outside its "
+        "world: expect invented words, repetition and lost meaning, also in fluent sentences."
     )
     yield (
         "- Placeholders (`%s`, `{name}`, `<b>`) are mostly but not always kept (below). Check them "
@@ -123,7 +124,8 @@ def _quality(test: dict[str, Any]) -> Iterable[str]:
     yield (
         "Through the services in int8, greedy: strings never seen in training in any language, "
         "after folding case, digits and punctuation. One reference. chrF2 is the mean over the "
-        "sources, so that no source counts for more because it is larger."
+        "sources, so that no source counts for more because it is larger. Everyday sentences "
+        "(Tatoeba) stand in the table by source only: no other figure has them in it."
     )
     yield ""
     yield "| language | strings | chrF2 | wanted | chrF2, one corpus | BLEU |"
@@ -212,8 +214,9 @@ def _training(facts: dict[str, Any]) -> Iterable[str]:
     yield (
         f"{facts['tokens'] / 1e6:.1f} million target tokens in {facts['steps']} updates and "
         f"{facts['seconds'] / 3600:.2f} hours ({rate:.0f} target tokens a second) on two CPU "
-        "cores shared with other work. Muon for weight matrices, AdamW for the rest, "
-        "bfloat16 arithmetic, learning rate falling to zero over the last 35 %."
+        "cores shared with other work, in two runs: the second began with the weights of the "
+        "first and saw a larger corpus. Muon for weight matrices, AdamW for the rest, bfloat16 "
+        "arithmetic, a learning rate that falls to zero at the end of each run."
     )
     yield ""
     counted = ", ".join(f"{NAMES[language]} {pairs[language]:,}" for language in LANGUAGES)
@@ -230,8 +233,9 @@ def _sources(packages: Sequence[Package]) -> Iterable[str]:
     yield "## Sources"
     yield ""
     yield (
-        "Human translations from Debian packages (checksums in `sources.json`). The text itself "
-        "is not distributed. Our thanks to the translators."
+        "Human translations from Debian packages, and everyday sentences by the contributors of "
+        "[Tatoeba](https://tatoeba.org) (CC BY 2.0) from a Python package; checksums are in "
+        "`sources.json`. The text itself is not distributed. Our thanks to the translators."
     )
     yield ""
     yield "| source | licence of the text | packages |"

@@ -136,6 +136,7 @@ class BatchSettings:
         pool: sources sorted by length together; larger means less padding, less mixing.
         seed: seeds the order.
         keep: share of each genre's sources that a round takes.
+        languages: share of each language's targets that a round takes, beside what balances them.
     """
 
     tokens: int = 1536
@@ -146,9 +147,15 @@ class BatchSettings:
         (Genre.INTERFACE, 1.0),
         (Genre.HELP, 1.0),
         (Genre.DIALOGUE, 1.0),
-        (Genre.EVERYDAY, 1.0),
-        (Genre.GAME, 0.6),
-        (Genre.MANUAL, 0.4),
+        (Genre.EVERYDAY, 0.7),
+        (Genre.GAME, 0.8),
+        (Genre.MANUAL, 0.6),
+    )
+    languages: tuple[tuple[str, float], ...] = (
+        ("ja", 1.25),
+        ("de", 1.25),
+        ("fr", 0.9),
+        ("es", 0.9),
     )
 
 
@@ -165,11 +172,12 @@ class Batcher:
         counts = np.bincount(arrays.target_languages[self._usable], minlength=len(LANGUAGES))
         present = counts[counts > 0]
         self._balance = present.min() / np.maximum(counts, 1) if len(present) else counts
+        share = dict(settings.languages)
+        self._balance = self._balance * [share.get(language, 1.0) for language in LANGUAGES]
         keep = dict(settings.keep)
         self._genre_share = np.array([keep.get(genre, 1.0) for genre in _GENRES])
-        self._starts = np.searchsorted(
-            arrays.target_sources, np.arange(len(arrays.source_genres) + 1)
-        )
+        self._target_sizes: list[int] = arrays.target_lengths.tolist()
+        self._source_sizes: list[int] = arrays.source_lengths.tolist()
 
     def round(self, number: int) -> Iterator[Batch]:
         """Yields the batches of a round, always the same for the same number."""
@@ -179,37 +187,37 @@ class Batcher:
     def plan(self, number: int) -> list[tuple[list[int], list[list[int]]]]:
         """Returns a round's batches as indices: sources, and the targets of each."""
         random = np.random.default_rng([self._settings.seed, number])
-        chosen = self._choose_targets(random)
+        chosen = self._chosen_targets(random)
         sources = random.permutation(self._arrays.source_genres.size)
         plan: list[tuple[list[int], list[list[int]]]] = []
         for start in range(0, sources.size, self._settings.pool):
             pool = sources[start : start + self._settings.pool]
-            batches = self._pack([(int(s), self._targets(int(s), chosen)) for s in pool])
+            batches = self._pack([(s, chosen[s]) for s in pool.tolist() if s in chosen])
             plan += [batches[i] for i in random.permutation(len(batches))]
         return plan
 
-    def _choose_targets(self, random: np.random.Generator) -> Array:
+    def _chosen_targets(self, random: np.random.Generator) -> dict[int, list[int]]:
+        """Draws targets; returns them by their sources, which have at least one each."""
         arrays = self._arrays
         source_kept = (
             random.random(arrays.source_genres.size) < (self._genre_share[arrays.source_genres])
         )
         balance = self._balance[arrays.target_languages]
         drawn = random.random(arrays.target_sources.size) < balance
-        chosen: Array = self._usable & drawn & source_kept[arrays.target_sources]
-        return chosen
-
-    def _targets(self, source: int, chosen: Array) -> list[int]:
-        return [t for t in range(self._starts[source], self._starts[source + 1]) if chosen[t]]
+        (targets,) = np.nonzero(self._usable & drawn & source_kept[arrays.target_sources])
+        sources, starts = np.unique(arrays.target_sources[targets], return_index=True)
+        ends, flat = [*starts[1:].tolist(), len(targets)], targets.tolist()
+        found = zip(sources.tolist(), starts.tolist(), ends, strict=True)
+        return {source: flat[start:end] for source, start, end in found}
 
     def _pack(
         self, candidates: list[tuple[int, list[int]]]
     ) -> list[tuple[list[int], list[list[int]]]]:
         """Sorts by length and cuts where the padded target would outgrow the batch."""
-        sizes = self._arrays.target_lengths
+        sizes, source_sizes = self._target_sizes, self._source_sizes
         measured = [
-            (max(int(sizes[t]) for t in targets), int(self._arrays.source_lengths[s]), s, targets)
+            (max([sizes[t] for t in targets]), source_sizes[s], s, targets)
             for s, targets in candidates
-            if targets
         ]
         batches: list[tuple[list[int], list[list[int]]]] = []
         rows = 0

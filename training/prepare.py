@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from training.augment import augment
+from training.checks import Translated, markup, no_loop, numbers, placeholders, script
 from training.corpus import Example, examples
 from training.data import tokenize
 from training.mine import read_pairs
 from training.recipe import Source
 from training.split import HELD_OUT, Part, Splitter, fold
 from training.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
+
+KEPT = (placeholders, markup, numbers, no_loop, script)
+"""Checks that a training pair has to pass."""
+NAMES = 0.5
+"""Share of the training examples that get a copy with names and numbers replaced."""
 
 
 def split_corpus(pairs: Path, sources: Iterable[Source]) -> dict[Part, list[Example]]:
@@ -47,15 +54,32 @@ def write_arrays(
 ) -> dict[str, int]:
     """Writes the token arrays of all parts; returns the target tokens of each."""
     held_out = {fold(e.english) for part in HELD_OUT for e in parts[part]}
-    copies = list(augment(parts[Part.TRAINING], held_out))
+    learnt = list(consistent(parts[Part.TRAINING]))
+    learnt += augment(learnt, held_out, names=NAMES)
     tokens: dict[str, int] = {}
     for part, found in parts.items():
-        arrays = tokenize(found + copies if part is Part.TRAINING else found, tokenizer)
+        arrays = tokenize(learnt if part is Part.TRAINING else found, tokenizer)
         arrays.save(folder / f"{part}.npz")
         tokens[part.value] = int(arrays.target_tokens.size)
         if part is not Part.TRAINING:
             _write_examples(found, folder / f"{part}.jsonl")
     return tokens
+
+
+def consistent(found: Iterable[Example]) -> Iterator[Example]:
+    """Yields the examples without translations that a check would call wrong."""
+    for example in found:
+        translations = {
+            language: text
+            for language, text in example.translations.items()
+            if _passes(Translated(example.english, text, language))
+        }
+        if translations:
+            yield replace(example, translations=translations)
+
+
+def _passes(pair: Translated) -> bool:
+    return all(check(pair) is not False for check in KEPT)
 
 
 def _texts(found: list[Example]) -> Iterator[str]:

@@ -13,6 +13,8 @@ CJK_LANGUAGES = frozenset({"ja", "zh_CN"})
 
 TABLE_FILE = "table.tsv"
 """The table of a source, in the folder of its unpacked package."""
+ASIDE = frozenset({"tatoeba"})
+"""Sources whose score is told beside the mean over all others, not within it."""
 _CAMPAIGNS = "httt tsg trow ttb ei utbs did nr sof sotbe l thot low dm dw sota".split()
 HELD_OUT_PACKAGES = frozenset({"wesnoth-1.16-sota"})
 

@@ -19,7 +19,7 @@ from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving.local import LocalServices
 from training.checks import Translated, rates
 from training.corpus import Example
-from training.recipe import LANGUAGES
+from training.recipe import ASIDE, LANGUAGES
 from training.runtime import Workspace
 from training.scores import score_language
 from training.served import Request, Variant, services, translate_all
@@ -96,6 +96,7 @@ def measure_variant(
     translated = [
         Translated(example.english, output.text, language, output.complete)
         for example, found in zip(examples, outputs, strict=True)
+        if example.source not in ASIDE
         for language, output in found.items()
     ]
     checks = {name: asdict(rate) for name, rate in rates(translated).items()}

@@ -113,8 +113,8 @@ def make_trainer(
 
 
 def validation_batches(workspace: Workspace) -> list[Batch]:
-    """Returns fixed batches of the validation part, all genres kept."""
-    settings = BatchSettings(tokens=4096, keep=())
+    """Returns fixed batches of the validation part, all genres and languages kept."""
+    settings = BatchSettings(tokens=4096, keep=(), languages=())
     arrays = workspace.arrays(Part.VALIDATION)
     return list(Batcher(arrays, settings).round(0))[:VALIDATION_BATCHES]
 

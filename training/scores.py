@@ -5,7 +5,7 @@ chrF: Popović 2015; BLEU: Papineni et al. 2002; both as sacrebleu computes them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -13,6 +13,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from training.corpus import Example
+from training.recipe import ASIDE
 
 # "char" needs no dictionary; ja-mecab would.
 _BLEU_TOKENIZERS = {"ja": "char", "zh_CN": "zh"}
@@ -42,8 +43,10 @@ class LanguageResult:
     Attributes:
         chrf: mean of the sources' chrF2: no source counts for more because it is larger.
         overall: all strings as one corpus.
-        by_source: the strings of each source.
+        by_source: the strings of each source, ``ASIDE`` among them.
         by_length: the strings of each of ``LENGTHS`` that occurs.
+
+    All but ``by_source`` leave out the sources that stand ``ASIDE``.
     """
 
     chrf: float
@@ -69,18 +72,20 @@ def score_language(
             round(bleu.corpus_score(texts, wanted).score, 2),
         )
 
-    by_source = _grouped(score, [example.source for example in examples])
-    by_length = _grouped(score, [length_group(example.english) for example in examples])
-    overall = score(range(len(examples)))
-    average = round(mean([found.chrf for found in by_source.values()] or [0.0]), 2)
+    counted = [i for i, example in enumerate(examples) if example.source not in ASIDE]
+    by_source = _grouped(score, {i: example.source for i, example in enumerate(examples)})
+    by_length = _grouped(score, {i: length_group(examples[i].english) for i in counted})
+    overall = score(counted)
+    means = [found.chrf for name, found in by_source.items() if name not in ASIDE]
+    average = round(mean(means or [0.0]), 2)
     signatures = str(chrf.get_signature()), str(bleu.get_signature())
     return LanguageResult(average, overall, by_source, by_length, *signatures)
 
 
-def _grouped(score: Callable[[list[int]], Score], names: list[str]) -> dict[str, Score]:
+def _grouped(score: Callable[[list[int]], Score], names: Mapping[int, str]) -> dict[str, Score]:
     return {
-        name: score([i for i, found in enumerate(names) if found == name])
-        for name in sorted(set(names))
+        name: score([i for i, found in names.items() if found == name])
+        for name in sorted(set(names.values()))
     }
 
 

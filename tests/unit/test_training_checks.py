@@ -73,6 +73,18 @@ def test_the_mean_over_sources_does_not_depend_on_their_sizes() -> None:
     assert length_group("word " * 400) == "26+ words"
 
 
+def test_a_source_that_stands_aside_counts_for_itself_alone() -> None:
+    examples = [
+        Example("Open it", "gimp", Genre.INTERFACE, {"de": "Öffnen"}),
+        Example("This is a pen.", "tatoeba", Genre.EVERYDAY, {"de": "Das ist ein Stift."}),
+    ]
+    found = score_language(examples, ["Öffnen", "zz"], "de")
+    assert found.chrf == found.overall.chrf == 100.0
+    assert found.overall.strings == 1
+    assert found.by_length.keys() == {"1-4 words"}
+    assert found.by_source["tatoeba"].chrf == 0.0
+
+
 def test_a_sample_is_a_fixed_share() -> None:
     examples = [Example(f"text {i}", "gimp", Genre.GAME) for i in range(2000)]
     chosen = sample(examples, 0.1)

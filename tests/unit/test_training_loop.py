@@ -13,7 +13,7 @@ import torch
 
 from splitformer.model import Transformer, TransformerConfig
 from training.curve import CHRF_COLUMNS, HEADER
-from training.data import Batch, Batcher, BatchSettings, TokenArrays
+from training.data import Array, Batch, Batcher, BatchSettings, TokenArrays
 from training.gradient import GradientPool, batch_loss
 from training.loss import output_cross_entropy
 from training.muon import Muon, orthogonalized
@@ -91,14 +91,28 @@ def test_batches_hold_each_chosen_target_once_within_the_limit() -> None:
 
 def test_languages_are_balanced_and_buckets_are_tight() -> None:
     arrays = tiny_arrays(3000)
-    batcher = Batcher(arrays, BatchSettings(tokens=512, pool=4096))
+    batcher = Batcher(arrays, BatchSettings(tokens=512, pool=4096, languages=()))
     plan = batcher.plan(0)
-    targets = [t for _, groups in plan for group in groups for t in group]
-    counts = np.bincount(arrays.target_languages[targets])
+    counts = chosen_by_language(arrays, plan)
     assert counts.max() < 1.15 * counts.min()  # of about 1,500 each: four standard deviations
     batches = [batcher.batch(*entry) for entry in plan]
     filled = sum(batch.tokens for batch in batches) / sum(b.labels.numel() for b in batches)
     assert filled > 0.5  # targets of one source differ in length at random here
+
+
+def test_a_language_can_be_drawn_less_often() -> None:
+    arrays = tiny_arrays(3000)
+    halved = (("ja", 0.5),)
+    plan = Batcher(arrays, BatchSettings(tokens=512, languages=halved)).plan(0)
+    counts = chosen_by_language(arrays, plan)
+    assert counts[0] < 0.6 * counts[1:].min()
+    assert counts[0] > 0.4 * counts[1:].max()
+
+
+def chosen_by_language(arrays: TokenArrays, plan: list[tuple[list[int], list[list[int]]]]) -> Array:
+    """Returns how many targets of each language a plan holds."""
+    targets = [t for _, groups in plan for group in groups for t in group]
+    return np.bincount(arrays.target_languages[targets])
 
 
 def test_rounds_are_reproducible_and_differ() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -61,9 +61,13 @@ def train(
     work: Work = WORK,
     minutes: Annotated[float, typer.Option(help="Active minutes, resumed ones included.")] = 60.0,
     threads: Annotated[int, typer.Option(help="Threads that compute gradients.")] = 2,
+    peak: Annotated[float, typer.Option(help="Learning rates, as shares of the usual ones.")] = 1.0,
+    dropout: Annotated[float, typer.Option(help="Share of activations dropped.")] = 0.05,
 ) -> None:
     """Train, or go on training, until the minutes are used up; Ctrl-C leaves a checkpoint."""
     settings = train_settings(minutes, threads)
+    optimizer = settings.optimizer.scaled(peak)
+    settings = replace(settings, dropout=dropout, optimizer=optimizer)
     run_until_stopped(console, minutes, lambda report: make_trainer(work, settings, report))
 
 

@@ -75,7 +75,7 @@ def train_settings(minutes: float, threads: int) -> TrainSettings:
         bf16=bf16_pays(),
         log_steps=50,
         probe_minutes=5.0,
-        batches=BatchSettings(tokens=2048, longest=60),
+        batches=BatchSettings(tokens=2048, longest=60, languages=()),
         optimizer=OptimizerSettings(warmup=0.02, decay=0.6, bf16=bf16_pays()),
     )
 
@@ -92,7 +92,9 @@ def make_trainer(folder: Path, settings: TrainSettings, report: Report | None = 
     torch.manual_seed(settings.seed)
     parts = read_parts(folder)
     validation = parts[Part.VALIDATION]
-    batches = Batcher(arrays(validation), BatchSettings(tokens=4096, keep=())).round(0)
+    batches = Batcher(arrays(validation), BatchSettings(tokens=4096, keep=(), languages=())).round(
+        0
+    )
     return Trainer(
         Transformer(architecture(), dropout=settings.dropout),
         arrays(parts[Part.TRAINING]),
