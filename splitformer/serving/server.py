@@ -24,9 +24,10 @@ from splitformer.serving.interceptor import RpcInterceptor
 from splitformer.serving.layout import cores_of, take_place
 from splitformer.serving.limits import check_budget_fits
 from splitformer.serving.logs import configure_logs, log
+from splitformer.serving.metrics_page import MetricsPage
 from splitformer.serving.process import loop_factory, settle
 from splitformer.serving.settings import Settings
-from splitformer.serving.telemetry import MetricsPage, Telemetry
+from splitformer.serving.telemetry import Telemetry
 from splitformer.serving.tls import expiry, server_credentials
 from splitformer.serving.traces import start_tracing
 from splitformer.v1 import model_pb2
@@ -186,7 +187,7 @@ class Server:
         self.port = self._bind(server, "port", host, self._settings.port)
         metrics_port = self._settings.metrics_port
         try:
-            self._metrics = MetricsPage(self._telemetry, host, metrics_port)
+            self._metrics = MetricsPage(self._telemetry.registry, host, metrics_port)
         except OSError as error:
             raise ConfigurationError(
                 f"metrics_port: cannot listen on {host}:{metrics_port}: {error}; choose another,"

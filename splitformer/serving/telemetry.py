@@ -1,26 +1,20 @@
-"""Metrics: the registry of one service, the gRPC layer's metrics, and the page they are read from.
+"""Metrics: the registry of one service and the gRPC layer's metrics.
 
 Names follow go-grpc-prometheus at the gRPC layer and `splitformer_` elsewhere, in base units.
 """
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterable
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from google.protobuf import descriptor_pool
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
-from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from splitformer.errors import Code
 from splitformer.serving.reasons import REASONS
-
-_POLL_SECONDS = 0.05
 
 LATENCY_BUCKETS = (
     *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
@@ -117,42 +111,3 @@ class Telemetry:
         self.handled.labels(service, method, code.name).inc()
         if code is not Code.OK:
             self.failures.labels(code.name, reason or code.name).inc()
-
-
-class MetricsPage:
-    """The `/metrics` page of a registry.
-
-    Raises:
-        OSError: The port is taken.
-    """
-
-    def __init__(self, telemetry: Telemetry, host: str, port: int) -> None:
-        app = make_wsgi_app(telemetry.registry)
-        kind = _server_kind(host, port)
-        self._server = make_server(host, port, app, kind, handler_class=_QuietHandler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="metrics", daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self._server.server_port)
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
-        """Log nothing: a page that is read every few seconds is no news."""
-
-
-def _server_kind(host: str, port: int) -> type[ThreadingWSGIServer]:
-    """A server class for the host's address family, IPv4 or IPv6."""
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-    return type("MetricsServer", (ThreadingWSGIServer,), {"address_family": family})
