@@ -6,6 +6,8 @@
 
 #include "simd.h"
 
+#define UNROLL _Pragma("GCC unroll 8")
+
 namespace splitformer {
 namespace {
 
@@ -31,48 +33,58 @@ inline __m128 SumFour(const __m256 (&s)[4]) {
   return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
 }
 
-// What will be read some heads later, asked for in step with what is read now: position by position
-// for the innermost cache but one, which has far more misses under way than the innermost.
-class Later {
- public:
-  Later(const Head& head, size_t row_bytes) : head_(head), row_bytes_(row_bytes) {}
-
-  Stretch Keys(size_t r) const { return At(head_.keys, r); }
-  Stretch Values(size_t r) const { return At(head_.values, r); }
-
-  // Asks for position `t` of a stretch, if it has one. Instructions by name: g++ 12 takes a function
-  // of nothing but _mm_prefetch for one without effects and drops it.
-  void Prefetch(const Stretch& stretch, int t) const {
-    if (t >= stretch.positions) return;
-    const char* p = static_cast<const char*>(stretch.data) + size_t(t) * row_bytes_;
-    for (size_t i = 0; i < row_bytes_; i += 64) asm volatile("prefetcht1 %0" : : "m"(p[i]));
-  }
-
- private:
-  static Stretch At(const std::vector<Stretch>& list, size_t r) {
-    return r < list.size() ? list[r] : Stretch{nullptr, 0};
-  }
-
-  const Head& head_;
-  size_t row_bytes_;
+// Neighbouring positions of one head: keys or values.
+struct Stretch {
+  const char* data;
+  int positions;
 };
+
+// Calls `use(first, stretch, same stretch of `next`)` for a page's positions at a time.
+template <class Use>
+inline void ForStretches(const Head& head, const Head& next, size_t Head::*which, size_t row_bytes,
+                         Use use) {
+  const auto at = [which, row_bytes](const Head& h, int first) {
+    const char* begin = static_cast<const char*>(
+        h.pages != nullptr ? h.pages[first / kPagePositions] : h.base);
+    const size_t before = h.pages != nullptr ? 0 : size_t(first) * row_bytes;
+    return Stretch{begin + h.*which + before, std::min(kPagePositions, h.positions - first)};
+  };
+  for (int first = 0; first < head.positions; first += kPagePositions) {
+    use(first, at(head, first), first < next.positions ? at(next, first) : Stretch{nullptr, 0});
+  }
+}
+
+// Asks for some positions of a stretch, if it has the first of them, for the innermost cache but one,
+// which has far more misses under way than the innermost. Instructions by name: g++ 12 takes a
+// function of nothing but _mm_prefetch for one without effects and drops it.
+inline void Prefetch(const Stretch& stretch, int t, int count, size_t row_bytes) {
+  if (t >= stretch.positions) return;
+  const char* p = stretch.data + size_t(t) * row_bytes;
+  for (size_t i = 0; i < size_t(count) * row_bytes; i += 64) {
+    asm volatile("prefetcht1 %0" : : "m"(p[i]));
+  }
+}
 
 // Scores of one stretch. kVectors: width / 8 where that is known at compile time, or 0.
 template <int kVectors, class Element>
-void Score(const float* query, const Stretch& stretch, int width, float scale, const Later& later,
+void Score(const float* query, const Stretch& stretch, int width, float scale,
            const Stretch& ahead, float* scores) {
   const int vectors = kVectors != 0 ? kVectors : width / 8, rest = width - vectors * 8;
-  const Element* keys = static_cast<const Element*>(stretch.data);
+  const size_t elements = kVectors != 0 ? 8 * kVectors : size_t(width);
+  const Element* keys = reinterpret_cast<const Element*>(stretch.data);
   for (int t = 0; t < stretch.positions; t += 4) {
     __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
                       _mm256_setzero_ps()};
     const Element* key[4];
-    for (int u = 0; u < 4; ++u) later.Prefetch(ahead, t + u);
-    for (int u = 0; u < 4; ++u)
-      key[u] = keys + size_t(std::min(t + u, stretch.positions - 1)) * size_t(width);
-    for (int v = 0; v < vectors; ++v) {
+    Prefetch(ahead, t, 4, elements * sizeof(Element));
+    UNROLL for (int u = 0; u < 4; ++u) {
+      key[u] = keys + size_t(std::min(t + u, stretch.positions - 1)) * elements;
+    }
+    UNROLL for (int v = 0; v < vectors; ++v) {
       const __m256 q = _mm256_loadu_ps(query + 8 * v);
-      for (int u = 0; u < 4; ++u) sums[u] = _mm256_fmadd_ps(q, Load8(key[u] + 8 * v), sums[u]);
+      UNROLL for (int u = 0; u < 4; ++u) {
+        sums[u] = _mm256_fmadd_ps(q, Load8(key[u] + 8 * v), sums[u]);
+      }
     }
     if (kVectors == 0 && rest != 0) {
       const __m256 q = LoadFirst(query + 8 * vectors, rest);
@@ -86,37 +98,40 @@ void Score(const float* query, const Stretch& stretch, int width, float scale, c
 
 // out = factor * sum over positions of weights[t] * values[t].
 template <int kVectors, class Element>
-void Mix(const float* weights, const Head& head, float factor, const Later& later, float* out) {
+void Mix(const float* weights, const Head& head, const Head& next, float factor, float* out) {
+  constexpr size_t kRowBytes = 8 * kVectors * sizeof(Element);
   __m256 sums[kVectors];
-  for (int v = 0; v < kVectors; ++v) sums[v] = _mm256_setzero_ps();
-  for (size_t r = 0; r < head.values.size(); ++r) {
-    const Stretch stretch = head.values[r], ahead = later.Values(r);
-    const Element* values = static_cast<const Element*>(stretch.data);
-    for (int t = 0; t < stretch.positions; ++t, ++weights, values += 8 * kVectors) {
-      const __m256 weight = _mm256_broadcast_ss(weights);
-      later.Prefetch(ahead, t);
-      for (int v = 0; v < kVectors; ++v) {
+  UNROLL for (int v = 0; v < kVectors; ++v) sums[v] = _mm256_setzero_ps();
+  const auto add = [&](int first, const Stretch& stretch, const Stretch& ahead) {
+    const Element* values = reinterpret_cast<const Element*>(stretch.data);
+    for (int t = 0; t < stretch.positions; ++t, values += 8 * kVectors) {
+      const __m256 weight = _mm256_broadcast_ss(weights + first + t);
+      Prefetch(ahead, t, 1, kRowBytes);
+      UNROLL for (int v = 0; v < kVectors; ++v) {
         sums[v] = _mm256_fmadd_ps(weight, Load8(values + 8 * v), sums[v]);
       }
     }
-  }
-  for (int v = 0; v < kVectors; ++v) {
+  };
+  ForStretches(head, next, &Head::values, kRowBytes, add);
+  UNROLL for (int v = 0; v < kVectors; ++v) {
     _mm256_storeu_ps(out + 8 * v, _mm256_mul_ps(sums[v], _mm256_set1_ps(factor)));
   }
 }
 
 template <class Element>
 void MixAny(const float* weights, const Head& head, int width, float factor, float* out) {
+  const size_t row_bytes = size_t(width) * sizeof(Element);
   for (int i = 0; i < width; i += 8) {
     const int count = std::min(8, width - i);
-    const float* weight = weights;
     __m256 sum = _mm256_setzero_ps();
-    for (const Stretch& stretch : head.values) {
-      const Element* values = static_cast<const Element*>(stretch.data) + i;
-      for (int t = 0; t < stretch.positions; ++t, ++weight, values += width) {
-        sum = _mm256_fmadd_ps(_mm256_broadcast_ss(weight), LoadFirst(values, count), sum);
+    const auto add = [&](int first, const Stretch& stretch, const Stretch&) {
+      const Element* values = reinterpret_cast<const Element*>(stretch.data) + i;
+      for (int t = 0; t < stretch.positions; ++t, values += width) {
+        const __m256 weight = _mm256_broadcast_ss(weights + first + t);
+        sum = _mm256_fmadd_ps(weight, LoadFirst(values, count), sum);
       }
-    }
+    };
+    ForStretches(head, head, &Head::values, row_bytes, add);
     sum = _mm256_mul_ps(sum, _mm256_set1_ps(factor));
     _mm256_maskstore_ps(out + i, FirstLanes(count), sum);
   }
@@ -125,18 +140,17 @@ void MixAny(const float* weights, const Head& head, int width, float factor, flo
 template <int kVectors, class Element>
 float AttendAs(const Head& head, const Head& next, int width, const float* query, float scale,
               const float* bias, int distances, float* scores, float* out) {
-  const Later later(next, size_t(width) * sizeof(Element));
-  float* to = scores;
-  for (size_t r = 0; r < head.keys.size(); to += head.keys[r++].positions) {
-    Score<kVectors, Element>(query, head.keys[r], width, scale, later, later.Keys(r), to);
-  }
+  const auto score = [&](int first, const Stretch& stretch, const Stretch& ahead) {
+    Score<kVectors, Element>(query, stretch, width, scale, ahead, scores + first);
+  };
+  ForStretches(head, next, &Head::keys, size_t(width) * sizeof(Element), score);
   if (bias != nullptr) {
     for (int t = 0; t < head.positions; ++t)
       scores[t] += bias[std::min(head.positions - 1 - t, distances - 1)];
   }
   const float factor = 1.0f / Exponentiate(scores, head.positions);
   if constexpr (kVectors != 0) {
-    Mix<kVectors, Element>(scores, head, factor, later, out);
+    Mix<kVectors, Element>(scores, head, next, factor, out);
   } else {
     MixAny<Element>(scores, head, width, factor, out);
   }
@@ -167,25 +181,6 @@ float Exponentiate(float* scores, int positions) {
     sum = _mm256_add_ps(sum, e);
   }
   return Sum(sum);
-}
-
-void Head::Clear() {
-  keys.clear();
-  values.clear();
-  positions = 0;
-}
-
-void Head::Add(const void* key, const void* value, int count) {
-  keys.push_back({key, count});
-  values.push_back({value, count});
-  positions += count;
-}
-
-void Head::Append(const void* key, const void* value, bool new_stretch) {
-  if (new_stretch) return Add(key, value, 1);
-  ++keys.back().positions;
-  ++values.back().positions;
-  ++positions;
 }
 
 float Attend(CacheType cache, const Head& head, const Head& next, int width, const float* query,

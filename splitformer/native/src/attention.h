@@ -1,8 +1,6 @@
 // Attention of a single query: softmax(q K^T * scale) V over the positions of one head.
 #pragma once
 
-#include <vector>
-
 #include "types.h"
 
 namespace splitformer {
@@ -12,24 +10,14 @@ struct Half {
   uint16_t bits;
 };
 
-// Neighbouring positions of one head, (positions, width) contiguous; keys or values.
-struct Stretch {
-  const void* data;
-  int positions;
-};
-
-// Keys and values of one head, position by position; `keys` and `values` have equal stretches. All
-// stretches but the last hold a multiple of 8 positions.
+// Where keys and values of one head are, position by position: in pages of `kPagePositions` each, or
+// one behind the other from `base` on.
 struct Head {
-  std::vector<Stretch> keys;
-  std::vector<Stretch> values;
+  void* const* pages = nullptr;  // nullptr: `base`
+  const void* base = nullptr;
+  size_t keys = 0;  // bytes from the beginning of every page, or from the base
+  size_t values = 0;
   int positions = 0;
-
-  void Clear();
-  void Add(const void* key, const void* value, int count);
-
-  // Adds a position, to the last stretch or as the first of a new one.
-  void Append(const void* key, const void* value, bool new_stretch);
 };
 
 // Floats that `scores` must have room for.

@@ -75,7 +75,7 @@ void Plan::Convolve(const Convolution& convolution, const float* in, int rows, f
   const int blocks = (matrix.panels() + kMaxTilePanels - 1) / kMaxTilePanels;
   const int begin = ShareBegin(blocks, member, team_.size()) * kMaxTilePanels;
   const int end = ShareBegin(blocks, member + 1, team_.size()) * kMaxTilePanels;
-  Multiply(float_kernels_, operand, matrix, begin, std::min(end, matrix.panels()), put);
+  Multiply(float_kernels_, operand, matrix, begin, std::min(end, matrix.panels()), nullptr, put);
 }
 
 void Plan::AddConvolution(const Weights& weights, int channels, int stride) {

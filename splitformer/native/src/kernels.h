@@ -21,17 +21,27 @@ namespace splitformer {
 constexpr int kMaxTileRows = 8;
 constexpr int kMaxTilePanels = 4;
 
-// How far ahead of their use weights are asked for, in bytes: with few rows at hand they come from
-// memory faster than they are used up if they are asked for early enough.
+// How far ahead of their use weights are asked for, in bytes, where few rows use them up faster
+// than they come from memory.
 constexpr int kAhead = 8192;
+
+// What a tile asks for on its way: places `gap` bytes apart from `at` on, as many per group as a
+// block has panels. What is used at once goes to the innermost cache, the rest to the next one, so
+// that it drives out nothing that is at hand.
+struct Ahead {
+  const uint8_t* at;
+  size_t gap;
+  bool at_once;
+};
 
 // Multiplies a few rows of `a` with a few neighbouring panels of one block.
 //   a: first row; rows are `a_stride` bytes apart, `KernelSet::group_bytes` per group.
 //   b: first group of the first panel.
 //   start: per column, what the 8-bit sums start from; see KernelSet.
+//   ahead: what to ask for on the way; kernels for AVX2 go by `kAhead` alone.
 //   tile: where the sums go, (rows, panels * 16): int32 or float by the kernel's precision.
 using TileKernel = void (*)(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups,
-                            const int32_t* start, int32_t* tile);
+                            const int32_t* start, Ahead ahead, int32_t* tile);
 
 // The kernels of one precision and instruction set.
 struct KernelSet {

@@ -71,7 +71,7 @@ inline void PairedSums(const uint8_t* a, size_t a_stride, const uint8_t* b, size
 // pairing halves their number; additions, of which it takes more, find free units.
 template <int kRows>
 void Int8Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups,
-              const int32_t* start, int32_t* tile) {
+              const int32_t* start, Ahead, int32_t* tile) {
   constexpr int kColumns = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
   const size_t k = groups * 4;
   int32_t row_start[kRows];
@@ -89,7 +89,7 @@ void Int8Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups
 
 template <int kRows>
 void FloatTile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t*,
-               int32_t* tile) {
+               Ahead, int32_t* tile) {
   __m256 left[kRows], right[kRows];
   UNROLL for (int r = 0; r < kRows; ++r) left[r] = right[r] = _mm256_setzero_ps();
   for (size_t g = 0; g < groups; ++g, a += 4, b += 64) {

@@ -38,17 +38,20 @@ constexpr int kBlockPanels = 4;
 
 template <class Kind, int kRows, int kPanels>
 void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t* start,
-          int32_t* tile) {
+          Ahead ahead, int32_t* tile) {
   typename Kind::Sums sums[kRows][kPanels];
   UNROLL for (int p = 0; p < kPanels; ++p) {
     UNROLL for (int r = 0; r < kRows; ++r) sums[r][p] = Kind::Start(start + 16 * p);
   }
   for (size_t g = 0; g < groups; ++g, a += 4, b += 64 * kBlockPanels) {
     __m512i weights[kPanels];
-    UNROLL for (int p = 0; p < kPanels; ++p) {
-      _mm_prefetch(b + 64 * p + kAhead, _MM_HINT_T0);
-      weights[p] = _mm512_load_si512(b + 64 * p);
+    if (ahead.at_once) {
+      UNROLL for (int p = 0; p < kPanels; ++p) _mm_prefetch(ahead.at + p * ahead.gap, _MM_HINT_T0);
+    } else {
+      UNROLL for (int p = 0; p < kPanels; ++p) _mm_prefetch(ahead.at + p * ahead.gap, _MM_HINT_T1);
     }
+    ahead.at += kBlockPanels * ahead.gap;
+    UNROLL for (int p = 0; p < kPanels; ++p) weights[p] = _mm512_load_si512(b + 64 * p);
     UNROLL for (int r = 0; r < kRows; ++r) {
       UNROLL for (int p = 0; p < kPanels; ++p) {
         sums[r][p] = Kind::Add(sums[r][p], a + r * a_stride, weights[p]);

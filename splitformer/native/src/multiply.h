@@ -20,24 +20,36 @@ struct Operand {
   }
 };
 
+// Up to so many rows use weights up as fast as they come.
+constexpr int kFewRows = 4;
+
 // `Packed` holds panels as `Matrix` does.
 //
 // Multiplies all rows with panels [first, last) and hands every block of sums to `take(sums)`. Row
-// blocks run inside: the panels at hand stay in the innermost cache.
+// blocks run inside: the panels at hand stay in the innermost caches. Each of them asks for its part
+// of the panels that come next, so that memory is at work all the time and not with the first alone;
+// `after`, if known, is what the thread will read after the last panel.
 template <class Packed, class Take>
 inline void Multiply(const KernelSet& kernels, const Operand& a, const Packed& b, int first,
-                     int last, Take&& take) {
+                     int last, const uint8_t* after, Take&& take) {
   alignas(64) int32_t tile[kMaxTileRows * kMaxTilePanels * kPanel];
   const int blocks = (a.rows + kernels.max_rows - 1) / kernels.max_rows;
+  const size_t bytes = b.groups() * 64 * size_t(kernels.block_panels);
+  const size_t gap = (64 + size_t(blocks) - 1) / size_t(blocks);
   for (int p = first, width; p < last; p += width) {
     width = std::min(kernels.block_panels - p % kernels.block_panels, last - p);
     if (width == 3) width = p % 2 == 0 ? 2 : 1;
+    const uint8_t* here = b.panel(p);
+    const uint8_t* next = p + width < last ? b.panel(p + width) : after != nullptr ? after : here;
     for (int block = 0; block < blocks; ++block) {
       // Even blocks: seven rows as 4 + 3 take less time than as 6 + 1.
       const int row = ShareBegin(a.rows, block, blocks);
       const int rows = ShareBegin(a.rows, block + 1, blocks) - row;
-      kernels.tile[rows][width](a.data + size_t(row) * a.stride, a.stride, b.panel(p), b.groups(),
-                                b.start(p), tile);
+      const Ahead ahead = a.rows <= kFewRows
+                              ? Ahead{here + kAhead, 64, true}
+                              : Ahead{next + bytes / size_t(blocks) * size_t(block), gap, false};
+      kernels.tile[rows][width](a.data + size_t(row) * a.stride, a.stride, here, b.groups(),
+                                b.start(p), ahead, tile);
       take(Sums{tile, row, rows, p * kPanel, width * kPanel});
     }
   }

@@ -259,14 +259,13 @@ void Plan::Reserve(int rows, int outputs, int positions) {
   operand_.Reserve(slots * operand_stride_);
   scale_.Reserve(std::max(slots, threads * 16) * sizeof(float));
   // A thread's scratch holds the scores of one query, a row, or a chunk of logits.
-  const size_t chunk = 2 * kMaxTileRows * kLogitsStride;
+  const size_t chunk = size_t(kLogitRows) * kLogitsStride;
   const size_t attention =
       encoder_ ? SourceRoom(positions, head_size()) : ScoreRoom(size_t(positions));
   const size_t scratch = std::max({attention, row_stride_, output_stride_, chunk});
   scratch_stride_ = RoundUp(scratch, kPanel) + kPanel;
   scratch_.Reserve(threads * scratch_stride_ * sizeof(float));
   sums_.resize(size_t(outputs) * size_t(chunks()));
-  heads_.resize((kHeadsAhead + 1) * threads);
   likeliest_.assign(size_t(outputs) * threads, {-std::numeric_limits<float>::infinity(), 0});
 }
 

@@ -83,6 +83,10 @@ constexpr int kMaxSegments = 3;
 // How many heads ahead of their use keys and values are asked for.
 constexpr int kHeadsAhead = 4;
 
+// Rows of which a chunk of logits is held at once: enough for the products to be worth it, few enough
+// for a core's caches.
+constexpr int kLogitRows = 48;
+
 // Floats from one row of a chunk of logits to the next.
 constexpr size_t kLogitsStride = kChunk + kPanel;
 
@@ -230,14 +234,14 @@ class Plan {
   const float* Framed(const float* features, int64_t frames);
   void Convolve(const Convolution& convolution, const float* in, int rows, float* out,
                 int member) const;
-  void Execute(const LinearOp& op, Member& member);
+  void Execute(const LinearOp& op, const uint8_t* after, Member& member);
   void Execute(const AttendOp& op, const Request& request, Member& member);
   void Execute(const VocabularyOp& op, const Request& request, Member& member);
-  void Look(const AttendOp& op, const Sequence& sequence, int head, Head* out) const;
+  Head Look(const AttendOp& op, const Sequence& sequence, int head) const;
   size_t Offset(int layer, int which, int head, int64_t positions) const;
   void* OwnPlace(const AttendOp& op, const Sequence& sequence, int which, int head,
                  int64_t position) const;
-  void AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head, Head* here,
+  void AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head, Head here,
                   const Head& later, const Member& member);
   void AttendSource(const AttendOp& op, int64_t count, int first_row, int head,
                     const Member& member);
@@ -252,6 +256,7 @@ class Plan {
   int64_t AttentionFrom(const AttendOp& op, int row) const;
 
   int ShareOf(const LinearOp& op, int member, Panels* share) const;
+  const uint8_t* Next(const Op* op, int member) const;
   bool ByHeads() const;
   void Barrier(Member& member);
   void Tick(Member& member, ProfileEntry entry);
@@ -312,9 +317,8 @@ class Plan {
   // With a single row every thread prepares an operand of its own, which saves barriers.
   bool replicated_ = false;
   std::vector<Row> row_;
-  std::vector<int> first_row_;   // per sequence
-  std::vector<int> output_row_;  // per output
-  std::vector<Head> heads_;      // (threads, kHeadsAhead + 1): at hand, and those behind it
+  std::vector<int> first_row_;    // per sequence
+  std::vector<int> output_row_;   // per output
   const float* heard_ = nullptr;  // rows of a source that is audio
   Buffer framed_, between_[2];
   Buffer residual_, mixed_, output_[2], operand_, scale_, scratch_;

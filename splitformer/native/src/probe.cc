@@ -46,14 +46,15 @@ int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,
     }
   }
   const size_t columns = size_t(matrix.columns());
-  Multiply(
-      kernels, {operand, stride, scales, rows}, matrix, 0, matrix.panels(), [&](const Sums& block) {
-        const size_t at = size_t(block.row) * columns + size_t(block.column);
-        matrix.Finish(block, scales, out + at, columns);
-        for (size_t r = 0, count = size_t(block.columns); r < size_t(block.rows); ++r) {
-          std::memcpy(sums + at + r * columns, block.data + r * count, count * sizeof(int32_t));
-        }
-      });
+  const auto put = [&](const Sums& block) {
+    const size_t at = size_t(block.row) * columns + size_t(block.column);
+    matrix.Finish(block, scales, out + at, columns);
+    for (size_t r = 0, count = size_t(block.columns); r < size_t(block.rows); ++r) {
+      std::memcpy(sums + at + r * columns, block.data + r * count, count * sizeof(int32_t));
+    }
+  };
+  const Operand rows_of_x = {operand, stride, scales, rows};
+  Multiply(kernels, rows_of_x, matrix, 0, matrix.panels(), nullptr, put);
   return kernels.offset;
 }
 
@@ -80,15 +81,14 @@ void splitformer_probe_attention(int32_t cache, const float* query, const float*
   Buffer scores(ScoreRoom(size_t(positions)) * sizeof(float));
   const CacheType type = static_cast<CacheType>(cache);
   Buffer elements(2 * size_t(positions) * size_t(width) * sizeof(float));
-  Head head;
+  const size_t row_bytes = size_t(width) * ElementBytes(type);
+  const size_t half = size_t(positions) * row_bytes;
+  StoreElements(type, keys, positions * width, elements.As<char>());
+  StoreElements(type, values, positions * width, elements.As<char>() + half);
+  std::vector<void*> pages;
   for (int first = 0; first < positions; first += kPagePositions) {
-    const size_t at = size_t(first) * size_t(width), half = size_t(positions) * size_t(width);
-    const int count = std::min(kPagePositions, positions - first);
-    char* key = elements.As<char>() + at * ElementBytes(type);
-    char* value = key + half * ElementBytes(type);
-    StoreElements(type, keys + at, count * width, key);
-    StoreElements(type, values + at, count * width, value);
-    head.Add(key, value, count);
+    pages.push_back(elements.As<char>() + size_t(first) * row_bytes);
   }
+  const Head head = {pages.data(), nullptr, 0, half, positions};
   Attend(type, head, head, width, query, scale, bias, distances, scores.As<float>(), out);
 }

@@ -52,7 +52,8 @@ void Plan::ProjectRows(const float* memory, int first, int rows, void* out, Memb
   };
   Panels share[kMaxSegments];
   ShareOf(*projection_, member.index, share);
-  Multiply(kernels_, operand, matrix, share[0].first, share[0].last, scatter);
+  const uint8_t* again = matrix.panel(share[0].first);  // for the next block
+  Multiply(kernels_, operand, matrix, share[0].first, share[0].last, again, scatter);
   team_.Barrier(member.index);  // before the next block's rows become the operand
 }
 
@@ -74,7 +75,7 @@ void Plan::RunProducts(int rows, int iterations) {
         const int first = ShareBegin(blocks, index, team_.size()) * kMaxTilePanels;
         const int end = ShareBegin(blocks, index + 1, team_.size()) * kMaxTilePanels;
         const int last = std::min(end, matrix.panels());
-        Multiply(kernels_, operand, matrix, first, last, drop);
+        Multiply(kernels_, operand, matrix, first, last, Next(&op, index), drop);
         team_.Barrier(member.index);
       }
     }

@@ -108,7 +108,7 @@ void AttendWithin(const KernelSet& kernels, const SourceHead& head, float scale,
       }
     };
     const float* queries = head.queries + size_t(first) * head.stride;
-    Multiply(kernels, Floats(queries, head.stride, rows), keys, 0, keys.count(), keep);
+    Multiply(kernels, Floats(queries, head.stride, rows), keys, 0, keys.count(), nullptr, keep);
     for (int r = 0; r < rows; ++r) {
       float* row = scores + size_t(r) * stride;
       if (bias != nullptr) AddBias(bias, distances, first + r, count, row);
@@ -122,7 +122,7 @@ void AttendWithin(const KernelSet& kernels, const SourceHead& head, float scale,
         for (int c = 0; c < columns; ++c) to[c] = data[c] * factors[sums.row + r];
       }
     };
-    Multiply(kernels, Floats(scores, stride, rows), values, 0, values.count(), put);
+    Multiply(kernels, Floats(scores, stride, rows), values, 0, values.count(), nullptr, put);
   }
 }
 

@@ -30,7 +30,7 @@ void Plan::RunStep(const Request& request, Member& member) {
       Tick(member, kRowsTime);
       if (!replicated_) Barrier(member);
     } else if (const auto* linear = std::get_if<LinearOp>(&op)) {
-      Execute(*linear, member);
+      Execute(*linear, Next(&op, member.index), member);
       Tick(member, kLinearTime);
       // Where a thread computes the heads that it will attend with, it need not wait for others.
       if (linear->segments == 0 || !ByHeads()) Barrier(member);
@@ -142,7 +142,23 @@ int Plan::ShareOf(const LinearOp& op, int member, Panels* share) const {
   return 1;
 }
 
-void Plan::Execute(const LinearOp& op, Member& member) {
+// The weights that a thread multiplies with next, behind `op`'s; nullptr if there are none.
+const uint8_t* Plan::Next(const Op* op, int member) const {
+  for (++op; op != ops_.data() + ops_.size(); ++op) {
+    if (const auto* vocabulary = std::get_if<VocabularyOp>(op)) {
+      return vocabulary->matrix.panel(ShareBegin(chunks(), member, team_.size()) *
+                                      (kChunk / kPanel));
+    }
+    if (const auto* linear = std::get_if<LinearOp>(op)) {
+      Panels share[kMaxSegments];
+      ShareOf(*linear, member, share);
+      return linear->matrix.panel(share[0].first);
+    }
+  }
+  return nullptr;
+}
+
+void Plan::Execute(const LinearOp& op, const uint8_t* after, Member& member) {
   const Operand operand = OperandOf(member);
   const Matrix& matrix = op.matrix;
   const int parity = member.parity;
@@ -174,10 +190,12 @@ void Plan::Execute(const LinearOp& op, Member& member) {
   };
   Panels share[kMaxSegments];
   for (int i = 0, count = ShareOf(op, member.index, share); i < count; ++i) {
+    const auto [first, last] = share[i];
+    const uint8_t* next = i + 1 < count ? matrix.panel(share[i + 1].first) : after;
     if (op.gated) {
-      Multiply(kernels_, operand, matrix, share[i].first, share[i].last, store_gated);
+      Multiply(kernels_, operand, matrix, first, last, next, store_gated);
     } else {
-      Multiply(kernels_, operand, matrix, share[i].first, share[i].last, store);
+      Multiply(kernels_, operand, matrix, first, last, next, store);
     }
   }
   // The next map writes the other output: whoever still reads this one is not disturbed.
@@ -199,23 +217,17 @@ void Plan::Execute(const AttendOp& op, const Request& request, Member& member) {
     item = ShareBegin(sequences * heads, member.index, parts);
     end = ShareBegin(sequences * heads, member.index + 1, parts);
   }
-  Head* const ring = &heads_[size_t(kHeadsAhead + 1) * size_t(member.index)];
-  const auto at = [&](int i) { return ring + i % (kHeadsAhead + 1); };
-  const auto look = [&](int i) {
-    if (i >= end) return at(i)->Clear();
-    Look(op, request.sequence[i / heads], first_head + i % heads, at(i));
-  };
-  for (int i = item; op.over != Over::kSource && i < item + kHeadsAhead; ++i) look(i);
   for (; item < end; ++item) {
-    const int s = item / heads, head = first_head + item % heads;
+    const int s = item / heads, head = first_head + item % heads, ahead = item + kHeadsAhead;
     const Sequence& sequence = request.sequence[s];
     if (op.over == Over::kSource) {
       AttendSource(op, sequence.count, first_row_[size_t(s)], head, member);
       continue;
     }
-    const Head& later = *at(item + kHeadsAhead);
-    look(item + kHeadsAhead);
-    AttendHead(op, sequence, first_row_[size_t(s)], head, at(item), later, member);
+    const Head later = ahead >= end ? Head{}
+                                    : Look(op, request.sequence[ahead / heads],
+                                           first_head + ahead % heads);
+    AttendHead(op, sequence, first_row_[size_t(s)], head, Look(op, sequence, head), later, member);
   }
 }
 
@@ -234,28 +246,18 @@ void* Plan::OwnPlace(const AttendOp& op, const Sequence& sequence, int which, in
 }
 
 // The keys and values of one head, with the place of the first new ones of the sequence's own.
-void Plan::Look(const AttendOp& op, const Sequence& sequence, int head, Head* out) const {
-  out->Clear();
+Head Plan::Look(const AttendOp& op, const Sequence& sequence, int head) const {
   const bool cross = op.over == Over::kMemory;
+  const int64_t run = cross ? sequence.source : kPagePositions;
   const int64_t positions = cross ? sequence.source : sequence.start + 1;
-  for (int64_t first = 0; first < positions; first += kPagePositions) {
-    const int count = static_cast<int>(std::min<int64_t>(kPagePositions, positions - first));
-    if (cross) {
-      const char* base = static_cast<const char*>(sequence.cross);
-      const size_t row = size_t(first) * size_t(head_size()) * ElementBytes(shape_.cache);
-      out->Add(base + Offset(op.layer, 0, head, positions) + row,
-               base + Offset(op.layer, 1, head, positions) + row, count);
-    } else {
-      out->Add(OwnPlace(op, sequence, 0, head, first), OwnPlace(op, sequence, 1, head, first),
-               count);
-    }
-  }
+  return {cross ? nullptr : sequence.own, sequence.cross, Offset(op.layer, 0, head, run),
+          Offset(op.layer, 1, head, run), static_cast<int>(positions)};
 }
 
 // One head of all new rows of a sequence, in their order: a row's key and value are in place before
 // the rows behind it attend.
 void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_row, int head,
-                      Head* here, const Head& later, const Member& member) {
+                      Head here, const Head& later, const Member& member) {
   const size_t width = size_t(head_size()), inner = size_t(shape_.inner());
   const float* bias =
       op.bias.empty() ? nullptr : op.bias.data() + size_t(head) * size_t(op.distances);
@@ -267,9 +269,9 @@ void Plan::AttendHead(const AttendOp& op, const Sequence& sequence, int first_ro
       void* value = OwnPlace(op, sequence, 1, head, position);
       StoreElements(shape_.cache, query + inner, head_size(), key);
       StoreElements(shape_.cache, query + 2 * inner, head_size(), value);
-      if (i > 0) here->Append(key, value, position % kPagePositions == 0);
+      here.positions = static_cast<int>(position + 1);
     }
-    const float factor = Attend(shape_.cache, *here, i + 1 == sequence.count ? later : *here,
+    const float factor = Attend(shape_.cache, here, i + 1 == sequence.count ? later : here,
                                 head_size(), query, op.scale, bias, op.distances, Scratch(member),
                                 Mixed(first_row + i) + size_t(head) * width);
     if (const int64_t from = AttentionFrom(op, first_row + i); from >= 0) {

@@ -10,21 +10,23 @@ namespace splitformer {
 void Plan::Execute(const VocabularyOp& op, const Request& request, Member& member) {
   const Operand operand = OperandOf(member);
   const int end = ShareBegin(chunks(), member.index + 1, team_.size());
-  const int block = 2 * kernels_.max_rows;  // their logits stay in the innermost cache
+  const int parts = (operand.rows + kLogitRows - 1) / kLogitRows;
   for (int chunk = ShareBegin(chunks(), member.index, team_.size()); chunk < end; ++chunk) {
     const int first = chunk * (kChunk / kPanel);
     const int last = std::min(first + kChunk / kPanel, op.matrix.panels());
-    for (int row = 0; row < operand.rows; row += block) {
-      const Operand part = operand.Rows(row, std::min(block, operand.rows - row));
+    for (int i = 0; i < parts; ++i) {
+      const int row = ShareBegin(operand.rows, i, parts);
+      const Operand part = operand.Rows(row, ShareBegin(operand.rows, i + 1, parts) - row);
       const auto store = [&](const Sums& sums) {
         float* out =
             Scratch(member) + size_t(sums.row) * kLogitsStride + (sums.column - first * kPanel);
         op.matrix.Finish(sums, part.scales, out, kLogitsStride);
       };
-      Multiply(kernels_, part, op.matrix, first, last, store);
-      for (int i = 0; i < part.rows; ++i) {
-        ReduceChunk(request, Scratch(member) + size_t(i) * kLogitsStride, (last - first) * kPanel,
-                    chunk, row + i, member);
+      const uint8_t* after = op.matrix.panel(i + 1 < parts ? first : last);
+      Multiply(kernels_, part, op.matrix, first, last, after, store);
+      for (int r = 0; r < part.rows; ++r) {
+        ReduceChunk(request, Scratch(member) + size_t(r) * kLogitsStride, (last - first) * kPanel,
+                    chunk, row + r, member);
       }
     }
   }
