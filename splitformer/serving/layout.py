@@ -139,8 +139,8 @@ def check_policy(policy: str) -> None:
         raise ConfigurationError(f"policy: must be one of {', '.join(POLICIES)}, got {policy!r}")
 
 
-def take_place(cores: frozenset[int], nice: int, policy: str = "usual") -> None:
-    """Move this process, and what it starts from now on, to its cores and its priority.
+def take_place(cores: frozenset[int], nice: int) -> None:
+    """Move this process, and what it starts from now on, to its cores and its niceness.
 
     Niceness is added to what the process was started with.
 
@@ -150,21 +150,23 @@ def take_place(cores: frozenset[int], nice: int, policy: str = "usual") -> None:
     try:
         if cores:
             os.sched_setaffinity(0, cores)
-        if niceness := os.nice(nice):
-            _nice_session(niceness)
-        if policy == "idle":
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        os.nice(nice)
     except (OSError, AttributeError) as error:
-        given = f"{nice}, policy {policy}"
-        raise ConfigurationError(f"nice: {given}: not possible here: {error}") from error
+        raise ConfigurationError(f"nice: {nice} is not possible here: {error}") from error
 
 
-def _nice_session(niceness: int) -> None:
-    """Give our session a niceness, if it is ours alone.
+def give_way(policy: str) -> None:
+    """Let this process, once it has started, take the priority that it serves with.
 
-    Linux divides a core among sessions first (`autogroup` in sched(7)), so that a process's own
-    niceness counts only within its session.
+    Before, it would take for ever on a busy machine. Linux divides a core among sessions first
+    (`autogroup` in sched(7)), so that a process's niceness counts only within its session: the
+    session gets it too, if it is ours alone.
     """
-    if os.getsid(0) == os.getpid():
+    niceness = os.nice(0)
+    if niceness and os.getsid(0) == os.getpid():
         with suppress(OSError):  # a kernel without such groups
             _AUTOGROUP.write_text(str(niceness))
+    if policy == "idle":
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))

@@ -21,7 +21,7 @@ from splitformer.errors import ConfigurationError
 from splitformer.serving.admin import NAME as ADMIN, register_admin
 from splitformer.serving.fleet import Fleet
 from splitformer.serving.interceptor import RpcInterceptor
-from splitformer.serving.layout import cores_of, take_place
+from splitformer.serving.layout import cores_of, give_way, take_place
 from splitformer.serving.limits import check_budget_fits
 from splitformer.serving.logs import configure_logs, log
 from splitformer.serving.metrics_page import MetricsPage
@@ -228,7 +228,7 @@ def main(
     try:
         settings = settings_type.read(arguments, os.environ)
         check_budget_fits(settings.memory_bytes, settings.model, settings.with_torch)
-        take_place(cores_of(settings.cores), settings.nice, settings.policy)
+        take_place(cores_of(settings.cores), settings.nice)
         configure_logs(name, settings.log_level)
         # Without a second series for each counter, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -257,6 +257,7 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await server.start()
     settle()
+    give_way(settings.policy)
     log(_logger, logging.INFO, "serving", port=server.port, metrics_port=server.metrics_port)
     await stopping.wait()
     log(_logger, logging.INFO, "draining")

@@ -99,8 +99,8 @@ class Settings:
     )
     policy: str = setting(
         "usual",
-        "How Linux schedules the process: usual, or idle, which gives way at once to whatever else"
-        " wants a core.",
+        "How Linux schedules the process once it serves: usual, or idle, which gives way at once to"
+        " whatever else wants a core.",
     )
     memory_bytes: int = setting(2**30, "Budget, in bytes.", at_least=1, size=True)
     max_message_bytes: int = setting(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -57,6 +58,11 @@ class Process:
     def wait(self) -> int:
         return self._process.wait(30)
 
+    def policies(self) -> set[int]:
+        """How its threads are scheduled."""
+        threads = Path(f"/proc/{self._process.pid}/task").iterdir()
+        return {os.sched_getscheduler(int(thread.name)) for thread in threads}
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -105,6 +111,18 @@ def test_two_processes_translate_and_end_with_status_0_on_sigterm(tiny_model: Pa
             ]
             assert events[0]["model"] == str(tiny_model)
             assert all(e["code"] == "OK" for e in events if e["event"] == "rpc")
+
+
+def test_a_service_that_serves_gives_way_if_it_is_told_to(tiny_model: Path) -> None:
+    model = ("--model", str(tiny_model))
+    with (
+        process("encoder_service", *model, "--policy", "idle") as encoder,
+        process("decoder_service", *model) as decoder,
+    ):
+        assert encoder.port()
+        assert encoder.policies() == {os.SCHED_IDLE}
+        assert decoder.port()
+        assert decoder.policies() == {os.SCHED_OTHER}
 
 
 def test_streams_of_a_process_that_dies_end_with_unavailable(tiny_model: Path) -> None:

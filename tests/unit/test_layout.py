@@ -84,17 +84,26 @@ def test_an_unknown_policy_is_refused() -> None:
 
 def test_a_process_takes_its_place() -> None:
     core = ALLOWED[-1]
-    affinity, nice, policy = placed(
-        f"take_place(cores_of('{core}'), 3, 'idle');"
-        "print(os.sched_getaffinity(0), os.nice(0), os.sched_getscheduler(0))"
-    ).split()
-    assert (affinity, nice) == (f"{{{core}}}", str(min(19, os.nice(0) + 3)))
-    assert int(policy) == os.SCHED_IDLE
+    program = f"take_place(cores_of('{core}'), 3); print(os.sched_getaffinity(0), os.nice(0))"
+    assert placed(program).split() == [f"{{{core}}}", str(min(19, os.nice(0) + 3))]
+
+
+@pytest.mark.parametrize("policy", ["usual", "idle"])
+def test_all_threads_give_way(policy: str) -> None:
+    program = (
+        "import threading; waiting = threading.Event();"
+        "threading.Thread(target=waiting.wait).start();"
+        f"give_way('{policy}');"
+        "print(*(os.sched_getscheduler(int(thread)) for thread in os.listdir('/proc/self/task')));"
+        "waiting.set()"
+    )
+    expected = os.SCHED_IDLE if policy == "idle" else os.SCHED_OTHER
+    assert placed(program).split() == 2 * [str(expected)]
 
 
 @pytest.mark.skipif(not AUTOGROUP.exists(), reason="Linux was built without groups of sessions")
 def test_a_session_gets_the_niceness_of_the_process_whose_it_is() -> None:
-    program = f"take_place(frozenset(), 3); print(open('{AUTOGROUP}').read())"
+    program = f"take_place(frozenset(), 3); give_way('usual'); print(open('{AUTOGROUP}').read())"
     assert placed(program, start_new_session=True).endswith(f" nice {min(19, os.nice(0) + 3)}\n\n")
     before = AUTOGROUP.read_text()
     assert placed(program) == f"{before}\n", "others of the session keep what they had"
@@ -102,7 +111,7 @@ def test_a_session_gets_the_niceness_of_the_process_whose_it_is() -> None:
 
 def placed(program: str, start_new_session: bool = False) -> str:
     """Run a program in a process of its own; return what it prints."""
-    imports = "import os; from splitformer.serving.layout import cores_of, take_place;"
+    imports = "import os; from splitformer.serving.layout import cores_of, give_way, take_place;"
     done = subprocess.run(
         [sys.executable, "-c", imports + program],
         capture_output=True,
