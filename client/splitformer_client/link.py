@@ -230,7 +230,11 @@ class _Verdict:
         self._call = call
         self._error: grpc.aio.AioRpcError | None = None
         self._known = asyncio.Event()
-        call.add_done_callback(self._note)
+        # Not the call's own add_done_callback, by which it would hold itself, and its connection
+        # open, until garbage is collected.
+        note = weakref.WeakMethod(self._note)
+        inner = getattr(call, "_cython_call", call)
+        inner.add_done_callback(lambda *_: (alive := note()) and alive())
 
     async def explained(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
         """Return the server's error where grpc.aio's own was raised; any other as it is."""
@@ -240,7 +244,7 @@ class _Verdict:
             return self._error or error
         return error
 
-    def _note(self, _: object) -> None:
+    def _note(self) -> None:
         """Called whenever the status is set; by now it can be read without waiting."""
         details = _at_once(self._call.details())
         if details != _WRITE_FAILED:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import pytest
 
 from splitformer import errors
@@ -33,6 +35,23 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def client(services: Services) -> AsyncIterator[AsyncClient]:
     async with aio.connect(services.encoder.address, services.decoder.address) as connected:
         yield connected
+
+
+async def test_calls_are_let_go_when_they_end_not_when_garbage_is_collected(
+    services: Services,
+) -> None:
+    def calls() -> set[int]:
+        return {id(each) for each in gc.get_objects() if issubclass(type(each), grpc.aio.Call)}
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = calls()
+        async with aio.connect(services.encoder.address, services.decoder.address) as client:
+            await client.translate(TEXT, ["de", "ja"], max_new_tokens=4)
+        assert calls() <= before
+    finally:
+        gc.enable()
 
 
 # --- translate ------------------------------------------------------------------------------------
