@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from splitformer import errors
-from splitformer_client import sync
+from splitformer_client import Client, sync
+from splitformer_client.aio import AsyncClient
 from splitformer_client.portal import Portal, Stream
 
 
@@ -186,3 +188,13 @@ def test_a_closed_client_says_so() -> None:
     client.close()
     with pytest.raises(errors.FailedPreconditionError, match="closed"):
         client.translate("hello", "ja")
+
+
+def test_every_call_of_the_asynchronous_client_has_a_plain_one_that_takes_the_same() -> None:
+    calls = {name for name in dir(AsyncClient) if not name.startswith("_")}
+    plain = {name for name in dir(Client) if not name.startswith("_")}
+    assert calls - plain == {"bulk"}
+    for name in plain:
+        theirs = inspect.signature(getattr(AsyncClient, name)).parameters
+        assert inspect.signature(getattr(Client, name)).parameters == theirs
+        assert not inspect.iscoroutinefunction(getattr(Client, name))
