@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from splitformer.model.cache import Arrays, CrossCache, DecoderState, SelfCache
+from splitformer.model.cache import CrossCache, DecoderState, SelfCache
 from splitformer.model.half import Half, half_of
 from splitformer.model.native_questions import advanced_of, questions_of
 from splitformer.model.plan import describe_decoder
+from splitformer.model.rooms import Arrays
 from splitformer.model.stepping import NOTHING, Advanced, Asked
 from splitformer.native import (
     Cache,

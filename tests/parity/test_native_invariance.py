@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from splitformer.model import DecoderState, Transformer
-from splitformer.model.cache import Block
 from splitformer.model.native_decoder import NativeDecoder
+from splitformer.model.rooms import Block
 from splitformer.model.stepping import Advanced, Asked, Candidates
 from splitformer.native import Precision
 from splitformer.native.binding import InstructionSet
