@@ -5,43 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-
-import numpy as np
 
 from decoder_service.allow_list import AllowList
 from decoder_service.answers import Yielded
-from decoder_service.budget import Budget, Reservation, Share
+from decoder_service.beginnings import Beginnings, Transfer
+from decoder_service.budget import Budget
 from decoder_service.channels import EncoderChannels
 from decoder_service.engine import DecoderEngine
 from decoder_service.generating import Generating
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.interacting import Steering
+from decoder_service.loaded import load
 from decoder_service.metrics import DecoderMetrics
-from decoder_service.opening import Branch, OpeningRules, Wish, pieces_of
+from decoder_service.opening import Branch, Wish
 from decoder_service.scoring import Scorer
-from decoder_service.sessions import Opened, Session, Sessions
+from decoder_service.sessions import Opened, Sessions
 from decoder_service.settings import DecoderSettings
 from decoder_service.sharing import SharedMemories
-from splitformer import tracing, wire
+from splitformer import tracing
 from splitformer.errors import UnavailableError
 from splitformer.generation import (
-    Drafting,
     GenerationOptions,
     Glossary,
-    Sequential,
-    SpeechRules,
-    Target,
-    Vocabulary,
-    kept_bytes,
-    overhead_of,
-    run,
 )
-from splitformer.model.cache import DecoderState
-from splitformer.model.shapes import decoder_shapes, weight_bytes
-from splitformer.serving import kernels, models
+from splitformer.serving import models
 from splitformer.serving.fleet import Fleet, Room
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
@@ -49,10 +38,6 @@ from splitformer.v1 import model_pb2, tensor_pb2
 _SWEEP_SECONDS = 1.0
 _BETWEEN_CALLS_SECONDS = 1.0
 """While draining, a session used this recently may be between two calls."""
-
-CheckHeader = Callable[[tensor_pb2.MemoryHeader], None]
-Transfer = Callable[[CheckHeader], Awaitable[tuple[tensor_pb2.MemoryHeader, wire.Buffer]]]
-"""Brings a memory: checks its header with what it is given, then returns header and bytes."""
 
 
 class DecoderService:
@@ -134,10 +119,13 @@ class DecoderService:
         """Load the model and run one session, so that the first caller does not wait."""
         if self._main is self:
             self.replica = f"{self.settings.reachable_host}:{port}"
-        await asyncio.to_thread(self._load)
+        self._model = model = await asyncio.to_thread(
+            load, self.settings, self._room, self.metrics.count_draft
+        )
+        self.rules = model.rules
         self.engine = DecoderEngine(
-            self._decoder,
-            self._vocabulary.never,
+            model.decoder,
+            model.vocabulary.never,
             self.settings.max_batch,
             self.metrics,
             self.settings.arithmetic.pin,
@@ -147,12 +135,20 @@ class DecoderService:
             self.sessions,
             self.metrics,
             self.settings.window_tokens,
-            self._vocabulary,
-            self._drafting,
-            Glossary(self._checkpoint.tokenizer, self._vocabulary),
+            model.vocabulary,
+            model.drafting,
+            Glossary(model.checkpoint.tokenizer, model.vocabulary),
         )
         self.steering = Steering(
             self.generating, self.rules, lambda held: self.holding(held).steering
+        )
+        self._beginnings = Beginnings(
+            model.checkpoint.description,
+            self.rules,
+            self.engine,
+            self.sessions,
+            self.budget,
+            self.metrics,
         )
         self.scorer = Scorer(self.engine, self.sessions, self.budget, self.rules)
         self._sweeper = asyncio.create_task(self._sweep())
@@ -183,7 +179,7 @@ class DecoderService:
     @property
     def name(self) -> str:
         """Name under which requests ask for our model."""
-        return self._checkpoint.description.name
+        return self._model.checkpoint.description.name
 
     def holding(self, session_id: str) -> DecoderService:
         """Return the service that has or remembers a session; ours if none does."""
@@ -198,7 +194,7 @@ class DecoderService:
         if self._main is self:
             await self.models.close_others()
         await asyncio.to_thread(self.engine.close)
-        self._decoder.close()
+        self._model.decoder.close()
         if self._main is self:
             await self.puller.close()
 
@@ -221,7 +217,7 @@ class DecoderService:
             if not opening.done():
                 self._opening += 1
                 try:
-                    opened = await self._open(wish, start, transfer)
+                    opened = await self._beginnings.over_memory(wish, start, transfer)
                 finally:
                     self._opening -= 1
                 self._telemetry.model_requests.labels(self.name).inc()
@@ -275,7 +271,8 @@ class DecoderService:
         self._check_not_draining()
         async with self.sessions.opening(request_id) as opening:
             if not opening.done():
-                opening.set_result(await self._fork(self.sessions.get(session_id), branch))
+                parent = self.sessions.get(session_id)
+                opening.set_result(await self._beginnings.over_session(parent, branch))
                 self.metrics.opened.labels("fork").inc()
             return opening.result()
 
@@ -293,11 +290,11 @@ class DecoderService:
     @property
     def fingerprint(self) -> tensor_pb2.Fingerprint:
         """The model's fingerprints."""
-        return models.fingerprint(self._checkpoint, self.numerics)
+        return models.fingerprint(self._model.checkpoint, self._model.numerics)
 
     def info(self) -> model_pb2.ModelInfo:
         """Describe the model as we run it."""
-        return self._info
+        return self._model.info
 
     def load(self) -> model_pb2.Load:
         """Say how busy we are."""
@@ -311,149 +308,11 @@ class DecoderService:
             draining=self.draining,
         )
 
-    async def _open(self, wish: Wish, start: tuple[int, ...], transfer: Transfer) -> Opened:
-        began = time.perf_counter()
-        positions = self.rules.positions(wish)
-        own = self.rules.own_bytes(positions)
-        with Reservation(self.budget) as reservation:
-
-            def admit(header: tensor_pb2.MemoryHeader) -> None:
-                self.rules.check_header(header, wish.language)
-                size = own + self.rules.memory_bytes(header.shape[0])
-                reservation.add(size + wire.packed_bytes(header.dtype, header.shape), "memory")
-
-            header, data = await transfer(admit)
-            received = time.perf_counter()
-            self.metrics.received_bytes.inc(len(data))
-            memory = wire.unpack(data, header.dtype, header.shape, "memory")
-            self.rules.check_values(memory)
-            state = await self.engine.begin(memory)
-            language = header.target_language or wish.language
-            if self.rules.detects(language):
-                language = await self._detected(state)
-                start = self.rules.start_tokens(dataclasses.replace(wish, language=language))
-            target = Target(start, state, self.rules.detokenizer(start), positions)
-            target.source, target.source_text = pieces_of(header), header.source_text
-            target.forced = self.rules.forced(wish, start)
-            memory_bytes = self.rules.memory_bytes(header.shape[0])
-            share = Share(self.budget, memory_bytes)
-            session = self.sessions.add(target, language, header.shape[0], own, share)
-            reservation.keep(own + memory_bytes)
-        return Opened(session, received - began, time.perf_counter() - received)
-
-    async def _fork(self, parent: Session, branch: Branch) -> Opened:
-        began = time.perf_counter()
-        await self.sessions.claim(parent)
-        kept = self.rules.check_branch(branch, parent.language, len(parent.target.produced))
-        language = branch.language or parent.language
-        positions, own = parent.target.max_positions, parent.own_bytes
-        with Reservation(self.budget) as reservation:
-            reservation.add(own, "session")
-            if language == parent.language:
-                target = await self._branch(parent.target, kept)
-            else:
-                speech = self.rules.same_speech(parent.target.start)
-                start = self.rules.start_tokens(Wish(language, speech=speech))
-                state = parent.target.state.afresh()
-                target = Target(start, state, self.rules.detokenizer(start), positions)
-                target.forced = self.rules.forced(Wish(language), start)
-            target.source = parent.target.source
-            target.source_text = parent.target.source_text
-            details = kept_bytes(target)
-            reservation.add(details, "session")
-            session = self.sessions.add(
-                target, language, parent.source_positions, own, parent.memory, details
-            )
-            reservation.keep(own + details)
-        return Opened(session, 0.0, time.perf_counter() - began)
-
-    async def _detected(self, state: DecoderState) -> str:
-        """Find out the language of a memory; what was computed for that stays in the state."""
-        description = self._checkpoint.description
-        assert description.speech is not None
-        start, tokens = description.languages.starts[""], description.speech.languages
-        found = await self.engine.likeliest_of(state, start[0], list(tokens.values()))
-        return next(language for language, token in tokens.items() if token == found)
-
-    async def _branch(self, target: Target, kept: int) -> Target:
-        """Copy a target up to `kept` tokens; the end goes with the last of them."""
-        produced, end = target.produced[:kept], target.end
-        whole = kept == len(target.produced)
-        state = await self.engine.fork(target.state)
-        state.truncate(min(state.length, len(target.start) + kept - 1))
-        detokenizer = self.rules.detokenizer(target.start, *(token.id for token in produced))
-        branch = Target(target.start, state, detokenizer, target.max_positions, produced)
-        branch.end, branch.forced = end if whole else None, target.forced
-        return branch
-
     def _check_not_draining(self) -> None:
         if self._main.draining:
             raise UnavailableError(
                 "the service takes no new sessions", reason="DRAINING", retry_after=1.0
             )
-
-    def _load(self) -> None:
-        name = self._room.name if self._room else ""
-        self._checkpoint = models.open_checkpoint(self.settings.model, self.settings.cache, name)
-        if self._room is not None:
-            shapes = decoder_shapes(self._checkpoint.description.architecture)
-            precision = kernels.held_precision(self.settings.arithmetic)
-            self._room.admit(weight_bytes(shapes, precision))
-        description = self._checkpoint.description
-        speech = description.speech
-        self._vocabulary = Vocabulary(
-            description.eos_id,
-            description.never_generated,
-            description.architecture.target_vocabulary_size,
-            description.end_at_limit,
-            SpeechRules.of(speech, description.eos_id) if speech is not None else None,
-        )
-        self._decoder = kernels.step_decoder(
-            self._checkpoint, self.settings.arithmetic, self.settings.memory_bytes
-        )
-        self.numerics = models.numerics(
-            self._decoder.precision, self.settings.memory_dtype, self._decoder.kernel
-        )
-        self._info = self._described()
-        kernels.give_back()
-        self.rules = OpeningRules(self._checkpoint, self.settings.memory_dtype, self._decoder)
-        self._warm_up()
-        self._drafting = self._measured()
-
-    def _measured(self) -> Drafting:
-        """Say what guessing several tokens at once has to know; measures what rows cost."""
-        description, size = self._checkpoint.description, self._vocabulary.size
-        shared = description.architecture.share_embeddings
-        unusable = frozenset((*self._vocabulary.never, self._vocabulary.eos_id))
-        return Drafting(
-            overhead=overhead_of(self._decoder),
-            lossless=self._decoder.batch_invariant,
-            begins_word=self._checkpoint.tokenizer.word_beginnings(size),
-            unusable=unusable if shared else None,
-            counted=self.metrics.count_draft,
-        )
-
-    def _described(self) -> model_pb2.ModelInfo:
-        config = self._decoder.config
-        info = models.model_info(
-            self._checkpoint,
-            decoder_shapes(config),
-            self._decoder.precision,
-            self.settings.memory_dtype,
-            self.numerics,
-        )
-        info.layers, info.vocabulary_size = config.decoder_layers, config.target_vocabulary_size
-        info.device = self.settings.device
-        info.batch_invariant = self._decoder.batch_invariant
-        return info
-
-    def _warm_up(self) -> None:
-        """Run one step outside the engine, so that the first caller does not pay for set-up."""
-        description = self._checkpoint.description
-        state = self._decoder.begin(np.zeros((1, description.architecture.d_model), np.float32))
-        target = Target((description.eos_id,), state, self._checkpoint.tokenizer.detokenizer(), 1)
-        decoding = Sequential(target, GenerationOptions(), 1, self._vocabulary)
-        run(self._decoder, decoding, self._vocabulary.never)
 
     async def _sweep(self) -> None:
         while True:

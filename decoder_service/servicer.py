@@ -12,7 +12,8 @@ from grpc import aio
 
 from decoder_service import messages
 from decoder_service.answers import Ended
-from decoder_service.service import CheckHeader, DecoderService, Transfer
+from decoder_service.beginnings import CheckHeader, Transfer
+from decoder_service.service import DecoderService
 from decoder_service.sessions import Opened, Record, Session
 from splitformer import wire
 from splitformer.errors import DeadlineExceededError, InvalidArgumentError

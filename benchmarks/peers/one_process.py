@@ -20,9 +20,10 @@ import numpy as np
 from grpc import aio
 
 from decoder_service import messages
+from decoder_service.beginnings import CheckHeader
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.opening import Wish
-from decoder_service.service import CheckHeader, DecoderService
+from decoder_service.service import DecoderService
 from decoder_service.servicer import register as register_decoder
 from decoder_service.settings import DecoderSettings
 from encoder_service.service import EncoderService

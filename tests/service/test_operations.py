@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from decoder_service import loaded
 from decoder_service.service import DecoderService
 from decoder_service.servicer import register
 from decoder_service.settings import DecoderSettings
@@ -65,14 +66,14 @@ def test_nothing_is_served_until_warm(
     servers: ServerThread, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warming, warm = threading.Event(), threading.Event()
-    warm_up = DecoderService._warm_up
+    warm_up = loaded._warm_up
 
-    def slow_warm_up(service: DecoderService) -> None:
+    def slow_warm_up(*arguments: Any) -> None:
         warming.set()
         assert warm.wait(20)
-        warm_up(service)
+        warm_up(*arguments)
 
-    monkeypatch.setattr(DecoderService, "_warm_up", slow_warm_up)
+    monkeypatch.setattr(loaded, "_warm_up", slow_warm_up)
     settings = DecoderSettings(model=str(services.model), port=0, metrics_port=0)
     telemetry = Telemetry()
     service = DecoderService(settings, telemetry)
