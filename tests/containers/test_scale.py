@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -156,6 +157,25 @@ def test_replacing_every_replica_loses_nothing(composed: Composed, load: Load) -
     after = {each.id for each in replicas()}
     assert len(after) == len(before)
     assert before.isdisjoint(after)
+
+
+async def test_the_balancer_finishes_what_it_has_and_then_does_not_wait_for_idle_callers(
+    composed: Composed,
+) -> None:
+    (balancer,) = composed.containers("balancer")
+    async with aio.connect(composed.encoder, composed.decoder) as client:
+        (stream,) = await steered(client, 1)
+        reading = asyncio.create_task(stream.run(rounds=20))
+        await asyncio.sleep(0.5)
+        stopping = asyncio.create_task(asyncio.to_thread(balancer.stop, timeout=GRACE_SECONDS))
+        with contextlib.suppress(UnavailableError):  # closing its session is a call too many
+            await reading
+        assert stream.rounds == 20
+        finished = time.monotonic()
+        await stopping
+        assert time.monotonic() - finished < 15
+    balancer.reload()
+    assert balancer.attrs["State"]["ExitCode"] == 0
 
 
 def test_down_leaves_nothing_behind(composed: Composed) -> None:
