@@ -1,13 +1,19 @@
-"""Callers on the shared services; each test must leave them as it found them."""
+"""Callers on shared services, which each test must leave as it found them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import Services
+from splitformer_client import Client, connect
+from tests.conftest import Services, nothing_is_held
+from tests.support.hearing import become_true
 from tests.support.rpc import Caller
+from tests.support.servers import ServerThread
+from tests.support.whisper import make_whisper
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +29,26 @@ def caller(shared_caller: Caller) -> Iterator[Caller]:
     """Stubs of the shared services; afterwards nothing may be left behind and both must work."""
     with shared_caller.nothing_left_behind():
         yield shared_caller
+
+
+@pytest.fixture(scope="session")
+def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Whisper."""
+    return make_whisper(tmp_path_factory.mktemp("whisper") / "tiny-whisper")
+
+
+@pytest.fixture(scope="session")
+def hearing(whisper_folder: Path, server_loop: asyncio.AbstractEventLoop) -> Iterator[Services]:
+    """Both services over one tiny Whisper."""
+    thread = ServerThread(server_loop)
+    encoder = thread.start_encoder(whisper_folder)
+    yield Services(encoder, thread.start_decoder(whisper_folder, encoder), whisper_folder)
+    thread.close()
+
+
+@pytest.fixture
+def speech(hearing: Services) -> Iterator[Client]:
+    """A client of them; afterwards nothing may be left behind."""
+    with connect(hearing.encoder.address, hearing.decoder.address, timeout=60) as client:
+        yield client
+    become_true(lambda: nothing_is_held(hearing))
