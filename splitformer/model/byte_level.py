@@ -15,7 +15,8 @@ from tokenizers import models, pre_tokenizers
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.files import Files
-from splitformer.model.tokenizer import SourcePiece, Surface, Tokenizer
+from splitformer.model.tokenizer import SourcePiece, Surface
+from splitformer.model.tokenizer_library import LibraryTokenizer, byte_offsets
 
 _WHOLE, _VOCABULARY, _MERGES, _ADDED = (
     "tokenizer.json",
@@ -25,7 +26,7 @@ _WHOLE, _VOCABULARY, _MERGES, _ADDED = (
 )
 
 
-class ByteLevelTokenizer(Tokenizer):
+class ByteLevelTokenizer(LibraryTokenizer):
     """A byte-level vocabulary and its merges.
 
     Args:
@@ -57,19 +58,14 @@ class ByteLevelTokenizer(Tokenizer):
 
     def pieces(self, text: str) -> list[SourcePiece]:
         """Tokenise a text, with nothing around it."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        places = [0]  # of each character in the UTF-8 text
-        for character in text:
-            places.append(places[-1] + len(character.encode()))
+        encoding, places = (
+            self._tokenizer.encode(text, add_special_tokens=False),
+            byte_offsets(text),
+        )
         return [
             SourcePiece(token, places[begin], places[end])
             for token, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
         ]
-
-    def encode_target(self, text: str) -> list[int]:
-        """Tokenise the beginning of a target, without an end token."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
 
 
 def read_byte_level(files: Files) -> tuple[dict[str, int], list[tuple[str, str]], dict[str, int]]:

@@ -10,12 +10,13 @@ import tokenizers
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.byte_level import bytes_of
-from splitformer.model.tokenizer import SourcePiece, Surface, Tokenizer
+from splitformer.model.tokenizer import SourcePiece, Surface
+from splitformer.model.tokenizer_library import LibraryTokenizer, byte_offsets
 
 _SPACE = "\u2581"
 
 
-class JsonTokenizer(Tokenizer):
+class JsonTokenizer(LibraryTokenizer):
     """A tokenizer that one file describes, without what it would put around a source.
 
     Args:
@@ -52,7 +53,7 @@ class JsonTokenizer(Tokenizer):
     def pieces(self, text: str) -> list[SourcePiece]:
         """Tokenise a text, with nothing around it."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        starts = _byte_offsets(text)
+        starts = byte_offsets(text)
         # What the library prepends covers the first character too, and so may several tokens of
         # one character: the last of them has it.
         nexts = [*(begin for begin, _ in encoding.offsets[1:]), len(text)]
@@ -62,11 +63,6 @@ class JsonTokenizer(Tokenizer):
                 encoding.ids, encoding.offsets, nexts, strict=True
             )
         ]
-
-    def encode_target(self, text: str) -> list[int]:
-        """Tokenise the beginning of a target, without an end token."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
 
     def _all_surfaces(self, kinds: set[str], silent: Collection[int]) -> list[Surface]:
         added = self._tokenizer.get_added_tokens_decoder()
@@ -96,11 +92,3 @@ def _surface(piece: str, kinds: set[str]) -> Surface:
     if "ByteFallback" in kinds and len(piece) == 6 and piece.startswith("<0x"):
         return bytes([int(piece[3:5], 16)])
     return piece.replace(_SPACE, " ")
-
-
-def _byte_offsets(text: str) -> list[int]:
-    """Where each character begins in UTF-8, and where the last one ends."""
-    offsets = [0]
-    for character in text:
-        offsets.append(offsets[-1] + len(character.encode()))
-    return offsets
