@@ -17,7 +17,7 @@ from decoder_service.engine import DecoderEngine
 from decoder_service.generating import Generating
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.interacting import Steering
-from decoder_service.loaded import load
+from decoder_service.loaded import Loaded, load
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.opening import Branch, Wish
 from decoder_service.scoring import Scorer
@@ -119,9 +119,16 @@ class DecoderService:
         """Load the model and run one session, so that the first caller does not wait."""
         if self._main is self:
             self.replica = f"{self.settings.reachable_host}:{port}"
-        self._model = model = await asyncio.to_thread(
+        self._model = await asyncio.to_thread(
             load, self.settings, self._room, self.metrics.count_draft
         )
+        self._put_to_work(self._model)
+        self._sweeper = asyncio.create_task(self._sweep())
+        if self._main is self:
+            self._count_engines()
+            self.models.started(port)
+
+    def _put_to_work(self, model: Loaded) -> None:
         self.rules = model.rules
         self.engine = DecoderEngine(
             model.decoder,
@@ -151,10 +158,6 @@ class DecoderService:
             self.metrics,
         )
         self.scorer = Scorer(self.engine, self.sessions, self.budget, self.rules)
-        self._sweeper = asyncio.create_task(self._sweep())
-        if self._main is self:
-            self._count_engines()
-            self.models.started(port)
 
     def _count_engines(self) -> None:
         models, metrics = self.models, self.metrics

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from splitformer.v1 import decoder_service_pb2 as dec
 from splitformer_client import Client, connect
 from tests.conftest import Services, nothing_is_held
 from tests.support.hearing import become_true
+from tests.support.reference import Reference
 from tests.support.rpc import Caller
 from tests.support.servers import ServerThread
 from tests.support.whisper import make_whisper
+
+Opens = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +34,27 @@ def caller(shared_caller: Caller) -> Iterator[Caller]:
     """Stubs of the shared services; afterwards nothing may be left behind and both must work."""
     with shared_caller.nothing_left_behind():
         yield shared_caller
+
+
+@pytest.fixture
+def opened(caller: Caller) -> Iterator[Opens]:
+    """Opens sessions that are closed afterwards, if they are still there."""
+    sessions: list[str] = []
+
+    def make(memory: Any = None, **fields: Any) -> str:
+        sessions.append(caller.open(memory or caller.memory(), **fields))
+        return sessions[-1]
+
+    yield make
+    for session in sessions:
+        if caller.session(session).state != dec.SESSION_STATE_CLOSED:
+            caller.close_session(session)
+
+
+@pytest.fixture(scope="session")
+def reference(services: Services) -> Reference:
+    """The shared services' model in this process."""
+    return Reference(services.model)
 
 
 @pytest.fixture(scope="session")

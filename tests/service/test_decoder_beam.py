@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,31 +10,11 @@ import pytest
 
 from splitformer.generation import GenerationOptions
 from splitformer.v1 import decoder_service_pb2 as dec
+from tests.service.conftest import Opens
 from tests.support.reference import Reference
 from tests.support.rpc import TEXT, Caller, Generated, eventually, refused
 
-Opens = Callable[[], str]
 BEAM: dict[str, Any] = {"num_beams": 4, "num_return_sequences": 3, "max_new_tokens": 20}
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_model: Path) -> Reference:
-    return Reference(tiny_model)
-
-
-@pytest.fixture
-def opened(caller: Caller) -> Iterator[Opens]:
-    """Opens sessions that are closed afterwards, if they are still there."""
-    sessions: list[str] = []
-
-    def make() -> str:
-        sessions.append(caller.open(caller.memory()))
-        return sessions[-1]
-
-    yield make
-    for session in sessions:
-        if caller.session(session).state != dec.SESSION_STATE_CLOSED:
-            caller.close_session(session)
 
 
 def plain(generated: Generated) -> tuple[Any, ...]:

@@ -27,11 +27,6 @@ def session(caller: Caller) -> Iterator[str]:
     caller.close_session(session)
 
 
-@pytest.fixture(scope="module")
-def reference(services: Services) -> Reference:
-    return Reference(services.model)
-
-
 def assert_told(token: dec.Token, expected: Produced, tolerance: float = 0) -> None:
     """What the engine tells is what the model in process tells; to the bit if that is promised."""
     details = expected.details

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,11 +19,6 @@ from tests.support.rpc import TEXT, Caller, refused
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 DRAFTS = [dec.DRAFT_MODE_OFF, dec.DRAFT_MODE_COPY, dec.DRAFT_MODE_JACOBI, None]
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_model: Path) -> Reference:
-    return Reference(tiny_model)
 
 
 @pytest.fixture

@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from splitformer.v1 import decoder_service_pb2 as dec
+from tests.service.conftest import Opens
 from tests.support.reference import Reference
 from tests.support.rpc import TEXT, Caller, refused
-
-Opens = Callable[[], str]
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_model: Path) -> Reference:
-    return Reference(tiny_model)
-
-
-@pytest.fixture
-def opened(caller: Caller) -> Iterator[Opens]:
-    """Opens sessions that are closed afterwards, if they are still there."""
-    sessions: list[str] = []
-
-    def make() -> str:
-        sessions.append(caller.open(caller.memory()))
-        return sessions[-1]
-
-    yield make
-    for session in sessions:
-        if caller.session(session).state != dec.SESSION_STATE_CLOSED:
-            caller.close_session(session)
 
 
 @pytest.mark.parametrize(

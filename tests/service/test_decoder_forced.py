@@ -9,7 +9,6 @@ import grpc
 import pytest
 
 from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc
-from tests.conftest import Services
 from tests.support.checkpoints import MAX_POSITIONS
 from tests.support.reference import Reference
 from tests.support.rpc import TEXT, Caller, refused
@@ -23,11 +22,6 @@ def session(caller: Caller) -> Iterator[str]:
     session = caller.open(caller.memory())
     yield session
     caller.close_session(session)
-
-
-@pytest.fixture(scope="module")
-def reference(services: Services) -> Reference:
-    return Reference(services.model)
 
 
 @pytest.mark.parametrize("options", [{}, SAMPLED], ids=["greedy", "sampled"])

@@ -26,12 +26,6 @@ MODES = pytest.mark.parametrize(
 LENGTH, EOS = dec.END_REASON_LENGTH, dec.END_REASON_EOS
 
 
-@pytest.fixture(scope="session")
-def reference(services: Services) -> Reference:
-    """The model in process."""
-    return Reference(services.model)
-
-
 @pytest.fixture
 def session(caller: Caller) -> Iterator[str]:
     """An open session, German over the usual text."""

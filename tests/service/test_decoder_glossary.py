@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import ANY
 
@@ -13,6 +12,7 @@ import pytest
 from splitformer import wire
 from splitformer.generation import GenerationOptions
 from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc
+from tests.service.conftest import Opens
 from tests.support.reference import Reference
 from tests.support.rpc import TEXT, Caller, refused
 
@@ -20,26 +20,6 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 ENTRIES = (("open", "öffnen"), ("file", "Größe"), ("tape", "Band"))
 GLOSSARY = [dec.GlossaryEntry(source=source, target=target) for source, target in ENTRIES]
-Opens = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_model: Path) -> Reference:
-    return Reference(tiny_model)
-
-
-@pytest.fixture
-def opened(caller: Caller) -> Iterator[Opens]:
-    """Opens sessions that are closed afterwards."""
-    sessions: list[str] = []
-
-    def make(memory: Any = None, **fields: Any) -> str:
-        sessions.append(caller.open(memory or caller.memory(), **fields))
-        return sessions[-1]
-
-    yield make
-    for session in sessions:
-        caller.close_session(session)
 
 
 def entry(source: str, target: str) -> dec.GlossaryEntry:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from splitformer import errors
 from splitformer.v1 import decoder_service_pb2 as pb
-from splitformer_client import fan, retry
+from splitformer_client import retry
 from splitformer_client.aio import AsyncClient
 from splitformer_client.settings import Settings
 from tests.support.client_fakes import (
@@ -17,16 +16,7 @@ from tests.support.client_fakes import (
     FakeEncoder,
     serve,
 )
-from tests.support.client_world import World, local_memory, new_world
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(fan, "ANSWER_SECONDS", 20.0)  # however slow the machine
-    async with new_world() as made:
-        yield made
-
+from tests.support.client_world import World, local_memory
 
 # --- opening --------------------------------------------------------------------------------------
 

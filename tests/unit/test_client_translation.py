@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from splitformer import errors
-from splitformer_client import fan, retry
+from splitformer_client import fan
 from tests.support.client_fakes import (
     eventually,
     say_for_ever,
 )
-from tests.support.client_world import World, new_world
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(fan, "ANSWER_SECONDS", 20.0)  # however slow the machine
-    async with new_world() as made:
-        yield made
+from tests.support.client_world import World
 
 
 async def test_one_encoding_serves_all_languages(world: World) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from splitformer import errors, wire
 from splitformer.v1 import decoder_service_pb2 as pb, tensor_pb2
-from splitformer_client import aio, fan, retry
+from splitformer_client import aio
 from splitformer_client.aio import AsyncClient
 from splitformer_client.link import Link
 from splitformer_client.memory import Memory
@@ -26,16 +26,7 @@ from tests.support.client_fakes import (
     say_without_end,
     serve,
 )
-from tests.support.client_world import World, local_memory, new_world
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(fan, "ANSWER_SECONDS", 20.0)  # however slow the machine
-    async with new_world() as made:
-        yield made
-
+from tests.support.client_world import World, local_memory
 
 # --- failures of the transport --------------------------------------------------------------------
 
