@@ -78,8 +78,9 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "quantise": (_I, (_I, _P, _I, _I, _P, _P)),
     "plan_profile": (_I, (_P, _I, POINTER(c_double))),
     "probe_linear": (_I, (_I, _I, _P, _I, _I, _P, _P, _I, _P, _P, _P, _P)),
-    "probe_norm": (None, (_NORM, _P, _I, _P)),
-    "probe_activation": (None, (_I, _P, _I)),
+    "probe_norm": (None, (_I, _NORM, _P, _I, _P)),
+    "probe_activation": (None, (_I, _I, _P, _I)),
+    "probe_logits": (_I, (_I, _P, _P, _I, POINTER(_F), POINTER(_F))),
     "probe_attention": (None, (_I, _P, _P, _P, _I, _I, _F, _P, _I, _P)),
 }
 

@@ -32,9 +32,11 @@ _COMMON = (
 )
 _OPTIMISED = ("-O3",)
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni")
 _TARGETS = {
     "cpu.cc": (),
-    "kernels_avx512.cc": (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
+    "kernels_avx512.cc": _AVX512,
+    "row_kernels_avx512.cc": _AVX512,
 }
 # The C++ runtime comes along: the machine's own, or torch's, may be older than the compiler's.
 _LINK = ("-shared", "-pthread", "-static-libstdc++", "-static-libgcc")

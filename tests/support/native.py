@@ -71,20 +71,42 @@ def linear(
 
 
 def norm(
-    kind: NormKind, x: FloatArray, gain: FloatArray, shift: FloatArray, epsilon: float
+    kind: NormKind,
+    x: FloatArray,
+    gain: FloatArray,
+    shift: FloatArray,
+    epsilon: float,
+    isa: InstructionSet,
 ) -> FloatArray:
     """Normalise one row."""
     out = np.empty_like(x)
     given = NormStruct(NORMS[kind], epsilon, address(gain), address(shift))
-    library().probe_norm(ctypes.byref(given), address(x), x.size, address(out))
+    library().probe_norm(isa, ctypes.byref(given), address(x), x.size, address(out))
     return out
 
 
-def activate(activation: Activation, x: FloatArray) -> FloatArray:
-    """Apply an activation; the size must be a multiple of 8."""
+def activate(activation: Activation, x: FloatArray, isa: InstructionSet) -> FloatArray:
+    """Apply an activation."""
     out = x.copy()
-    library().probe_activation(ACTIVATIONS[activation], address(out), out.size)
+    library().probe_activation(isa, ACTIVATIONS[activation], address(out), out.size)
     return out
+
+
+def likeliest(
+    logits: FloatArray, mask: FloatArray | None, isa: InstructionSet
+) -> tuple[int, float, float]:
+    """Look at logits, a multiple of 16 of them.
+
+    Returns:
+        The likeliest id that is not masked, or -1; the largest logit, and the sum of exponentials
+        of all logits less the largest.
+    """
+    largest, total = ctypes.c_float(), ctypes.c_float()
+    found = library().probe_logits(
+        *(isa, address(logits), address(mask), logits.size),
+        *(ctypes.byref(largest), ctypes.byref(total)),
+    )
+    return found, largest.value, total.value
 
 
 def attend(

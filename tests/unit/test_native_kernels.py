@@ -9,7 +9,15 @@ from torch.nn import functional
 
 from splitformer.native import Activation, Cache, FloatArray, InstructionSet, Precision
 from splitformer.native.operations import NormKind
-from tests.support.native import activate, attend, instruction_sets, linear, needs_native, norm
+from tests.support.native import (
+    activate,
+    attend,
+    instruction_sets,
+    likeliest,
+    linear,
+    needs_native,
+    norm,
+)
 
 pytestmark = needs_native
 SHAPES = [(1, 1), (4, 16), (36, 33), (64, 64), (67, 130), (512, 100)]  # K, N
@@ -91,25 +99,35 @@ def test_a_row_of_zeros_stays_zero() -> None:
         assert (out == 0).all()
 
 
+@pytest.mark.parametrize("isa", instruction_sets(), ids=lambda isa: isa.name)
 @pytest.mark.parametrize("kind", ["layer", "rms"])
-@pytest.mark.parametrize("size", [1, 7, 8, 16, 36, 100, 512])
-def test_norms(kind: NormKind, size: int) -> None:
+@pytest.mark.parametrize("size", [1, 7, 8, 16, 29, 36, 100, 512])
+def test_norms(kind: NormKind, size: int, isa: InstructionSet) -> None:
     x, gain, shift = numbers(size) * 3 + 1, numbers(size, seed=1), numbers(size, seed=2)
     centred = x - x.mean() if kind == "layer" else x
     expected = centred / np.sqrt((centred**2).mean() + 1e-5) * gain + shift
-    np.testing.assert_allclose(norm(kind, x, gain, shift, 1e-5), expected, rtol=1e-4, atol=1e-5)
+    ours = norm(kind, x, gain, shift, 1e-5, isa)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
     if kind == "layer":
         reference = functional.layer_norm(
             torch.tensor(x), (size,), torch.tensor(gain), torch.tensor(shift)
         )
-        np.testing.assert_allclose(
-            norm(kind, x, gain, shift, 1e-5), reference, rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_bits_of_norms_do_not_depend_on_instruction_set(kind: NormKind) -> None:
+    for size in range(1, 100):
+        x, gain, shift = numbers(size) * 3 + 1, numbers(size, seed=1), numbers(size, seed=2)
+        first, *others = (norm(kind, x, gain, shift, 1e-5, isa) for isa in instruction_sets())
+        for other in others:
+            assert other.tobytes() == first.tobytes()
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu", "gelu_tanh", "silu"])
 def test_activations(activation: Activation) -> None:
     x = np.linspace(-30, 30, 8 * 2001, dtype=np.float32)
+    x[100:103] = 0.0, -0.0, 1e-30
     given = torch.tensor(x).double()
     expected = {
         "none": given,
@@ -118,7 +136,31 @@ def test_activations(activation: Activation) -> None:
         "gelu_tanh": functional.gelu(given, approximate="tanh"),
         "silu": functional.silu(given),
     }[activation]
-    np.testing.assert_allclose(activate(activation, x), expected, rtol=1e-6, atol=1e-6)
+    first, *others = (activate(activation, x, isa) for isa in instruction_sets())
+    np.testing.assert_allclose(first, expected, rtol=1e-6, atol=1e-6)
+    for other in others:
+        assert other.tobytes() == first.tobytes()
+
+
+@pytest.mark.parametrize("isa", instruction_sets(), ids=lambda isa: isa.name)
+def test_the_first_of_the_likeliest_is_found(isa: InstructionSet) -> None:
+    for seed in range(50):
+        logits = np.round(numbers(256, seed=seed) * 4)  # many are equal
+        mask = np.where(numbers(256, seed=seed + 50) > 1, -np.inf, 0).astype(np.float32)
+        assert likeliest(logits, None, isa)[0] == logits.argmax()
+        assert likeliest(logits, mask, isa)[0] == (logits + mask).argmax()
+    assert likeliest(logits, np.full(256, -np.inf, np.float32), isa)[0] == -1
+
+
+def test_sums_of_exponentials() -> None:
+    for size in (16, 64, 256):
+        logits = numbers(size, seed=size) * np.float32(20)
+        first, *others = (likeliest(logits, None, isa)[1:] for isa in instruction_sets())
+        assert first[0] == logits.max()
+        expected = np.exp(logits.astype(np.float64) - logits.max()).sum()
+        np.testing.assert_allclose(first[1], expected, rtol=1e-6)
+        for other in others:
+            assert other == first
 
 
 @pytest.mark.parametrize("cache", ["f32", "f16"])

@@ -46,15 +46,8 @@ int32_t Guarded(F&& body) {
 Plan* Of(void* plan) { return static_cast<Plan*>(plan); }
 
 Norm NormOf(const splitformer_norm* from, int size) {
-  Norm norm;
-  if (from == nullptr) return norm;
-  norm.kind = static_cast<NormKind>(from->kind);
-  norm.epsilon = from->epsilon;
-  norm.gain.assign(from->gain, from->gain + size);
-  if (from->shift != nullptr) norm.shift.assign(from->shift, from->shift + size);
-  norm.gain.resize(splitformer::RoundUp(size_t(size), 8), 0.0f);
-  norm.shift.resize(norm.gain.size(), 0.0f);
-  return norm;
+  if (from == nullptr) return {};
+  return {static_cast<NormKind>(from->kind), from->epsilon, from->gain, from->shift, size};
 }
 
 std::vector<Weights> WeightsOf(const splitformer_weights* parts, int count) {

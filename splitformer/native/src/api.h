@@ -74,9 +74,15 @@ SPLITFORMER_API int32_t splitformer_probe_linear(int32_t precision, int32_t isa,
                                                  int32_t rows, int32_t inputs, const float* weight,
                                                  const float* bias, int32_t width, uint8_t* operand,
                                                  float* scales, int32_t* sums, float* out);
-SPLITFORMER_API void splitformer_probe_norm(const splitformer_norm* norm, const float* x,
-                                            int32_t size, float* out);
-SPLITFORMER_API void splitformer_probe_activation(int32_t activation, float* x, int32_t count);
+SPLITFORMER_API void splitformer_probe_norm(int32_t isa, const splitformer_norm* norm,
+                                            const float* x, int32_t size, float* out);
+SPLITFORMER_API void splitformer_probe_activation(int32_t isa, int32_t activation, float* x,
+                                                  int32_t count);
+// Returns the first of the likeliest ids; the largest logit and the sum of exponentials of all go to
+// `largest` and `sum`. `count` is a multiple of 16.
+SPLITFORMER_API int32_t splitformer_probe_logits(int32_t isa, const float* logits,
+                                                 const float* mask, int32_t count, float* largest,
+                                                 float* sum);
 SPLITFORMER_API void splitformer_probe_attention(int32_t cache, const float* query,
                                                  const float* keys, const float* values,
                                                  int32_t positions, int32_t width, float scale,

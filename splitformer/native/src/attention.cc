@@ -54,8 +54,8 @@ inline void ForStretches(const Head& head, const Head& next, size_t Head::*which
   }
 }
 
-// Asks for some positions of a stretch, if it has the first of them, for the innermost cache but one,
-// which has far more misses under way than the innermost. Instructions by name: g++ 12 takes a
+// Asks for some positions of a stretch, if it has the first of them, for the innermost cache but
+// one, which has far more misses under way than the innermost. Instructions by name: g++ 12 takes a
 // function of nothing but _mm_prefetch for one without effects and drops it.
 inline void Prefetch(const Stretch& stretch, int t, int count, size_t row_bytes) {
   if (t >= stretch.positions) return;
@@ -171,14 +171,14 @@ float AttendOf(const Head& head, const Head& next, int width, const float* query
 float Exponentiate(float* scores, int positions) {
   const int padded = static_cast<int>(RoundUp(size_t(positions), 8));
   for (int t = positions; t < padded; ++t) scores[t] = -std::numeric_limits<float>::infinity();
-  __m256 largest = _mm256_load_ps(scores);
-  for (int t = 8; t < padded; t += 8) largest = _mm256_max_ps(largest, _mm256_load_ps(scores + t));
-  const __m256 top = _mm256_set1_ps(Max(largest));
-  __m256 sum = _mm256_setzero_ps();
+  Eight largest = Eight::Load(scores);
+  for (int t = 8; t < padded; t += 8) largest = Max(largest, Eight::Load(scores + t));
+  const Eight top = Eight::Of(Max(largest));
+  Eight sum = Eight::Of(0.0f);
   for (int t = 0; t < padded; t += 8) {
-    const __m256 e = Exp(_mm256_sub_ps(_mm256_load_ps(scores + t), top));
-    _mm256_store_ps(scores + t, e);
-    sum = _mm256_add_ps(sum, e);
+    const Eight e = Exp(Eight::Load(scores + t) - top);
+    e.Store(scores + t);
+    sum = sum + e;
   }
   return Sum(sum);
 }

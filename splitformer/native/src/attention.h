@@ -10,8 +10,8 @@ struct Half {
   uint16_t bits;
 };
 
-// Where keys and values of one head are, position by position: in pages of `kPagePositions` each, or
-// one behind the other from `base` on.
+// Where keys and values of one head are, position by position: in pages of `kPagePositions` each,
+// or one behind the other from `base` on.
 struct Head {
   void* const* pages = nullptr;  // nullptr: `base`
   const void* base = nullptr;

@@ -16,6 +16,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "row_kernels.h"
+
 namespace splitformer {
 
 constexpr int kMaxTileRows = 8;
@@ -50,6 +52,7 @@ struct KernelSet {
   int block_panels;  // 4 or 1
   int group_bytes;   // bytes of one row of `a` that meet one group of `b`
   int offset;        // added to quantised activations; `start` takes it out again
+  const RowKernels* rows;  // of the same instruction set
   bool paired;       // 8-bit sums are of products of sums, see below; columns are held whole
 };
 

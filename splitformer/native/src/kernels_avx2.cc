@@ -115,7 +115,7 @@ void FloatTile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t group
   {}, ROW(tile, 1), ROW(tile, 2), ROW(tile, 3), ROW(tile, 4), ROW(tile, 5), ROW(tile, 6)
 
 const KernelSet kInt8Avx2 = {
-    {SIX_ROWS(Int8Tile), ROW(Int8Tile, 7), ROW(Int8Tile, 8)}, 8, 1, 8, 0, true};
-const KernelSet kFloatAvx2 = {{SIX_ROWS(FloatTile), {}, {}}, 6, 1, 4, 0, false};
+    {SIX_ROWS(Int8Tile), ROW(Int8Tile, 7), ROW(Int8Tile, 8)}, 8, 1, 8, 0, &kRowsAvx2, true};
+const KernelSet kFloatAvx2 = {{SIX_ROWS(FloatTile), {}, {}}, 6, 1, 4, 0, &kRowsAvx2, false};
 
 }  // namespace splitformer

@@ -51,7 +51,10 @@ void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
       UNROLL for (int p = 0; p < kPanels; ++p) _mm_prefetch(ahead.at + p * ahead.gap, _MM_HINT_T1);
     }
     ahead.at += kBlockPanels * ahead.gap;
-    UNROLL for (int p = 0; p < kPanels; ++p) weights[p] = _mm512_load_si512(b + 64 * p);
+    UNROLL for (int p = 0; p < kPanels; ++p) {
+      weights[p] = _mm512_load_si512(b + 64 * p);
+      if (kRows > 1) asm("" : "+v"(weights[p]));  // or g++ 12 loads it anew for every row
+    }
     UNROLL for (int r = 0; r < kRows; ++r) {
       UNROLL for (int p = 0; p < kPanels; ++p) {
         sums[r][p] = Kind::Add(sums[r][p], a + r * a_stride, weights[p]);
@@ -71,7 +74,7 @@ void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
   {{}, ROW(kind, 1), ROW(kind, 2), ROW(kind, 3), ROW(kind, 4), ROW(kind, 5), ROW(kind, 6), {}, {}}
 
 // Six rows by four panels are 24 of the 32 registers, and fewer loads per product than 8 by 2.
-const KernelSet kInt8Vnni = {ROWS(Int8), 6, kBlockPanels, 4, 128, false};
-const KernelSet kFloatAvx512 = {ROWS(Float), 6, kBlockPanels, 4, 0, false};
+const KernelSet kInt8Vnni = {ROWS(Int8), 6, kBlockPanels, 4, 128, &kRowsAvx512, false};
+const KernelSet kFloatAvx512 = {ROWS(Float), 6, kBlockPanels, 4, 0, &kRowsAvx512, false};
 
 }  // namespace splitformer

@@ -1,7 +1,5 @@
 #include "matrix.h"
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -36,6 +34,7 @@ Matrix::Matrix(Precision precision, const KernelSet& kernels, Arena* arena, int 
                const std::vector<Weights>& parts, bool interleaved, float padding_bias,
                int multiple)
     : precision_(precision),
+      row_kernels_(*kernels.rows),
       inputs_(inputs),
       block_panels_(size_t(kernels.block_panels)),
       paired_(kernels.paired) {
@@ -143,30 +142,11 @@ uint8_t* Matrix::Place(size_t column, size_t g) const {
 }
 
 void Matrix::Finish(const Sums& sums, const float* row_scales, float* out, size_t stride) const {
-  const float* bias = bias_.data() + sums.column;
-  const float* scale = scale_.data() + sums.column;
-  const size_t columns = size_t(sums.columns), rows = size_t(sums.rows);
+  const float *bias = bias_.data() + sums.column, *scale = scale_.data() + sums.column;
   if (precision_ == Precision::kFloat) {
-    const float* data = reinterpret_cast<const float*>(sums.data);
-    for (size_t c = 0; c < columns; c += 8) {
-      const __m256 shift = _mm256_loadu_ps(bias + c);
-      for (size_t r = 0; r < rows; ++r) {
-        const __m256 sum = _mm256_loadu_ps(data + r * columns + c);
-        _mm256_storeu_ps(out + r * stride + c, _mm256_add_ps(sum, shift));
-      }
-    }
-    return;
-  }
-  for (size_t c = 0; c < columns; c += 8) {
-    const __m256 factor = _mm256_loadu_ps(scale + c), shift = _mm256_loadu_ps(bias + c);
-    for (size_t r = 0; r < rows; ++r) {
-      const int32_t* data = sums.data + r * columns + c;
-      const __m256 sum =
-          _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(data)));
-      const __m256 row = _mm256_broadcast_ss(row_scales + size_t(sums.row) + r);
-      _mm256_storeu_ps(out + r * stride + c,
-                       _mm256_fmadd_ps(_mm256_mul_ps(sum, factor), row, shift));
-    }
+    row_kernels_.finish_float(sums, bias, out, stride);
+  } else {
+    row_kernels_.finish_int8(sums, scale, bias, row_scales + sums.row, out, stride);
   }
 }
 

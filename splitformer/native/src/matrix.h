@@ -29,15 +29,6 @@ struct Weights {
 // Quantises a row of weights to 8 bits; returns what one step stands for, 0 for a row of zeros.
 float QuantiseWeights(const float* row, size_t count, int8_t* out);
 
-// A block of a product as the micro-kernels leave it: (rows, columns), contiguous.
-struct Sums {
-  const int32_t* data;
-  int row;
-  int rows;
-  int column;
-  int columns;
-};
-
 class Matrix {
  public:
   // Packs one or more maps of the same inputs side by side.
@@ -84,6 +75,7 @@ class Matrix {
   uint8_t* Place(size_t column, size_t g) const;
 
   Precision precision_;
+  const RowKernels& row_kernels_;
   int inputs_;
   size_t block_panels_;
   bool paired_;

@@ -26,9 +26,9 @@ constexpr int kFewRows = 4;
 // `Packed` holds panels as `Matrix` does.
 //
 // Multiplies all rows with panels [first, last) and hands every block of sums to `take(sums)`. Row
-// blocks run inside: the panels at hand stay in the innermost caches. Each of them asks for its part
-// of the panels that come next, so that memory is at work all the time and not with the first alone;
-// `after`, if known, is what the thread will read after the last panel.
+// blocks run inside: the panels at hand stay in the innermost caches. Each of them asks for its
+// part of the panels that come next, so that memory is at work all the time and not with the first
+// alone; `after`, if known, is what the thread will read after the last panel.
 template <class Packed, class Take>
 inline void Multiply(const KernelSet& kernels, const Operand& a, const Packed& b, int first,
                      int last, const uint8_t* after, Take&& take) {

@@ -83,8 +83,8 @@ constexpr int kMaxSegments = 3;
 // How many heads ahead of their use keys and values are asked for.
 constexpr int kHeadsAhead = 4;
 
-// Rows of which a chunk of logits is held at once: enough for the products to be worth it, few enough
-// for a core's caches.
+// Rows of which a chunk of logits is held at once: enough for the products to be worth it, few
+// enough for a core's caches.
 constexpr int kLogitRows = 48;
 
 // Floats from one row of a chunk of logits to the next.

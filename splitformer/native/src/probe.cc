@@ -1,6 +1,7 @@
 // Kernels one by one, for the tests.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "api.h"
@@ -18,6 +19,10 @@ float* Padded(const float* x, int size, Buffer* buffer) {
   buffer->Reserve(RoundUp(size_t(size), kRowAlignment) * sizeof(float));
   std::memcpy(buffer->As<float>(), x, size_t(size) * sizeof(float));
   return buffer->As<float>();
+}
+
+const RowKernels& RowsFor(int32_t isa) {
+  return *KernelsFor(Precision::kFloat, static_cast<InstructionSet>(isa)).rows;
 }
 
 }  // namespace
@@ -40,7 +45,7 @@ int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,
     uint8_t* to = operand + size_t(r) * stride;
     scales[r] = 0.0f;
     if (kind == Precision::kInt8) {
-      scales[r] = QuantiseRow(padded, inputs, kernels.offset, to);
+      scales[r] = kernels.rows->quantise(padded, inputs, to);
     } else {
       std::memcpy(to, padded, size_t(inputs) * sizeof(float));
     }
@@ -58,21 +63,31 @@ int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,
   return kernels.offset;
 }
 
-void splitformer_probe_norm(const splitformer_norm* from, const float* x, int32_t size,
+void splitformer_probe_norm(int32_t isa, const splitformer_norm* from, const float* x, int32_t size,
                             float* out) {
-  Norm norm{static_cast<NormKind>(from->kind), from->epsilon, {}, {}};
-  norm.gain.assign(from->gain, from->gain + size);
-  norm.shift.assign(from->shift, from->shift + size);
-  norm.gain.resize(RoundUp(size_t(size), 8));
-  norm.shift.resize(RoundUp(size_t(size), 8));
+  const Norm norm(static_cast<NormKind>(from->kind), from->epsilon, from->gain, from->shift, size);
   Buffer row;
   float* padded = Padded(x, size, &row);
-  Normalise(norm, padded, size, padded);
+  norm.Apply(RowsFor(isa), padded, size, padded);
   std::memcpy(out, padded, size_t(size) * sizeof(float));
 }
 
-void splitformer_probe_activation(int32_t activation, float* x, int32_t count) {
-  Activate(static_cast<Activation>(activation), x, count);
+void splitformer_probe_activation(int32_t isa, int32_t activation, float* x, int32_t count) {
+  Buffer row;
+  float* padded = Padded(x, count, &row);
+  RowsFor(isa).activate(static_cast<Activation>(activation), padded, count);
+  std::memcpy(x, padded, size_t(count) * sizeof(float));
+}
+
+int32_t splitformer_probe_logits(int32_t isa, const float* logits, const float* mask, int32_t count,
+                                 float* largest, float* sum) {
+  const RowKernels& kernels = RowsFor(isa);
+  Likeliest best = {-std::numeric_limits<float>::infinity(), -1};
+  kernels.update_likeliest(logits, mask, count, 0, &best);
+  const ExponentialSum of_all = kernels.sum_exponentials(logits, count);
+  *largest = of_all.largest;
+  *sum = of_all.sum;
+  return best.id;
 }
 
 void splitformer_probe_attention(int32_t cache, const float* query, const float* keys,

@@ -37,9 +37,8 @@ std::vector<float> Numbers(size_t count, uint32_t seed) {
 }
 
 Norm NormWith(NormKind kind) {
-  Norm norm{kind, 1e-5f, std::vector<float>(RoundUp(kWidth, 8), 1.0f), {}};
-  norm.shift.resize(norm.gain.size(), 0.1f);
-  return norm;
+  const std::vector<float> gain(kWidth, 1.1f), shift(kWidth, 0.1f);
+  return {kind, 1e-5f, gain.data(), shift.data(), kWidth};
 }
 
 // A model of one layer, with the weights that it borrows.

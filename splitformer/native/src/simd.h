@@ -1,7 +1,11 @@
-// Eight floats at a time: the few functions that intrinsics lack.
+// Eight or sixteen floats at a time, and the few functions of them that intrinsics lack.
 //
-// Each is one fixed sequence of IEEE operations, without the C library: its bits are the same on
-// every machine, which is what promises of exact repetition rest on.
+// Each is one fixed sequence of IEEE operations, without the C library, and lanes never meet but in
+// `Sum` and `Max`: bits are the same on every machine and for every instruction set, which is what
+// promises of exact repetition rest on.
+//
+// Everything is local to the file that includes this, as some are compiled for AVX-512: the linker
+// must never keep a copy that this machine cannot run.
 #pragma once
 
 #include <immintrin.h>
@@ -9,6 +13,7 @@
 #include "types.h"
 
 namespace splitformer {
+namespace {
 
 // All bits set in the first `count` (0 to 8) of eight lanes.
 inline __m256i FirstLanes(int count) {
@@ -16,43 +21,181 @@ inline __m256i FirstLanes(int count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
 }
 
-inline __m256 Abs(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+struct Eight {
+  __m256 v;
 
-inline __m256 Negate(__m256 x) { return _mm256_xor_ps(_mm256_set1_ps(-0.0f), x); }
+  static Eight Of(float x) { return {_mm256_set1_ps(x)}; }
+  static Eight Load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Eight FromInts(const int32_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  void Store(float* p) const { _mm256_storeu_ps(p, v); }
+};
 
-inline float Sum(__m256 x) {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+inline Eight operator+(Eight a, Eight b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Eight operator-(Eight a, Eight b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Eight operator*(Eight a, Eight b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Eight operator/(Eight a, Eight b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline Eight Fma(Eight a, Eight b, Eight c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Eight Fnma(Eight a, Eight b, Eight c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+inline Eight Min(Eight a, Eight b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline Eight Max(Eight a, Eight b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Eight SignOf(Eight x) { return {_mm256_and_ps(x.v, _mm256_set1_ps(-0.0f))}; }
+inline Eight Xor(Eight a, Eight b) { return {_mm256_xor_ps(a.v, b.v)}; }
+inline Eight Or(Eight a, Eight b) { return {_mm256_or_ps(a.v, b.v)}; }
+inline Eight Round(Eight x) {
+  return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline __m256i ToInts(Eight x) { return _mm256_cvtps_epi32(x.v); }
+
+// 2 to the power of whole numbers from -126 to 127.
+inline Eight PowerOfTwo(Eight n) {
+  const __m256i exponent = _mm256_add_epi32(ToInts(n), _mm256_set1_epi32(127));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
+}
+
+// A bit for each lane in which both are equal.
+inline unsigned EqualLanes(Eight a, Eight b) {
+  return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)));
+}
+
+inline float Sum(Eight x) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
-inline float Max(__m256 x) {
-  __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+inline float Max(Eight x) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
   m = _mm_max_ps(m, _mm_movehl_ps(m, m));
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 
-// e to the x within 2e-7 of its size; below -87.3, where that would be denormal, e to the -87.3,
-// which is lost in any sum that has a 1 in it. Polynomial of Cephes' expf (Moshier).
-inline __m256 Exp(__m256 x) {
-  x = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.3f)), _mm256_set1_ps(88.3f));
-  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),
-                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
-  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
-  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
-  p = _mm256_fmadd_ps(p, _mm256_mul_ps(r, r), _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
-  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-  const __m256 power = _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
-  return _mm256_mul_ps(p, power);
+#ifdef __AVX512F__
+
+struct Sixteen {
+  __m512 v;
+
+  static Sixteen Of(float x) { return {_mm512_set1_ps(x)}; }
+  static Sixteen Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  // The first `count` (at most 8), the rest zeros.
+  static Sixteen LoadFirst(const float* p, int count) {
+    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p)};
+  }
+  static Sixteen FromInts(const int32_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))};
+  }
+  void Store(float* p) const { _mm512_storeu_ps(p, v); }
+  Eight Low() const { return {_mm512_castps512_ps256(v)}; }
+  Eight High() const {
+    return {_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1))};
+  }
+};
+
+inline Sixteen operator+(Sixteen a, Sixteen b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Sixteen operator-(Sixteen a, Sixteen b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Sixteen operator*(Sixteen a, Sixteen b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Sixteen operator/(Sixteen a, Sixteen b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Sixteen Fma(Sixteen a, Sixteen b, Sixteen c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Sixteen Fnma(Sixteen a, Sixteen b, Sixteen c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+inline Sixteen Min(Sixteen a, Sixteen b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline Sixteen Max(Sixteen a, Sixteen b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Sixteen SignOf(Sixteen x) {
+  const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x.v), sign))};
+}
+inline Sixteen Xor(Sixteen a, Sixteen b) {
+  return {_mm512_castsi512_ps(
+      _mm512_xor_si512(_mm512_castps_si512(a.v), _mm512_castps_si512(b.v)))};
+}
+inline Sixteen Or(Sixteen a, Sixteen b) {
+  return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a.v), _mm512_castps_si512(b.v)))};
+}
+inline Sixteen Round(Sixteen x) {
+  return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline Sixteen PowerOfTwo(Sixteen n) {
+  const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
+}
+inline unsigned EqualLanes(Sixteen a, Sixteen b) {
+  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ);
 }
 
-inline float Exp(float x) { return _mm256_cvtss_f32(Exp(_mm256_set1_ps(x))); }
+#else
+
+struct Sixteen {
+  Eight low, high;
+
+  static Sixteen Of(float x) { return {Eight::Of(x), Eight::Of(x)}; }
+  static Sixteen Load(const float* p) { return {Eight::Load(p), Eight::Load(p + 8)}; }
+  static Sixteen LoadFirst(const float* p, int count) {
+    return {{_mm256_maskload_ps(p, FirstLanes(count))}, Eight::Of(0.0f)};
+  }
+  static Sixteen FromInts(const int32_t* p) { return {Eight::FromInts(p), Eight::FromInts(p + 8)}; }
+  void Store(float* p) const {
+    low.Store(p);
+    high.Store(p + 8);
+  }
+  Eight Low() const { return low; }
+  Eight High() const { return high; }
+};
+
+inline Sixteen operator+(Sixteen a, Sixteen b) { return {a.low + b.low, a.high + b.high}; }
+inline Sixteen operator-(Sixteen a, Sixteen b) { return {a.low - b.low, a.high - b.high}; }
+inline Sixteen operator*(Sixteen a, Sixteen b) { return {a.low * b.low, a.high * b.high}; }
+inline Sixteen operator/(Sixteen a, Sixteen b) { return {a.low / b.low, a.high / b.high}; }
+inline Sixteen Fma(Sixteen a, Sixteen b, Sixteen c) {
+  return {Fma(a.low, b.low, c.low), Fma(a.high, b.high, c.high)};
+}
+inline Sixteen Fnma(Sixteen a, Sixteen b, Sixteen c) {
+  return {Fnma(a.low, b.low, c.low), Fnma(a.high, b.high, c.high)};
+}
+inline Sixteen Min(Sixteen a, Sixteen b) { return {Min(a.low, b.low), Min(a.high, b.high)}; }
+inline Sixteen Max(Sixteen a, Sixteen b) { return {Max(a.low, b.low), Max(a.high, b.high)}; }
+inline Sixteen SignOf(Sixteen x) { return {SignOf(x.low), SignOf(x.high)}; }
+inline Sixteen Xor(Sixteen a, Sixteen b) { return {Xor(a.low, b.low), Xor(a.high, b.high)}; }
+inline Sixteen Or(Sixteen a, Sixteen b) { return {Or(a.low, b.low), Or(a.high, b.high)}; }
+inline Sixteen Round(Sixteen x) { return {Round(x.low), Round(x.high)}; }
+inline Sixteen PowerOfTwo(Sixteen n) { return {PowerOfTwo(n.low), PowerOfTwo(n.high)}; }
+inline unsigned EqualLanes(Sixteen a, Sixteen b) {
+  return EqualLanes(a.low, b.low) | EqualLanes(a.high, b.high) << 8;
+}
+
+#endif
+
+inline float Sum(Sixteen x) { return Sum(x.Low() + x.High()); }
+inline float Max(Sixteen x) { return Max(Max(x.Low(), x.High())); }
+
+template <class V>
+inline V Abs(V x) {
+  return Xor(x, SignOf(x));
+}
+
+template <class V>
+inline V Negate(V x) {
+  return Xor(x, V::Of(-0.0f));
+}
+
+// e to the x within 2e-7 of its size; below -87.3, where that would be denormal, e to the -87.3,
+// which is lost in any sum that has a 1 in it. Polynomial of Cephes' expf (Moshier).
+template <class V>
+inline V Exp(V x) {
+  x = Min(Max(x, V::Of(-87.3f)), V::Of(88.3f));
+  const V n = Round(x * V::Of(1.44269504f));
+  V r = Fnma(n, V::Of(0.693359375f), x);
+  r = Fnma(n, V::Of(-2.12194440e-4f), r);
+  V p = V::Of(1.9875691500e-4f);
+  p = Fma(p, r, V::Of(1.3981999507e-3f));
+  p = Fma(p, r, V::Of(8.3334519073e-3f));
+  p = Fma(p, r, V::Of(4.1665795894e-2f));
+  p = Fma(p, r, V::Of(1.6666665459e-1f));
+  p = Fma(p, r, V::Of(5.0000001201e-1f));
+  p = Fma(p, r * r, r + V::Of(1.0f));
+  return p * PowerOfTwo(n);
+}
+
+inline float Exp(float x) { return _mm256_cvtss_f32(Exp(Eight::Of(x)).v); }
 
 // Natural logarithm of a positive normal float, to double precision or nearly so.
 inline double Log(float x) {
@@ -68,39 +211,5 @@ inline double Log(float x) {
   return 2.0 * s * series + exponent * 0.69314718055994530942;
 }
 
-// Error function within 2e-7 (Abramowitz and Stegun 7.1.26).
-inline __m256 Erf(__m256 x) {
-  const __m256 one = _mm256_set1_ps(1.0f), size = Abs(x);
-  const __m256 t = _mm256_div_ps(one, _mm256_fmadd_ps(size, _mm256_set1_ps(0.3275911f), one));
-  __m256 p = _mm256_set1_ps(1.061405429f);
-  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-1.453152027f));
-  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(1.421413741f));
-  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0.284496736f));
-  p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.254829592f));
-  p = _mm256_mul_ps(p, _mm256_mul_ps(t, Exp(Negate(_mm256_mul_ps(x, x)))));
-  return _mm256_or_ps(_mm256_sub_ps(one, p), _mm256_and_ps(x, _mm256_set1_ps(-0.0f)));
-}
-
-inline __m256 Sigmoid(__m256 x) {
-  const __m256 one = _mm256_set1_ps(1.0f);
-  return _mm256_div_ps(one, _mm256_add_ps(one, Exp(Negate(x))));
-}
-
-inline __m256 Relu(__m256 x) { return _mm256_max_ps(x, _mm256_setzero_ps()); }
-
-inline __m256 Silu(__m256 x) { return _mm256_mul_ps(x, Sigmoid(x)); }
-
-inline __m256 Gelu(__m256 x) {
-  const __m256 half = _mm256_set1_ps(0.5f);
-  const __m256 erf = Erf(_mm256_mul_ps(x, _mm256_set1_ps(0.70710678f)));
-  return _mm256_mul_ps(_mm256_mul_ps(x, half), _mm256_add_ps(erf, _mm256_set1_ps(1.0f)));
-}
-
-// x * (1 + tanh(u)) / 2 = x * sigmoid(2u), u = sqrt(2 / pi) * (x + 0.044715 x^3).
-inline __m256 GeluTanh(__m256 x) {
-  const __m256 cube = _mm256_mul_ps(_mm256_mul_ps(x, x), x);
-  const __m256 u = _mm256_fmadd_ps(cube, _mm256_set1_ps(0.044715f), x);
-  return _mm256_mul_ps(x, Sigmoid(_mm256_mul_ps(u, _mm256_set1_ps(1.5957691f))));
-}
-
+}  // namespace
 }  // namespace splitformer

@@ -69,7 +69,7 @@ void Plan::Execute(const RowsOp& op, const Request& request, Member& member) {
     const int row = op.target == Target::kOutputs ? output_row_[size_t(i)] : i;
     const float* x = Begin(op, row, member);
     if (op.prepared.kind != NormKind::kNone) {
-      Normalise(op.prepared, x, op.width, Scratch(member));
+      op.prepared.Apply(*kernels_.rows, x, op.width, Scratch(member));
       x = Scratch(member);
     }
     if (op.target == Target::kMemory) {
@@ -88,7 +88,7 @@ const float* Plan::Begin(const RowsOp& op, int row, const Member& member) const 
   float* residual = Residual(row, member);
   const size_t d = size_t(shape_.d_model);
   if (op.source == Source::kResidual) {
-    AddRow(residual, output, shape_.d_model);
+    kernels_.rows->add(residual, output, shape_.d_model);
   } else {
     const Row& r = row_[size_t(row)];
     const float* position = positions_ == nullptr ? nullptr : positions_ + size_t(r.position) * d;
@@ -97,7 +97,7 @@ const float* Plan::Begin(const RowsOp& op, int row, const Member& member) const 
              shape_.d_model, residual);
   }
   if (op.stored.kind != NormKind::kNone) {
-    Normalise(op.stored, residual, shape_.d_model, residual);
+    op.stored.Apply(*kernels_.rows, residual, shape_.d_model, residual);
   }
   return residual;
 }
@@ -105,7 +105,7 @@ const float* Plan::Begin(const RowsOp& op, int row, const Member& member) const 
 void Plan::PrepareOperand(const float* x, int size, int row, const Member& member) const {
   uint8_t* to = operand_.As<uint8_t>() + Slot(row, member) * operand_stride_;
   if (shape_.precision == Precision::kInt8) {
-    *ScaleOf(row, member) = QuantiseRow(x, size, kernels_.offset, to);
+    *ScaleOf(row, member) = kernels_.rows->quantise(x, size, to);
   } else {
     std::memcpy(to, x, size_t(size) * sizeof(float));
   }
@@ -167,7 +167,7 @@ void Plan::Execute(const LinearOp& op, const uint8_t* after, Member& member) {
     matrix.Finish(sums, operand.scales, out, output_stride_);
     if (op.activation == Activation::kNone) return;
     for (int r = 0; r < sums.rows; ++r, out += output_stride_) {
-      Activate(op.activation, out, sums.columns);
+      kernels_.rows->activate(op.activation, out, sums.columns);
     }
   };
   // Panels alternate between gate and map, and come in this order whatever the tile is.
@@ -180,10 +180,10 @@ void Plan::Execute(const LinearOp& op, const uint8_t* after, Member& member) {
         const int panel = (sums.column + c) / kPanel;
         float* out = Output(sums.row + r, parity) + panel / 2 * kPanel;
         if (panel % 2 == 0) {
-          Activate(op.activation, piece, kPanel);
+          kernels_.rows->activate(op.activation, piece, kPanel);
           std::memcpy(out, piece, kPanel * sizeof(float));
         } else {
-          MultiplyRow(out, piece, kPanel);
+          kernels_.rows->multiply(out, piece, kPanel);
         }
       }
     }

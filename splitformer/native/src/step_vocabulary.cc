@@ -44,7 +44,7 @@ void Plan::ReduceChunk(const Request& request, const float* logits, int columns,
     own_mask[denied] = -std::numeric_limits<float>::infinity();
     mask = own_mask;
   }
-  UpdateLikeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
+  kernels_.rows->update_likeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
   if (request.room != nullptr && request.room[i] > 0) {
     const size_t here = size_t(member.index);
     int& held = held_[here][size_t(i)];
@@ -52,7 +52,8 @@ void Plan::ReduceChunk(const Request& request, const float* logits, int columns,
     held = UpdateCandidates(logits, mask, columns, base, request.room[i], kept, held);
   }
   if (request.log_sum != nullptr) {
-    sums_[size_t(i) * size_t(chunks()) + size_t(chunk)] = SumExponentials(logits, columns);
+    sums_[size_t(i) * size_t(chunks()) + size_t(chunk)] =
+        kernels_.rows->sum_exponentials(logits, columns);
   }
   Copy(request, logits, columns, base, i);
 }

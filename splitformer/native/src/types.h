@@ -9,7 +9,7 @@ namespace splitformer {
 // How the weights of linear maps are held and multiplied.
 enum class Precision : int32_t { kFloat = 0, kInt8 = 1 };
 
-// Which micro-kernels multiply; everything else is compiled once, for AVX2 and FMA.
+// Which kernels work; what is no kernel is compiled once, for AVX2 and FMA.
 enum class InstructionSet : int32_t { kNone = 0, kAvx2 = 1, kVnni = 2 };
 
 // How keys and values are held.

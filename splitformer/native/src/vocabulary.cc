@@ -13,17 +13,6 @@ inline __m256 Masked(const float* logits, const float* mask, int i) {
   return mask == nullptr ? v : _mm256_add_ps(v, _mm256_loadu_ps(mask + i));
 }
 
-float Largest(const float* logits, const float* mask, int count) {
-  __m256 even = _mm256_set1_ps(-std::numeric_limits<float>::infinity()), odd = even;
-  int i = 0;
-  for (; i + 16 <= count; i += 16) {
-    even = _mm256_max_ps(even, Masked(logits, mask, i));
-    odd = _mm256_max_ps(odd, Masked(logits, mask, i + 8));
-  }
-  if (i < count) even = _mm256_max_ps(even, Masked(logits, mask, i));
-  return Max(_mm256_max_ps(even, odd));
-}
-
 // Puts an entry behind those that are at least as likely; the last makes room if there is none.
 int Insert(Likeliest entry, int room, Likeliest* kept, int held) {
   int place = held < room ? held : room - 1;
@@ -33,19 +22,6 @@ int Insert(Likeliest entry, int room, Likeliest* kept, int held) {
 }
 
 }  // namespace
-
-void UpdateLikeliest(const float* logits, const float* mask, int count, int base, Likeliest* best) {
-  const float largest = Largest(logits, mask, count);
-  if (!(largest > best->logit)) return;
-  const __m256 wanted = _mm256_set1_ps(largest);
-  for (int i = 0; i < count; i += 8) {
-    const __m256 equal = _mm256_cmp_ps(Masked(logits, mask, i), wanted, _CMP_EQ_OQ);
-    if (const int lanes = _mm256_movemask_ps(equal)) {
-      *best = {largest, base + i + __builtin_ctz(static_cast<unsigned>(lanes))};
-      return;
-    }
-  }
-}
 
 int UpdateCandidates(const float* logits, const float* mask, int count, int base, int room,
                      Likeliest* kept, int held) {
@@ -65,19 +41,6 @@ int UpdateCandidates(const float* logits, const float* mask, int count, int base
     }
   }
   return held;
-}
-
-ExponentialSum SumExponentials(const float* logits, int count) {
-  const float largest = Largest(logits, nullptr, count);
-  const __m256 top = _mm256_set1_ps(largest);
-  __m256 even = _mm256_setzero_ps(), odd = even;
-  int i = 0;
-  for (; i + 16 <= count; i += 16) {
-    even = _mm256_add_ps(even, Exp(_mm256_sub_ps(_mm256_loadu_ps(logits + i), top)));
-    odd = _mm256_add_ps(odd, Exp(_mm256_sub_ps(_mm256_loadu_ps(logits + i + 8), top)));
-  }
-  if (i < count) even = _mm256_add_ps(even, Exp(_mm256_sub_ps(_mm256_loadu_ps(logits + i), top)));
-  return {largest, Sum(_mm256_add_ps(even, odd))};
 }
 
 float LogSum(const ExponentialSum* chunks, int count) {

@@ -1,0 +1,188 @@
+// Kernels of rows, written once: a file per instruction set includes this.
+#pragma once
+
+#include "row_kernels.h"
+#include "simd.h"
+
+namespace splitformer {
+namespace {
+
+// Sums of f(16 elements) over a row, in one fixed order; the last ones come by the eight. `f` gets
+// how many elements there are, the others being zeros.
+template <class F>
+inline float Reduce(const float* x, int size, F f) {
+  Sixteen sum = Sixteen::Of(0.0f);
+  int i = 0;
+  for (; i + 16 <= size; i += 16) sum = f(sum, Sixteen::Load(x + i), 16);
+  for (; i < size; i += 8) {
+    const int left = size - i < 8 ? size - i : 8;
+    sum = f(sum, Sixteen::LoadFirst(x + i, left), left);
+  }
+  return Sum(sum);
+}
+
+inline float SumOf(const float* x, int size) {
+  return Reduce(x, size, [](Sixteen sum, Sixteen v, int) { return sum + v; });
+}
+
+inline float SquaresAround(const float* x, int size, float mean) {
+  alignas(64) static constexpr float kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1};
+  const Sixteen centre = Sixteen::Of(mean);
+  return Reduce(x, size, [centre](Sixteen sum, Sixteen v, int count) {
+    Sixteen d = v - centre;
+    if (count < 16) d = d * Sixteen::LoadFirst(kOnes, count);
+    return Fma(d, d, sum);
+  });
+}
+
+inline float SquareRoot(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
+
+void Normalise(NormKind kind, float epsilon, const float* gain, const float* shift, const float* x,
+               int size, float* out) {
+  const float count = static_cast<float>(size);
+  const float mean = kind == NormKind::kLayer ? SumOf(x, size) / count : 0.0f;
+  const float variance = SquaresAround(x, size, mean) / count;
+  const Sixteen factor = Sixteen::Of(1.0f / SquareRoot(variance + epsilon));
+  const Sixteen centre = Sixteen::Of(mean);
+  for (int i = 0; i < size; i += 16) {
+    const Sixteen v = (Sixteen::Load(x + i) - centre) * factor;
+    Fma(v, Sixteen::Load(gain + i), Sixteen::Load(shift + i)).Store(out + i);
+  }
+}
+
+void Add(float* x, const float* y, int size) {
+  for (int i = 0; i < size; i += 16) (Sixteen::Load(x + i) + Sixteen::Load(y + i)).Store(x + i);
+}
+
+void MultiplyBy(float* x, const float* y, int size) {
+  for (int i = 0; i < size; i += 16) (Sixteen::Load(x + i) * Sixteen::Load(y + i)).Store(x + i);
+}
+
+float MaxAbs(const float* x, int size) {
+  Sixteen largest = Sixteen::Of(0.0f);
+  int i = 0;
+  for (; i + 16 <= size; i += 16) largest = Max(largest, Abs(Sixteen::Load(x + i)));
+  for (; i < size; i += 8) {
+    largest = Max(largest, Abs(Sixteen::LoadFirst(x + i, size - i < 8 ? size - i : 8)));
+  }
+  return Max(largest);
+}
+
+// What elements of a row are multiplied with to become whole numbers up to 127.
+inline float QuantisingFactor(float largest) { return largest > 1e-30f ? 127.0f / largest : 0.0f; }
+
+// Activations.
+
+// Error function within 2e-7 (Abramowitz and Stegun 7.1.26).
+inline Sixteen Erf(Sixteen x) {
+  const Sixteen one = Sixteen::Of(1.0f), size = Abs(x);
+  const Sixteen t = one / Fma(size, Sixteen::Of(0.3275911f), one);
+  Sixteen p = Sixteen::Of(1.061405429f);
+  p = Fma(p, t, Sixteen::Of(-1.453152027f));
+  p = Fma(p, t, Sixteen::Of(1.421413741f));
+  p = Fma(p, t, Sixteen::Of(-0.284496736f));
+  p = Fma(p, t, Sixteen::Of(0.254829592f));
+  p = p * (t * Exp(Negate(x * x)));
+  return Or(one - p, SignOf(x));
+}
+
+inline Sixteen Sigmoid(Sixteen x) {
+  const Sixteen one = Sixteen::Of(1.0f);
+  return one / (one + Exp(Negate(x)));
+}
+
+inline Sixteen Relu(Sixteen x) { return Max(x, Sixteen::Of(0.0f)); }
+
+inline Sixteen Silu(Sixteen x) { return x * Sigmoid(x); }
+
+inline Sixteen Gelu(Sixteen x) {
+  const Sixteen erf = Erf(x * Sixteen::Of(0.70710678f));
+  return x * Sixteen::Of(0.5f) * (erf + Sixteen::Of(1.0f));
+}
+
+// x * (1 + tanh(u)) / 2 = x * sigmoid(2u), u = sqrt(2 / pi) * (x + 0.044715 x^3).
+inline Sixteen GeluTanh(Sixteen x) {
+  const Sixteen u = Fma(x * x * x, Sixteen::Of(0.044715f), x);
+  return x * Sigmoid(u * Sixteen::Of(1.5957691f));
+}
+
+template <Sixteen (*kFunction)(Sixteen)>
+inline void Apply(float* x, int size) {
+  for (int i = 0; i < size; i += 16) kFunction(Sixteen::Load(x + i)).Store(x + i);
+}
+
+void Activate(Activation activation, float* x, int size) {
+  switch (activation) {
+    case Activation::kNone:
+      return;
+    case Activation::kRelu:
+      return Apply<Relu>(x, size);
+    case Activation::kGelu:
+      return Apply<Gelu>(x, size);
+    case Activation::kGeluTanh:
+      return Apply<GeluTanh>(x, size);
+    case Activation::kSilu:
+      return Apply<Silu>(x, size);
+  }
+}
+
+// Blocks of sums.
+
+void FinishInt8(const Sums& sums, const float* scale, const float* bias, const float* row_scales,
+                float* out, size_t stride) {
+  for (int c = 0; c < sums.columns; c += 16) {
+    const Sixteen factor = Sixteen::Load(scale + c), shift = Sixteen::Load(bias + c);
+    const int32_t* data = sums.data + c;
+    float* to = out + c;
+    for (int r = 0; r < sums.rows; ++r, data += sums.columns, to += stride) {
+      Fma(Sixteen::FromInts(data) * factor, Sixteen::Of(row_scales[r]), shift).Store(to);
+    }
+  }
+}
+
+void FinishFloat(const Sums& sums, const float* bias, float* out, size_t stride) {
+  for (int c = 0; c < sums.columns; c += 16) {
+    const Sixteen shift = Sixteen::Load(bias + c);
+    const float* data = reinterpret_cast<const float*>(sums.data) + c;
+    float* to = out + c;
+    for (int r = 0; r < sums.rows; ++r, data += sums.columns, to += stride) {
+      (Sixteen::Load(data) + shift).Store(to);
+    }
+  }
+}
+
+// Logits.
+
+inline Sixteen Masked(const float* logits, const float* mask, int i) {
+  const Sixteen v = Sixteen::Load(logits + i);
+  return mask == nullptr ? v : v + Sixteen::Load(mask + i);
+}
+
+inline float Largest(const float* logits, const float* mask, int count) {
+  Sixteen largest = Masked(logits, mask, 0);
+  for (int i = 16; i < count; i += 16) largest = Max(largest, Masked(logits, mask, i));
+  return Max(largest);
+}
+
+void UpdateLikeliest(const float* logits, const float* mask, int count, int base, Likeliest* best) {
+  const float largest = Largest(logits, mask, count);
+  if (!(largest > best->logit)) return;
+  const Sixteen wanted = Sixteen::Of(largest);
+  for (int i = 0; i < count; i += 16) {
+    if (const unsigned lanes = EqualLanes(Masked(logits, mask, i), wanted)) {
+      *best = {largest, base + i + __builtin_ctz(lanes)};
+      return;
+    }
+  }
+}
+
+ExponentialSum SumExponentials(const float* logits, int count) {
+  const float largest = Largest(logits, nullptr, count);
+  const Sixteen top = Sixteen::Of(largest);
+  Sixteen sum = Sixteen::Of(0.0f);
+  for (int i = 0; i < count; i += 16) sum = sum + Exp(Sixteen::Load(logits + i) - top);
+  return {largest, Sum(sum)};
+}
+
+}  // namespace
+}  // namespace splitformer
