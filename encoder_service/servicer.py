@@ -28,6 +28,8 @@ from splitformer.v1.encoder_service_pb2_grpc import (
 
 Context = aio.ServicerContext[Any, Any]
 
+_DELIVERIES = frozenset(pb.MemoryDelivery.values())
+
 
 class EncoderServicer(EncoderServiceServicer):
     """Answers `splitformer.v1.EncoderService`; what it lacks is UNIMPLEMENTED."""
@@ -278,7 +280,7 @@ async def _audio_header(requests: AsyncIterator[pb.EncodeAudioRequest]) -> pb.Au
 
 
 def _check_delivery(delivery: int) -> None:
-    if delivery not in pb.MemoryDelivery.values():
+    if delivery not in _DELIVERIES:
         raise InvalidArgumentError.of(
             "delivery", "must be a MemoryDelivery", delivery, reason="BAD_DELIVERY"
         )

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -69,6 +69,21 @@ class _Call:
         return self.service, self.method
 
 
+NewCall = Callable[[aio.ServicerContext[Any, Any]], _Call]
+
+
+def _new_call(service: str, method: str) -> NewCall:
+    """Return what begins a call of a method."""
+
+    def new_call(context: aio.ServicerContext[Any, Any]) -> _Call:
+        metadata = dict(context.invocation_metadata() or ())
+        given = str(metadata.get(REQUEST_ID_KEY, ""))
+        request_id = given[:_LONGEST_REQUEST_ID] or os.urandom(16).hex()
+        return _Call(service, method, request_id, metadata=metadata)
+
+    return new_call
+
+
 class RpcInterceptor(aio.ServerInterceptor):
     """Wraps every handler of our services; health and reflection are left alone.
 
@@ -79,6 +94,7 @@ class RpcInterceptor(aio.ServerInterceptor):
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
         self.ready = False
         self.in_flight = 0
 
@@ -94,12 +110,13 @@ class RpcInterceptor(aio.ServerInterceptor):
         service, _, method = handler_call_details.method.lstrip("/").rpartition("/")
         if handler is None or not service.startswith(_OURS):
             return handler
-        metadata = dict(handler_call_details.invocation_metadata or ())
-        given = str(metadata.get(REQUEST_ID_KEY, ""))
-        request_id = given[:_LONGEST_REQUEST_ID] or uuid.uuid4().hex
-        return self._wrap(handler, lambda: _Call(service, method, request_id, metadata=metadata))
+        inner, wrapped = self._wrapped.get(handler_call_details.method, (None, None))
+        if inner is not handler:  # another server of ours may have another one, or none
+            wrapped = self._wrap(handler, _new_call(service, method))
+            self._wrapped[handler_call_details.method] = handler, wrapped
+        return wrapped
 
-    def _wrap(self, handler: Any, new_call: Callable[[], _Call]) -> Any:
+    def _wrap(self, handler: Any, new_call: NewCall) -> Any:
         serializers = (
             _forgiving(handler.request_deserializer),
             _ready(handler.response_serializer),
@@ -112,10 +129,11 @@ class RpcInterceptor(aio.ServerInterceptor):
             behaviour = self._unary(getattr(handler, kind), handler, new_call)
         return getattr(grpc, f"{kind}_rpc_method_handler")(behaviour, *serializers)
 
-    def _unary(self, inner: Any, handler: Any, new_call: Callable[[], _Call]) -> Any:
+    def _unary(self, inner: Any, handler: Any, new_call: NewCall) -> Any:
         async def behaviour(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-            call = new_call()
-            async with self._around(call, context), _heard_out(request, handler):
+            call = new_call(context)
+            heard_out = _heard_out(request) if handler.request_streaming else nullcontext()
+            async with self._around(call, context), heard_out:
                 self._check_ready()
                 response = await inner(self._counted(request, handler, call), context)
                 self._telemetry.sent.labels(*call.labels).inc()
@@ -123,13 +141,13 @@ class RpcInterceptor(aio.ServerInterceptor):
 
         return behaviour
 
-    def _streaming(self, inner: Any, handler: Any, new_call: Callable[[], _Call]) -> Any:
+    def _streaming(self, inner: Any, handler: Any, new_call: NewCall) -> Any:
         async def behaviour(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
-            call = new_call()
+            call = new_call(context)
             async with self._around(call, context):
                 self._check_ready()
-                sent = self._telemetry.sent.labels(*call.labels)
                 counted = self._counted(request, handler, call)
+                sent = self._telemetry.sent.labels(*call.labels)
                 async with aclosing(inner(counted, context)) as responses:
                     async for response in responses:
                         await context.write(response)
@@ -189,7 +207,7 @@ class RpcInterceptor(aio.ServerInterceptor):
 
 
 @asynccontextmanager
-async def _heard_out(requests: Any, handler: Any) -> AsyncIterator[None]:
+async def _heard_out(requests: Any) -> AsyncIterator[None]:
     """Wait a moment for the end of a caller's stream before the answer or the error goes out.
 
     To proxies (HAProxy is one) an answer before that end is a call that broke off.
@@ -197,17 +215,16 @@ async def _heard_out(requests: Any, handler: Any) -> AsyncIterator[None]:
     try:
         yield
     except Exception:
-        await _end_of(requests, handler)
+        await _end_of(requests)
         raise
-    await _end_of(requests, handler)
+    await _end_of(requests)
 
 
-async def _end_of(requests: Any, handler: Any) -> None:
-    if handler.request_streaming:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORD_SECONDS):
-                async for _ in requests:
-                    pass
+async def _end_of(requests: Any) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORD_SECONDS):
+            async for _ in requests:
+                pass
 
 
 async def _counting(requests: Any, count: Callable[[], None]) -> AsyncIterator[Any]:

@@ -15,13 +15,17 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
+        self._encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+        self._second, self._stamp = 0, ""  # the last one written, and how
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one JSON object."""
         seconds, milliseconds = divmod(int(record.created * 1000), 1000)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        if seconds != self._second:
+            self._second = seconds
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         line: dict[str, Any] = {
-            "time": f"{stamp}.{milliseconds:03d}Z",
+            "time": f"{self._stamp}.{milliseconds:03d}Z",
             "level": record.levelname.lower(),
             "service": self._service,
             "event": record.getMessage(),
@@ -29,11 +33,14 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return self._encode(line)
 
 
 def configure_logs(service: str, level: str) -> None:
     """Send all log records of this process to standard error in our format."""
+    # What we never write need not be found out for each line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # who has logged: documented in Python's logging HOWTO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

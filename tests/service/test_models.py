@@ -130,6 +130,17 @@ def test_what_is_loaded_and_what_could_be(world: World) -> None:
         assert admin.names() == (["tiny-0"], ["broken", "link", "one", "two"])
 
 
+def test_callers_of_the_service_cannot_administer_its_models(world: World) -> None:
+    addresses = (world.encoder.address, world.decoder.address)
+    for admin, address in zip(world.admins, addresses, strict=True):
+        admin.names()  # what was asked there must not be known here
+        with grpc.insecure_channel(address) as channel:
+            stub = ModelAdminServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.ListModels(pb.ListModelsRequest(), timeout=SECONDS)
+        assert refused.value.code() is Code.UNIMPLEMENTED
+
+
 def test_models_that_are_not_loaded_are_refused(world: World) -> None:
     world.load("one")
     with world.client("one") as client:
