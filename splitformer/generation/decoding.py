@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from splitformer.generation.drawing import Draws
 from splitformer.generation.hypotheses import Hypotheses
 from splitformer.generation.speech import SpeechRules
 from splitformer.generation.target import EndReason, Produced, Target
@@ -53,7 +52,6 @@ class Request(Asked):
         outputs: From how many of its last new positions each sequence wants an output.
         count: Outputs so far: the number of the next one.
         company: Sequences of all who take part, about; 1 if that is not known.
-        draws: Tokens to be drawn from the answers, together.
     """
 
     tokens: list[Sequence[int]] = field(default_factory=list)
@@ -61,7 +59,6 @@ class Request(Asked):
     outputs: list[int] = field(default_factory=list)
     count: int = 0
     company: int = 1
-    draws: Draws = field(default_factory=Draws)
 
     def add(self, tokens: Sequence[int], state: DecoderState, outputs: int = 1) -> int:
         """Add a sequence; return the number of its first output."""

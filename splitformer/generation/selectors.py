@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from splitformer.generation.filters import Row, likely
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import MOST_CANDIDATES
+from splitformer.native import Draw
 
 Ids = NDArray[np.intp]
 Weights = NDArray[Any]
@@ -39,6 +40,14 @@ def _uniforms(seed: int, block: int) -> list[float]:
     generator = np.random.Generator(np.random.Philox(key=seed, counter=block * _BLOCK))
     draws: list[float] = generator.random(4 * _BLOCK)[::4].tolist()
     return draws
+
+
+def draw_of(options: GenerationOptions) -> Draw:
+    """Return how options draw; the point is that of the token."""
+    given = (options.top_k, options.top_p, options.min_p)
+    top_k, top_p, min_p = (math.nan if value is None else value for value in given)
+    total = 0.0 if needs_row(options) else math.nan
+    return Draw(temperature_of(options), top_k, top_p, min_p, 0.0, total)
 
 
 def shortlist(options: GenerationOptions) -> int:

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitformer.generation.decoding import News, Request, Vocabulary
-from splitformer.generation.drawing import Wish
 from splitformer.generation.inspection import Inspection
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Rules
-from splitformer.generation.selectors import needs_row, select, shortlist
+from splitformer.generation.selectors import (
+    draw_of,
+    needs_row,
+    select,
+    shortlist,
+    uniform,
+    weight_of_all,
+)
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.model.drawing import place_of
 from splitformer.model.stepping import RULED_OUT, Advanced
+from splitformer.native import Draw
 
 
 class Sequential:
@@ -46,9 +54,11 @@ class Sequential:
         self._plain = options.plain
         self._reshaped = options.reshaped
         self._count = shortlist(options) if options.sampled else 1
-        self._rows = self._row = options.sampled and needs_row(options)
+        self._row = False  # the whole row is wanted, whatever its likeliest tokens say
         self._fixed: Rules | None = None
-        self._wish = Wish.of(options, self._count) if options.sampled else None
+        self._draw = draw_of(options) if options.sampled else None
+        self._drawn = False  # the step draws the next token
+        self._missed = 0  # draws for which the likeliest were not enough
         self._forced = tuple(forced)
         self._inspection = Inspection(options, vocabulary) if options.inspected else None
         self._told = len(target.produced) if start is None else start
@@ -78,8 +88,11 @@ class Sequential:
         if self._due is not None:
             token, log_probability = self._due, answer.log_probability(first, answer.given[first])
             self._forced = self._forced[1:]
-        elif self._plain:
+        elif self._plain or self._drawn:
             token, log_probability = answer.ids[first], answer.log_probabilities[first]
+            if token < 0:
+                self._ask_again()
+                return
         else:
             chosen = self._choose(answer, first)
             if chosen is None:
@@ -116,15 +129,13 @@ class Sequential:
             request.given[output] = self._due
         elif not self._plain:
             self._position_rules = rules = self._rules_at(index)
-            if self._count and not (self._reshaped or rules.shaping):  # most often
-                request.candidates[output] = self._count
-                if self._row:
-                    request.logits.add(output)
+            draw, few = self._draw, self._count and not (self._row or rules.shaping)
+            self._drawn = draw is not None and bool(few)
+            if draw is not None and few:
+                request.draws[output] = self._count, self._drawing(draw, index)
             else:
-                rules.ask(request, output, self._count, self._row)
-            if self._wish is not None and self._count:
-                self._draws = request.draws
-                self._draws.add(output, self._wish, self._position_rules, index)
+                weighs = draw is not None and needs_row(self._options)
+                rules.ask(request, output, self._count, self._row or weighs)
         if self._inspection is not None:
             self._inspection.ask(request, output)
 
@@ -159,25 +170,37 @@ class Sequential:
         rules = self._position_rules if self._count else self._rules_at(position)
         row = rules.filtered(answer.logits[first])
         left = float(row.max()) > RULED_OUT  # where everything is ruled out, there is only the end
-        self._row = self._rows
+        self._row = False
         token = select(row, options, position) if left else self._vocabulary.eos_id
         return token, float(answer.logits[first][token])
 
     def _choose_among(self, answer: Advanced, first: int) -> tuple[int, float] | None:
         """Choose from the likeliest tokens; None if it takes more."""
-        if self._wish is not None:
-            return self._draws.at(first, answer)
-        ranking = self._position_rules.rank(answer, first, self._count, normalised=False)
-        return ranking.ids[0], ranking.before[0]
+        rules, draw = self._position_rules, self._draw
+        ranking, place = rules.rank(answer, first, self._count, normalised=False), 0
+        if draw is not None:
+            draw = self._drawing(draw, len(self.target.produced))
+            if needs_row(self._options):
+                row = rules.filtered(answer.logits[first])
+                draw = draw._replace(total=weight_of_all(row, self._options))
+            place = place_of(draw, ranking.values, ranking.ids)
+        return None if place < 0 else (int(ranking.ids[place]), float(ranking.before[place]))
+
+    def _drawing(self, draw: Draw, index: int) -> Draw:
+        """Say where to draw the token at an index."""
+        temperature, top_k, top_p, min_p, _, total = draw
+        point = uniform(self._options.seed or 0, index)
+        return Draw(temperature, top_k, top_p, min_p, point, total)
 
     def _ask_again(self) -> None:
         """Go back to where the last token was not computed, and ask for its whole row.
 
         The same comes out, bit for bit, so that nothing tells a step that was taken twice. Where
-        few of the likeliest are not enough for min-p once, they seldom are: then no longer try.
+        few of the likeliest are often not enough for top-p or min-p, no longer try.
         """
         self._row = True
-        if self._options.top_k is None:
+        self._missed += 1
+        if self._options.top_k is None and 4 * self._missed > 4 + len(self.target.produced):
             self._count = 0
         self.target.state.truncate(self.target.state.length - 1)
 

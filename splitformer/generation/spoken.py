@@ -37,6 +37,7 @@ class Spoken(Sequential):
     def _question(self, request: Request, output: int, index: int) -> None:
         super()._question(request, output, index)
         if self._rules is not None:
+            self._drawn = False
             request.logits.add(output)
 
     def _choose(self, answer: Advanced, first: int) -> tuple[int, float] | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced, Asked, Candidates
-from splitformer.native import FloatArray, Outputs, Questions
+from splitformer.native import DRAW_NUMBERS, FloatArray, Outputs, Questions
 
 
 def questions_of(
@@ -32,15 +32,17 @@ def questions_of(
         return Questions(mask=mask, log_probabilities=log_probabilities)
     total = sum(outputs)
     begins, length = _attention(asked, states, outputs)
+    room = _room(asked)
     return Questions(
         mask=mask,
         denied=_spread(asked.denied, total),
         logits_rows=_spread({i: row for row, i in enumerate(asked.logits)}, total),
         rows=len(asked.logits),
-        room=_spread(asked.candidates, total, otherwise=0),
+        room=_spread(room, total, otherwise=0),
         given=_spread(asked.given, total),
         attention_from=_spread(begins, total, type_code="q"),
         attention=length,
+        draws=_draws(asked, total),
         log_probabilities=log_probabilities,
     )
 
@@ -52,7 +54,7 @@ def advanced_of(result: Outputs, asked: Asked, questions: Questions) -> Advanced
         result.log_probabilities.tolist(),
         _logits(result, asked) if asked.logits else {},
         result.log_sums.tolist(),
-        _candidates(result, asked) if asked.candidates else {},
+        _candidates(result, asked, questions) if asked.candidates else {},
         {i: float(result.given[i]) for i in asked.given},
         _rows(result, asked, questions) if asked.attention else {},
     )
@@ -62,16 +64,38 @@ def _logits(result: Outputs, asked: Asked) -> dict[int, FloatArray]:
     return dict(zip(asked.logits, result.logits, strict=True))
 
 
-def _candidates(result: Outputs, asked: Asked) -> dict[int, Candidates]:
+def _room(asked: Asked) -> dict[int, int]:
+    """How many candidates of each output the step has to find."""
+    room = {i: count for i, (count, _) in asked.draws.items()}
+    if not room:
+        return asked.candidates
+    for i, count in asked.candidates.items():
+        room[i] = max(count, room.get(i, 0))
+    return room
+
+
+def _draws(asked: Asked, total: int) -> array[float] | None:
+    if not asked.draws:
+        return None
+    draws = array("d", bytes(8 * DRAW_NUMBERS * total))
+    for i, (_, draw) in asked.draws.items():
+        draws[DRAW_NUMBERS * i : DRAW_NUMBERS * (i + 1)] = array("d", draw)
+    return draws
+
+
+def _candidates(result: Outputs, asked: Asked, questions: Questions) -> dict[int, Candidates]:
     ids, logits = result.candidates["id"].copy(), result.candidates["logit"].copy()
     held = (ids >= 0).cumsum().tolist()
     answers, begin, before = {}, 0, 0
-    for i, room in sorted(asked.candidates.items()):
-        end = begin + room
-        known = begin + held[end - 1] - before
-        before = held[end - 1]
-        answers[i] = Candidates(ids[begin:known], logits[begin:known])
-        begin = end
+    assert questions.room is not None
+    for i, room in enumerate(questions.room):
+        if room:
+            end = begin + room
+            known = begin + held[end - 1] - before
+            before = held[end - 1]
+            if i in asked.candidates:
+                answers[i] = Candidates(ids[begin:known], logits[begin:known])
+            begin = end
     return answers
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.config import TransformerConfig
-from splitformer.native import FloatArray
+from splitformer.native import Draw, FloatArray
 
 RULED_OUT = float("-inf")
 
@@ -34,6 +34,8 @@ class Asked:
         logits: Outputs of which all logits are wanted, for a choice of their own.
         given: An id whose logit is wanted.
         attention: Outputs of which the attention over the memory is wanted.
+        draws: How to draw a token, and from how many of the likeliest ids: it takes the place of
+            the likeliest one.
     """
 
     denied: dict[int, int] = field(default_factory=dict)
@@ -41,10 +43,12 @@ class Asked:
     logits: set[int] = field(default_factory=set)
     given: dict[int, int] = field(default_factory=dict)
     attention: set[int] = field(default_factory=set)
+    draws: dict[int, tuple[int, Draw]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """True if anything is asked."""
-        return bool(self.denied or self.candidates or self.logits or self.given or self.attention)
+        of_few = self.denied or self.candidates or self.draws
+        return bool(of_few or self.logits or self.given or self.attention)
 
 
 NOTHING = Asked()
@@ -69,7 +73,8 @@ class Advanced:
     """What one step brought, per output: one per sequence unless a sequence wants several.
 
     Attributes:
-        ids: The likeliest ids that were not ruled out.
+        ids: The likeliest ids that were not ruled out, or those that were drawn; -1 where others
+            than the likeliest may matter for a draw.
         log_probabilities: Natural logarithms of their probabilities among all ids; empty unless
             asked for.
         logits: Logits (V,) of the outputs that asked for them, before anything is ruled out.

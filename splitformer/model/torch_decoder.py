@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.decoder import Decoder
+from splitformer.model.drawing import place_of
 from splitformer.model.stepping import NOTHING, RULED_OUT, Advanced, Asked, Candidates
+from splitformer.native import Draw
 
 PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -67,10 +70,13 @@ def answers(
     """Answer what is asked about the logits (outputs, V) of a step, and rows of attention (S,)."""
     possible = _allowed(logits, never, asked.denied)
     ids = possible.argmax(-1)  # (outputs,)
+    drawn = {i: _drawn(possible[i], *draw) for i, draw in asked.draws.items()}
+    for i, token in drawn.items():
+        ids[i] = max(token, 0)
     sums = logits.logsumexp(-1) if log_probabilities else logits.new_empty(0)
     chosen = logits.gather(-1, ids[:, None])[:, 0] if log_probabilities else sums
     return Advanced(
-        ids.tolist(),
+        [drawn.get(i, token) for i, token in enumerate(ids.tolist())],
         (chosen - sums).tolist(),
         {i: logits[i].cpu().numpy() for i in asked.logits},
         sums.tolist(),
@@ -78,6 +84,16 @@ def answers(
         {i: float(logits[i, token]) for i, token in asked.given.items()},
         {i: attention[i].float().cpu().numpy() for i in asked.attention} if attention else {},
     )
+
+
+def _drawn(logits: Tensor, count: int, draw: Draw) -> int:
+    """Draw an id from the `count` likeliest of (V,); -1 where others may matter."""
+    best = _likeliest(logits, count)
+    if not math.isnan(draw.total):
+        weights = ((logits.double() - logits.max()) / draw.temperature).exp()
+        draw = draw._replace(total=float(weights.sum()))
+    place = place_of(draw, best.logits, best.ids)
+    return -1 if place < 0 else int(best.ids[place])
 
 
 def _likeliest(logits: Tensor, count: int) -> Candidates:

@@ -12,6 +12,7 @@ from splitformer.native.binding import (
     instruction_set,
     reason,
 )
+from splitformer.native.drawing import DRAW_NUMBERS, Draw, drawn_place
 from splitformer.native.operations import (
     PAGE_POSITIONS,
     Activation,
@@ -36,12 +37,14 @@ from splitformer.native.operations import (
 from splitformer.native.plan import Plan, quantised
 
 __all__ = [
+    "DRAW_NUMBERS",
     "PAGE_POSITIONS",
     "Activation",
     "Attend",
     "Cache",
     "Convolution",
     "Description",
+    "Draw",
     "FloatArray",
     "InstructionSet",
     "Linear",
@@ -59,6 +62,7 @@ __all__ = [
     "Vocabulary",
     "Weights",
     "available",
+    "drawn_place",
     "instruction_set",
     "quantised",
     "reason",

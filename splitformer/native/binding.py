@@ -76,6 +76,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "plan_project": (_I, (_P, _P, _I, _P)),
     "plan_products": (_I, (_P, _I, _I)),
     "quantise": (_I, (_I, _P, _I, _I, _P, _P)),
+    "draw": (_I, (_P, _P, _P, _I)),
     "plan_profile": (_I, (_P, _I, POINTER(c_double))),
     "probe_linear": (_I, (_I, _I, _P, _I, _I, _P, _P, _I, _P, _P, _P, _P)),
     "probe_norm": (None, (_I, _NORM, _P, _I, _P)),

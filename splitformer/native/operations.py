@@ -177,7 +177,8 @@ class Outputs:
     """What a step answers, one element per output, in the order of sequences and positions.
 
     Attributes:
-        ids: The likeliest id that is not ruled out, int32.
+        ids: The likeliest id that is not ruled out, int32; or the one that was drawn, -1 where
+            tokens that are not among the candidates may matter.
         log_probabilities: Of that id among all ids; empty unless asked for.
         log_sums: Logarithm of the sum of exp(logit) over all ids; empty unless asked for.
         logits: One row of V for each output that asked for it, before anything is ruled out.
@@ -209,6 +210,8 @@ class Questions:
         given: An id whose logit is wanted, or -1; int32.
         attention_from: Where in the answer its attention begins, or -1; int64.
         attention: Length of that answer.
+        draws: How to draw from its candidates, six numbers as `Draw`, temperature 0 where nothing
+            is drawn; doubles.
         log_probabilities: Compute them, and the sums.
     """
 
@@ -220,4 +223,5 @@ class Questions:
     given: array[int] | None = None
     attention_from: array[int] | None = None
     attention: int = 0
+    draws: array[float] | None = None
     log_probabilities: bool = True

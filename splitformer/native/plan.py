@@ -164,7 +164,8 @@ class Plan:
                 *(_at(asked.logits_rows), _of(result.logits)),
                 *(_at(asked.room), _of(result.candidates)),
                 *(_at(asked.given), _of(result.given)),
-                *(_at(asked.attention_from), _of(result.attention), 0),
+                *(_at(asked.attention_from), _of(result.attention)),
+                *(_at(asked.draws), 0),
             ],
         )
         self._library.check(self._library.plan_step(self._open(), _at(request)))

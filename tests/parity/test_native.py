@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -15,13 +16,15 @@ from splitformer.model import Transformer
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.stepping import Asked
-from splitformer.native import Precision
+from splitformer.model.torch_decoder import TorchDecoder
+from splitformer.native import Draw, Precision
 from tests.support.checkpoints import tiny_config
 from tests.support.native import needs_native
 from tests.unit.test_model import RELATIVE
 
 pytestmark = needs_native
 VOCABULARY = 301
+DRAW = Draw(0.8, math.nan, 0.5, math.nan, 0.4, 0.0)
 VARIANTS: dict[str, dict[str, object]] = {
     "pre-norm": {"norm": "pre"},
     "post-norm": {"norm": "post"},
@@ -203,6 +206,49 @@ def test_a_bad_step_changes_nothing(
         assert np.array_equal(state.own.values, values)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("distinct", [1, 7, 400, 3000])
+@torch.inference_mode()
+def test_candidates_are_the_likeliest_and_of_equals_the_first(distinct: int, threads: int) -> None:
+    separate: dict[str, object] = VARIANTS["separate output"]
+    model = Transformer(tiny_config(3000, **separate)).eval()
+    for values in model.decoder.output.parameters():
+        values.copy_(torch.randn_like(values)[torch.arange(3000) % distinct])
+    decoder = NativeDecoder(model.decoder, "fp32", threads)
+    counts = {0: 1, 1: 5, 2: 51, 3: 1000, 4: 3000}
+    states = [decoder.begin(torch.randn(3, model.config.d_model)) for _ in counts]
+    asked = Asked(candidates=counts, logits=set(counts), denied=dict.fromkeys(counts, 2))
+    answer = decoder.advance([[5]] * len(counts), states, (0, 299), asked)
+    decoder.close()
+    for i, count in counts.items():
+        row = answer.logits[i].copy()
+        row[[0, 2, 299]] = -np.inf
+        ids = (-row).argsort(kind="stable")[: min(count, 2997)]
+        assert answer.candidates[i].ids.tolist() == ids.tolist()
+        assert answer.candidates[i].logits.tolist() == row[ids].tolist()
+
+
+@torch.inference_mode()
+def test_draws_are_those_of_torch() -> None:
+    model = model_of(**VARIANTS["separate output"])
+    ours, theirs = NativeDecoder(model.decoder, "fp32", 2), TorchDecoder(model.decoder)
+    memories = [torch.randn(5, model.config.d_model) * 9 for _ in range(40)]
+    draws = {
+        i: (2 + i % 30, DRAW._replace(point=i / 40, top_k=(math.nan, 5)[i % 2])) for i in range(40)
+    }
+    asked = Asked(draws=draws, denied=dict.fromkeys(range(9), 7))
+    tokens = [[i] for i in range(40)]
+    got = ours.advance(tokens, [ours.begin(m) for m in memories], (3,), asked)
+    expected = theirs.advance(tokens, [theirs.begin(m) for m in memories], (3,), asked)
+    ours.close()
+    assert got.ids == expected.ids
+    assert 5 < got.ids.count(-1) < 35
+    drawn = [i for i, token in enumerate(got.ids) if token >= 0]
+    assert [got.log_probabilities[i] for i in drawn] == pytest.approx(
+        [expected.log_probabilities[i] for i in drawn], abs=1e-4
+    )
+
+
 def test_other_misuse_is_refused(small: NativeDecoder) -> None:
     state = small.begin(torch.randn(3, 32))
     with pytest.raises(IndexError, match="never: ids must be below 301"):
@@ -215,6 +261,8 @@ def test_other_misuse_is_refused(small: NativeDecoder) -> None:
         small.advance([[5]], [state], asked=Asked(candidates={0: 302}))
     with pytest.raises(IndexError):
         small.advance([[5]], [state], asked=Asked(denied={1: 2}))
+    with pytest.raises(IndexError):
+        small.advance([[5]], [state], asked=Asked(draws={1: (4, DRAW)}))
     with pytest.raises(ValueError, match="memory: must be"):
         small.begin(torch.randn(3, 31))
     with pytest.raises(ValueError, match="threads: must be at least 1"):

@@ -7,6 +7,7 @@ has when it is computed alone, one position at a time, on one thread.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from splitformer.model import DecoderState, Transformer
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.rooms import Block
 from splitformer.model.stepping import Advanced, Asked, Candidates
-from splitformer.native import Precision
+from splitformer.native import Draw, Precision
 from splitformer.native.binding import InstructionSet
 from tests.parity.test_native import VOCABULARY, model_of
 from tests.support.native import instruction_sets, needs_native
@@ -37,6 +38,7 @@ MODELS: dict[str, Callable[[], Transformer]] = {
         d_model=36, heads=3, d_feed_forward=50, gated=True, activation="silu"
     ),
 }
+NUCLEUS = Draw(0.7, math.nan, 0.3, math.nan, 0.6, 0.0)
 SETUPS = [(threads, isa) for threads in (1, 2, 3) for isa in instruction_sets()]
 
 
@@ -72,6 +74,7 @@ def _asked(outputs: int) -> Asked:
         logits=set(every),
         given=dict.fromkeys(every, 11),
         attention=set(every),
+        draws=dict.fromkeys(every, (8, NUCLEUS)),
     )
 
 

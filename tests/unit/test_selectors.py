@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from array import array
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
-from splitformer.generation.drawing import Draw, Drawn, Sampler, drawn
 from splitformer.generation.filters import Row, likeliest
-from splitformer.generation.rules import Ranking, Rules
-from splitformer.generation.selectors import needs_row, select, uniform, weight_of_all
+from splitformer.generation.rules import Rules
+from splitformer.generation.selectors import draw_of, needs_row, select, uniform, weight_of_all
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.drawing import reference_place
 from splitformer.model.torch_decoder import TorchDecoder
+from splitformer.native import Draw, drawn_place
+from tests.support.native import needs_native
 from tests.unit.test_generation import VOCABULARY, checkpoint, logits, target_of
 
 __all__ = ["checkpoint"]
+
+Place = Callable[[Draw, NDArray[np.float64], NDArray[Any]], int]
 
 
 def test_draws_are_the_first_numbers_of_philox_at_the_position() -> None:
@@ -39,52 +47,77 @@ SAMPLING: list[dict[str, Any]] = [
 ]
 
 
-def draw(row: Row, count: int, options: GenerationOptions, position: int) -> Draw:
-    """A draw from the `count` likeliest of a row."""
-    best = likeliest(row, count)
-    total = weight_of_all(row, options) if needs_row(options) else np.nan
-    ranking = Ranking(best.ids, best.logits, best.logits)
-    return Draw(ranking, Sampler.of(options), uniform(options.seed or 0, position), total)
+PLACES = [
+    reference_place,
+    pytest.param(
+        lambda draw, values, ids: drawn_place(
+            draw, array("d", values.tolist()), array("i", ids.tolist())
+        ),
+        marks=needs_native,
+    ),
+]
+places = pytest.mark.parametrize("place_of", PLACES, ids=["numpy", "native"])
 
 
+def a_draw(row: Row, options: GenerationOptions, position: int) -> Draw:
+    """How to draw a token whose row is known."""
+    total = weight_of_all(row, options) if needs_row(options) else math.nan
+    point = uniform(options.seed or 0, position)
+    return draw_of(options)._replace(point=point, total=total)
+
+
+@places
 @pytest.mark.parametrize("case", SAMPLING, ids=str)
-def test_a_shortlist_draws_what_the_whole_row_does(case: dict[str, Any]) -> None:
+def test_a_shortlist_draws_what_the_whole_row_does(case: dict[str, Any], place_of: Place) -> None:
     options, answered = GenerationOptions(seed=3, **case), 0
     for seed in range(40):
         row = logits(seed).round(decimals=seed % 3 + 1)  # with some equals among them
         for count in (6, 13, 21, VOCABULARY):
-            (taken,) = drawn([draw(row, count, options, seed)])
-            answered += taken is not None
-            assert taken is None or taken.id == select(row, options, seed)
-            assert taken is None or taken.logit == float(row[taken.id])
+            best = likeliest(row, count)
+            place = place_of(a_draw(row, options, seed), best.logits.astype(np.float64), best.ids)
+            answered += place >= 0
+            assert place < 0 or best.ids[place] == select(row, options, seed)
     assert answered > 20
 
 
-def test_draws_are_the_same_bits_in_any_company() -> None:
-    draws = [
-        draw(logits(seed).round(decimals=seed % 3 + 1), count, GenerationOptions(seed=9, **case), i)
-        for i, case in enumerate(SAMPLING)
-        for seed in range(6)
-        for count in (3, 13, 21, 29)
-    ]
-    alone = [drawn([each])[0] for each in draws]
-    assert drawn(draws) == alone
-    assert drawn(draws[::-1]) == alone[::-1]
-    assert None in alone
+@needs_native
+def test_the_library_draws_as_numpy_does() -> None:
+    numbers = np.random.default_rng(0)
+    missed = 0
+    for _ in range(3000):
+        count = int(numbers.integers(1, 65))
+        values = -np.sort(-numbers.normal(0, 3, count).round(int(numbers.integers(0, 4))))
+        ids = numbers.permutation(500)[:count]
+        ids = ids[np.lexsort((ids, -values))]
+        chosen = numbers.random(3) < 0.6
+        k, p, least = int(numbers.integers(1, 70)), numbers.random(), numbers.random() / 3
+        draw = Draw(
+            temperature=float(numbers.random() * 2 + 0.01),
+            top_k=k if chosen[0] else math.nan,
+            top_p=p if chosen[1] else math.nan,
+            min_p=least if chosen[2] else math.nan,
+            point=float(numbers.random()),
+            total=float(numbers.random() * 20) if chosen[1] and not chosen[0] else math.nan,
+        )
+        place = drawn_place(draw, array("d", values.tolist()), array("i", ids.tolist()))
+        missed += place < 0
+        assert place == reference_place(draw, values, ids)
+    assert 300 < missed < 2700
 
 
-def test_no_answer_where_others_may_be_as_likely() -> None:
-    def taken(ids: list[int], values: list[float], total: float = 1.0, **case: Any) -> Drawn | None:
-        options = GenerationOptions(seed=0, **case)
-        ranking = Ranking(ids, values, values)
-        return drawn([Draw(ranking, Sampler.of(options), 0.5, total)])[0]
+@places
+def test_no_answer_where_others_may_be_as_likely(place_of: Place) -> None:
+    def taken(ids: list[int], values: list[float], total: float = math.nan, **case: Any) -> int:
+        draw = draw_of(GenerationOptions(seed=0, **case))._replace(point=0.5, total=total)
+        return place_of(draw, np.array(values), np.array(ids))
 
-    assert taken([7, 3, 9], [1.0, 0.5, 0.5], top_k=2) is None
-    assert taken([7, 3], [1.0, 0.5], top_k=2) is None
-    assert taken([7, 3], [1.0, 0.5], top_k=2, top_p=0.5, min_p=0.9) is None
-    assert taken([7, 3, 9], [1.0, 0.5, 0.4], top_k=2) is not None
-    assert taken([7, 3], [1.0, 0.9], min_p=0.1) is None
-    assert taken([7, 3], [1.0, 0.9], top_p=0.9, total=30.0) is None
+    assert taken([7, 3, 9], [1.0, 0.5, 0.5], top_k=2) < 0
+    assert taken([7, 3], [1.0, 0.5], top_k=2) < 0
+    assert taken([7, 3], [1.0, 0.5], top_k=2, top_p=0.5, min_p=0.9) < 0
+    assert taken([7, 3, 9], [1.0, 0.5, 0.4], top_k=2) >= 0
+    assert taken([7, 3], [1.0, 0.9], min_p=0.1) < 0
+    assert taken([7, 3], [1.0, 0.9], total=30.0, top_p=0.9) < 0
+    assert taken([], [], top_k=2) < 0
 
 
 @pytest.mark.parametrize("case", [*SAMPLING, {}, {"temperature": 0.7}, {"top_k": 300}], ids=str)

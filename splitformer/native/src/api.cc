@@ -14,6 +14,7 @@ using splitformer::AttendOp;
 using splitformer::CacheType;
 using splitformer::Element;
 using splitformer::InstructionSet;
+using splitformer::Draw;
 using splitformer::Likeliest;
 using splitformer::Norm;
 using splitformer::NormKind;
@@ -62,7 +63,8 @@ std::vector<Weights> WeightsOf(const splitformer_weights* parts, int count) {
 
 // The binding writes both as arrays of int64.
 static_assert(sizeof(Sequence) == 7 * sizeof(int64_t), "seven fields");
-static_assert(sizeof(Request) == 18 * sizeof(int64_t), "eighteen fields");
+static_assert(sizeof(Request) == 19 * sizeof(int64_t), "nineteen fields");
+static_assert(sizeof(Draw) == 6 * sizeof(double), "six numbers");
 static_assert(sizeof(Likeliest) == 2 * sizeof(int32_t), "a float and an int");
 
 }  // namespace
@@ -178,6 +180,11 @@ int32_t splitformer_quantise(int32_t element, const void* weight, int32_t rows, 
       scale[row] = splitformer::QuantiseWeights(wide.data(), count, out + size_t(row) * count);
     }
   });
+}
+
+int32_t splitformer_draw(const void* draw, const double* values, const int32_t* ids,
+                         int32_t count) {
+  return splitformer::DrawPlace(*static_cast<const Draw*>(draw), values, ids, count);
 }
 
 int32_t splitformer_plan_profile(void* plan, int32_t on, double* cycles) {

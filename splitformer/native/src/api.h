@@ -52,7 +52,7 @@ SPLITFORMER_API int32_t splitformer_plan_projection(void* plan, const splitforme
                                                     int32_t count);
 SPLITFORMER_API int32_t splitformer_plan_finish(void* plan);
 
-// A step; `request` is laid out like `Request`, in eighteen fields of 64 bits.
+// A step; `request` is laid out like `Request`, in nineteen fields of 64 bits.
 SPLITFORMER_API int32_t splitformer_plan_step(void* plan, const void* request);
 
 // The encoder; the arguments are those of `Sources`.
@@ -68,6 +68,11 @@ SPLITFORMER_API int32_t splitformer_plan_profile(void* plan, int32_t on, double*
 // Quantises weights as plans do: rows of `inputs` elements to `out` and a scale each.
 SPLITFORMER_API int32_t splitformer_quantise(int32_t element, const void* weight, int32_t rows,
                                              int32_t inputs, int8_t* out, float* scale);
+
+// Draws from tokens that were ranked elsewhere; `draw` is laid out like `Draw`, in six numbers. What
+// `DrawPlace` returns.
+SPLITFORMER_API int32_t splitformer_draw(const void* draw, const double* values,
+                                         const int32_t* ids, int32_t count);
 
 // Kernels one by one, for the tests. `sums` and `out` are (rows, columns rounded up to 16).
 SPLITFORMER_API int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,

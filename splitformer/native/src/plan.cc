@@ -181,6 +181,7 @@ void Plan::Check(const Request& request) const {
     Require(request.room[i] >= 0 && request.room[i] <= shape_.vocabulary,
             "candidates: 0 to as many as there are ids" + Got(request.room[i]));
   }
+  Require(request.draw == nullptr || request.room != nullptr, "draws: need candidates");
 }
 
 void Plan::Check(const Sources& sources) const {
@@ -240,14 +241,16 @@ void Plan::PrepareCandidates(const Request& request) {
   const size_t outputs = output_row_.size();
   int sum = 0;
   first_candidate_.clear();
+  shortlists_.resize(size_t(team_.size()));
+  for (std::vector<Shortlist>& each : shortlists_) {
+    if (each.size() < outputs) each.resize(outputs);
+  }
   for (size_t i = 0; i < outputs; ++i) {
     first_candidate_.push_back(sum);
     sum += request.room[i];
+    for (std::vector<Shortlist>& each : shortlists_) each[i].Begin(request.room[i]);
   }
-  kept_.resize(size_t(team_.size()));
-  held_.resize(size_t(team_.size()));
-  for (std::vector<Likeliest>& kept : kept_) kept.resize(static_cast<size_t>(sum));
-  for (std::vector<int>& held : held_) held.assign(outputs, 0);
+  if (request.draw != nullptr) weights_of_all_.resize(outputs * size_t(chunks()));
 }
 
 void Plan::Reserve(int rows, int outputs, int positions) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "draw.h"
 #include "matrix.h"
 #include "memory.h"
 #include "multiply.h"
@@ -120,7 +121,8 @@ struct Request {
   const int32_t* tokens;          // (sum of counts)
   const float* mask;              // (whole chunks of the vocabulary): 0 or minus infinity; nullptr
   const int32_t* denied;          // (outputs): one more id ruled out, or -1; nullptr
-  int32_t* ids;                   // (outputs): the likeliest id that is not ruled out
+  int32_t* ids;                   // (outputs): the likeliest id that is not ruled out, or the one
+                                  // that was drawn, -1 if others than candidates may matter
   float* log_probability;         // (outputs): of that id, over all ids; nullptr
   float* log_sum;                 // (outputs): log of the sum of exp(logit) over all ids; as above
   const int32_t* logits_row;      // (outputs): row of `logits` to fill, or -1; nullptr
@@ -131,6 +133,7 @@ struct Request {
   float* given_logit;             // (outputs): its logit
   const int64_t* attention_from;  // (outputs): where in `attention` its row begins, or -1; nullptr
   float* attention;               // rows of as many elements as its memory has positions
+  const Draw* draw;               // (outputs): how to draw from its candidates; nullptr
   float* memory;                  // of an encoder: (sum of counts, d_model); never the binding's
 };
 
@@ -250,7 +253,9 @@ class Plan {
                    const Member& member);
   void Copy(const Request& request, const float* logits, int columns, int base, int i) const;
   void Conclude(const Request& request, const Member& member);
-  void Rank(const Request& request, int i);
+  Likeliest BestOf(int output);
+  int Rank(const Request& request, int i) const;
+  void DrawFrom(const Request& request, int i, int held) const;
   void ShowAttention(const Request& request, int i) const;
   int64_t SourceOf(const Request& request, int row) const;
   int64_t AttentionFrom(const AttendOp& op, int row) const;
@@ -325,10 +330,9 @@ class Plan {
   std::vector<ExponentialSum> sums_;  // (outputs, chunks)
   std::vector<Likeliest> likeliest_;  // (threads, outputs)
 
-  // Candidates of all outputs side by side, and how many each has; per thread.
-  std::vector<int> first_candidate_;         // (outputs)
-  std::vector<std::vector<Likeliest>> kept_;  // (threads), (sum of room)
-  std::vector<std::vector<int>> held_;        // (threads), (outputs)
+  std::vector<int> first_candidate_;                 // (outputs): where in the answer they begin
+  std::vector<std::vector<Shortlist>> shortlists_;  // (threads), (outputs)
+  std::vector<ExponentialSum> weights_of_all_;      // (outputs, chunks), where draws need them
 
   // The last layer's weights over the memory, head by head, of outputs that show them.
   std::vector<int64_t> shown_;  // (rows): where in `weights_` its heads begin, or -1

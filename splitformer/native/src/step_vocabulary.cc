@@ -46,10 +46,16 @@ void Plan::ReduceChunk(const Request& request, const float* logits, int columns,
   }
   kernels_.rows->update_likeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
   if (request.room != nullptr && request.room[i] > 0) {
-    const size_t here = size_t(member.index);
-    int& held = held_[here][size_t(i)];
-    Likeliest* kept = kept_[here].data() + first_candidate_[size_t(i)];
-    held = UpdateCandidates(logits, mask, columns, base, request.room[i], kept, held);
+    shortlists_[size_t(member.index)][size_t(i)].Add(logits, mask, columns, base);
+  }
+  if (request.draw != nullptr && request.draw[i].Wanted() && request.draw[i].Weighs()) {
+    alignas(64) float scaled[kChunk];
+    const float factor = 1.0f / static_cast<float>(request.draw[i].temperature);
+    for (int c = 0; c < columns; ++c) {
+      scaled[c] = (mask == nullptr ? logits[c] : logits[c] + mask[c]) * factor;
+    }
+    weights_of_all_[size_t(i) * size_t(chunks()) + size_t(chunk)] =
+        kernels_.rows->sum_exponentials(scaled, columns);
   }
   if (request.log_sum != nullptr) {
     sums_[size_t(i) * size_t(chunks()) + size_t(chunk)] =
@@ -73,40 +79,55 @@ void Plan::Conclude(const Request& request, const Member& member) {
   const int outputs = static_cast<int>(request.outputs);
   const int end = ShareBegin(outputs, member.index + 1, team_.size());
   for (int i = ShareBegin(outputs, member.index, team_.size()); i < end; ++i) {
-    Likeliest best = *LikeliestOf(i, 0);
-    for (int t = 1; t < team_.size();
-         ++t) {  // threads hold chunks in their order: ties go to the first id
-      if (LikeliestOf(i, t)->logit > best.logit) best = *LikeliestOf(i, t);
-    }
+    const Likeliest best = BestOf(i);
     request.ids[i] = best.id;
     if (request.log_sum != nullptr) {
       request.log_sum[i] = LogSum(sums_.data() + size_t(i) * size_t(chunks()), chunks());
       request.log_probability[i] = best.logit - request.log_sum[i];
     }
-    if (request.room != nullptr) Rank(request, i);
+    if (request.room != nullptr && request.room[i] > 0) {
+      const int held = Rank(request, i);
+      if (request.draw != nullptr && request.draw[i].Wanted()) DrawFrom(request, i, held);
+    }
     if (request.attention_from != nullptr && request.attention_from[i] >= 0) {
       ShowAttention(request, i);
     }
   }
 }
 
-// Merges what the threads have kept for an output; ties go to the first id as above.
-void Plan::Rank(const Request& request, int i) {
-  const size_t first = size_t(first_candidate_[size_t(i)]);
-  std::vector<int> next(kept_.size(), 0);
-  for (int place = 0; place < request.room[i]; ++place) {
-    const Likeliest* best = nullptr;
-    size_t from = 0;
-    for (size_t t = 0; t < kept_.size(); ++t) {
-      if (next[t] == held_[t][size_t(i)]) continue;
-      const Likeliest* entry = &kept_[t][first + size_t(next[t])];
-      if (best == nullptr || entry->logit > best->logit) {
-        best = entry;
-        from = t;
-      }
-    }
-    request.candidates[first + size_t(place)] = best == nullptr ? Likeliest{0.0f, -1} : *best;
-    if (best != nullptr) ++next[from];
+// Of all threads: they hold chunks in their order, so that ties go to the first id.
+Likeliest Plan::BestOf(int output) {
+  Likeliest best = *LikeliestOf(output, 0);
+  for (int t = 1; t < team_.size(); ++t) {
+    if (LikeliestOf(output, t)->logit > best.logit) best = *LikeliestOf(output, t);
+  }
+  return best;
+}
+
+// Merges what the threads have kept for an output; returns how many candidates there are.
+int Plan::Rank(const Request& request, int i) const {
+  Ranker ranker;
+  for (const std::vector<Shortlist>& part : shortlists_) ranker.Add(part[size_t(i)]);
+  return ranker.Rank(request.room[i], request.candidates + first_candidate_[size_t(i)]);
+}
+
+// Puts a drawn token in the likeliest one's place.
+void Plan::DrawFrom(const Request& request, int i, int held) const {
+  const Likeliest* candidates = request.candidates + first_candidate_[size_t(i)];
+  Draw draw = request.draw[i];
+  if (draw.Weighs()) {
+    draw.total = Merge(weights_of_all_.data() + size_t(i) * size_t(chunks()), chunks()).sum;
+  }
+  std::vector<double> values;
+  std::vector<int32_t> ids;
+  for (int place = 0; place < held; ++place) {
+    values.push_back(candidates[place].logit);
+    ids.push_back(candidates[place].id);
+  }
+  const int place = DrawPlace(draw, values.data(), ids.data(), held);
+  request.ids[i] = place < 0 ? -1 : ids[size_t(place)];
+  if (place >= 0 && request.log_sum != nullptr) {
+    request.log_probability[i] = candidates[place].logit - request.log_sum[i];
   }
 }
 

@@ -1,6 +1,10 @@
 // What is asked of the logits while they are at hand, chunk by chunk of the vocabulary.
 #pragma once
 
+#include <immintrin.h>
+
+#include <vector>
+
 #include "row_kernels.h"
 
 namespace splitformer {
@@ -9,11 +13,49 @@ namespace splitformer {
 // of what the bits of a log-probability depend on.
 constexpr int kChunk = 256;
 
-// Keeps the `room` likeliest of the logits seen so far in `kept`, likeliest first, of equal ones
-// the first; returns how many there are now, given that there were `held`. Minus infinity never
-// counts. `count` is a multiple of 8, the rest as in `RowKernels::update_likeliest`.
-int UpdateCandidates(const float* logits, const float* mask, int count, int base, int room,
-                     Likeliest* kept, int held);
+// The likeliest of the logits seen so far, and some more: they are sifted only now and then. Chunks
+// come in the order of their ids; of equal logits the first count.
+class Shortlist {
+ public:
+  void Begin(int room);
+
+  // Takes in the logits of a chunk; minus infinity never counts. `mask`, added first,
+  // is 0 or minus infinity, or nullptr. `count` is a multiple of 8; `base` is the first id.
+  void Add(const float* logits, const float* mask, int count, int base);
+
+ private:
+  friend class Ranker;
+
+  int Most() const { return 2 * room_ + 32; }  // that are held when a chunk comes
+  void Put(__m256 logits, __m256i ids, int lanes);
+  void Sift();
+  int CountAbove(float least) const;
+  void Drop();
+  void DropButEquals(int equals);
+
+  int room_ = 0;
+  int held_ = 0;
+  float least_ = 0.0f;  // what a logit has to exceed
+  std::vector<float> logits_;  // in the order of ids; both have room for one chunk more
+  std::vector<int32_t> ids_;
+};
+
+// Merges shortlists of consecutive parts of the vocabulary.
+class Ranker {
+ public:
+  void Add(const Shortlist& part);
+
+  // Writes the `room` likeliest, likeliest first, to `out`, with id -1 where there are no more;
+  // returns how many there are.
+  int Rank(int room, Likeliest* out);
+
+ private:
+  std::vector<Likeliest> entries_;
+  std::vector<uint64_t> keys_;
+};
+
+// Merges chunks in their order.
+ExponentialSum Merge(const ExponentialSum* chunks, int count);
 
 // Merges chunks in their order: log of the sum of exp over all their logits.
 float LogSum(const ExponentialSum* chunks, int count);

@@ -1,0 +1,119 @@
+#include "draw.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace splitformer {
+namespace {
+
+// ln 2 in two parts: products of the first with small integers are exact.
+constexpr double kLn2 = 6.93147180369123816490e-01, kLn2Rest = 1.90821492927058770002e-10;
+constexpr double kInverseFactorials[] = {
+    1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0,
+    1.0 / 362880.0, 1.0 / 40320.0, 1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0,
+    1.0 / 24.0, 1.0 / 6.0, 1.0 / 2.0, 1.0, 1.0};
+
+// e to the x for x up to 0, to double precision or nearly so; 0 where that is lost beside a 1. One
+// fixed sequence of IEEE operations, as those of simd.h.
+double Exp(double x) {
+  if (!(x > -700.0)) return 0.0;
+  const double n = std::nearbyint(x * 1.4426950408889634);
+  const double r = std::fma(n, -kLn2Rest, std::fma(n, -kLn2, x));
+  double series = 0.0;
+  for (const double each : kInverseFactorials) series = std::fma(series, r, each);
+  const int64_t bits = (static_cast<int64_t>(n) + 1023) << 52;
+  double power;
+  std::memcpy(&power, &bits, sizeof power);
+  return series * power;
+}
+
+// Tokens in the order in which they count, with their weights.
+struct Ordered {
+  std::vector<int> places;
+  std::vector<double> weights;  // by place in `places`
+
+  Ordered(const Draw& draw, const double* values, int count)
+      : places(size_t(count)), weights(size_t(count)) {
+    for (int i = 0; i < count; ++i) places[size_t(i)] = i;
+    // Transformers' nucleus takes the largest id of equals first.
+    for (int begin = 0, end; draw.top_p < 1.0 && begin < count; begin = end) {
+      for (end = begin + 1; end < count && values[end] == values[begin];) ++end;
+      std::reverse(places.begin() + begin, places.begin() + end);
+    }
+    for (int i = 0; i < count; ++i) {
+      weights[size_t(i)] = Exp((values[places[size_t(i)]] - values[0]) / draw.temperature);
+    }
+  }
+
+  // How many of the first it takes until their weights reach a part of the total; more than there
+  // are if they do not.
+  int Nucleus(double part) const {
+    double sum = 0.0;
+    int fewer = 0;
+    for (const double weight : weights) {
+      sum += weight;
+      if (sum < part) ++fewer;
+    }
+    return fewer + 1;
+  }
+};
+
+// How many of the first may be drawn; 0 if others may.
+int Drawable(const Draw& draw, const Ordered& ordered, const double* values, int count) {
+  int drawable = count;
+  bool known = false;
+  const double least = values[count - 1];
+  if (draw.top_k > 0.0) {
+    if (!(draw.top_k < count)) return 0;
+    const double kth = values[static_cast<int>(draw.top_k) - 1];
+    if (kth == least) return 0;
+    drawable = static_cast<int>(
+        std::count_if(values, values + count, [kth](double value) { return value >= kth; }));
+    known = true;
+  }
+  if (draw.top_p < 1.0 && (known || draw.Weighs())) {
+    double total = known ? 0.0 : draw.total;
+    for (int i = 0; known && i < drawable; ++i) total += ordered.weights[size_t(i)];
+    const int enough = ordered.Nucleus(draw.top_p * total);
+    if (enough <= drawable &&
+        (known || values[ordered.places[size_t(enough - 1)]] > least)) {
+      drawable = enough;
+      known = true;
+    }
+  }
+  if (draw.min_p >= 0.0) {
+    const auto likely = [&](double weight) { return weight >= draw.min_p; };
+    const int enough = std::min(drawable, static_cast<int>(std::count_if(ordered.weights.begin(),
+                                                                         ordered.weights.end(),
+                                                                         likely)));
+    if (known || enough < count) {
+      drawable = enough;
+      known = true;
+    }
+  }
+  return known ? drawable : 0;
+}
+
+}  // namespace
+
+int DrawPlace(const Draw& draw, const double* values, const int32_t* ids, int count) {
+  if (count == 0) return -1;
+  Ordered ordered(draw, values, count);
+  const int drawable = Drawable(draw, ordered, values, count);
+  if (drawable == 0) return -1;
+  std::vector<std::pair<int32_t, int>> by_id;  // and place in `ordered`
+  for (int i = 0; i < drawable; ++i) by_id.emplace_back(ids[ordered.places[size_t(i)]], i);
+  std::sort(by_id.begin(), by_id.end());
+  double all = 0.0, sum = 0.0;
+  for (const auto& [id, i] : by_id) all += ordered.weights[size_t(i)];
+  int last = 0;
+  for (const auto& [id, i] : by_id) {
+    sum += ordered.weights[size_t(i)];
+    last = i;
+    if (sum > draw.point * all) break;
+  }
+  return ordered.places[size_t(last)];
+}
+
+}  // namespace splitformer
