@@ -119,9 +119,11 @@ class Beam:
             self._rules = [self._rules_at(each.node) for each in live]
         else:  # they depend on how much was said, not on what
             self._rules = [self._rules_at(live[0].node)] * len(live)
+        last = self._prompt + live[0].node.depth - 1  # they are equally long
         for each, rules in zip(live, self._rules, strict=True):
-            state = self._state(each.node)
-            output = request.add(self._pending(each.node, state), state)
+            node, state = each.node, self._state(each.node)
+            single = node.depth and state.length == last  # most often
+            output = request.add((node.id,) if single else self._pending(node, state), state)
             rules.ask(request, output, 2 * self.width)
 
     def take(self, answer: Advanced, first: int) -> None:
@@ -171,8 +173,6 @@ class Beam:
         """Inputs of a beam that have not been through the decoder yet."""
         if not node.depth:
             return self.target.pending
-        if state.length == self._prompt + node.depth - 1:
-            return (node.id,)
         return [each.id for each in node.after(state.length - self._prompt)]
 
     @property
@@ -204,13 +204,13 @@ class Beam:
         lives = self._search.live
         found: list[tuple[float, int, int, int]] = []  # sum, beam, place in its ranking, token
         for i, ranking in rankings:
-            live = lives[i]
+            before = lives[i].total
             least = found[-1][0] if len(found) == most else -math.inf
-            for place, token in enumerate(ranking.ids):
-                total = live.total + min(0.0, ranking.values[place])
+            for place, value in enumerate(ranking.values):
+                total = before + value if value < 0.0 else before
                 if total <= least:  # so are those behind it
                     break
-                found.append((total, i, place, token))
+                found.append((total, i, place, ranking.ids[place]))
             found.sort(key=_total, reverse=True)  # keeps the order of equals
             del found[most:]
         known = dict(rankings)
@@ -221,9 +221,11 @@ class Beam:
 
     def _sift(self, best: list[Continuation]) -> list[Continuation]:
         """Put aside what is complete; return what goes on."""
-        search, going_on = self._search, []
+        search, going_on, eos_id = self._search, [], self._vocabulary.eos_id
+        full = search.origin + search.live[0].node.depth + 1 >= search.most  # equally long
+        may_end = full or bool(self._options.stop)
         for rank, each in enumerate(best):
-            reason = self._ends(each)
+            reason = self._ends(each) if may_end or each.id == eos_id else None
             if reason is None:
                 going_on.append(each)
             elif rank < self.width:

@@ -87,7 +87,7 @@ def likeliest(logits: Row, count: int) -> Candidates:
     least = max(np.partition(logits, place)[place], np.finfo(logits.dtype).min)
     possible = (logits >= least).nonzero()[0]
     ids = possible[(-logits[possible]).argsort(kind="stable")[:count]]
-    return Candidates(ids, logits[ids])
+    return Candidates(ids.tolist(), logits[ids].tolist())
 
 
 def softmax(logits: Row) -> Row:

@@ -60,7 +60,7 @@ class Inspection:
             Alternative(
                 other, target.detokenizer.peek(other), answer.log_probability(output, logit)
             )
-            for other, logit in zip(likeliest.ids.tolist(), likeliest.logits.tolist(), strict=True)
+            for other, logit in zip(likeliest.ids, likeliest.logits, strict=True)
             if other != token
         )[: self._alternatives]
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from splitformer.generation.filters import Row, completing, likeliest, penalise, suppress
 from splitformer.generation.options import GenerationOptions
@@ -25,11 +24,6 @@ MOST_CANDIDATES = 64
 """Beyond so many, ranking costs more than handing over the row."""
 
 
-T = TypeVar("T")
-Numbers = list[T] | NDArray[Any]
-"""A list, or the same as an array."""
-
-
 class Ranking(NamedTuple):
     """The tokens that may come next, likeliest first.
 
@@ -39,9 +33,9 @@ class Ranking(NamedTuple):
         before: The same before filters.
     """
 
-    ids: Numbers[int]
-    values: Numbers[float]
-    before: Numbers[float]
+    ids: list[int]
+    values: list[float]
+    before: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +129,11 @@ class Rules:
         if not self.shaping:
             if not normalised:
                 return Ranking(found.ids, found.logits, found.logits)
-            values = (found.logits.astype(np.float64) - shift).tolist()
-            return Ranking(found.ids.tolist(), values, values)
+            values = [logit - shift for logit in found.logits]
+            return Ranking(found.ids, values, values)
         ranked = [
             (-self.after_penalty(token, logit - shift), token, logit - shift)
-            for token, logit in zip(found.ids.tolist(), found.logits.tolist(), strict=True)
+            for token, logit in zip(found.ids, found.logits, strict=True)
             if token not in self.banned
         ]
         ranked = [min(ranked)] if count == 1 and ranked else sorted(ranked)
@@ -164,6 +158,8 @@ class Rules:
 
     def _wanted(self, count: int) -> int:
         """How many candidates are enough to rank `count` tokens; 0: only the whole row is."""
+        if not (self.banned or self.penalised):
+            return count  # most often
         wanted = count + len(self.banned) + len(self.penalised)
         left = not self.banned or wanted + len(self.vocabulary.never) < self.vocabulary.size
         few = count > 0 and wanted <= max(count, MOST_CANDIDATES)
@@ -175,7 +171,6 @@ class Rules:
         """Rank a whole row (V,); `further` rules out more of what filters have left."""
         left = self.filtered(row) if further is None else further(self.filtered(row))
         best, end = likeliest(left, count), self.vocabulary.eos_id
-        if not len(best.ids):
+        if not best.ids:
             return Ranking([end], [float(row[end])], [float(row[end])])
-        ids = best.ids.tolist()
-        return Ranking(ids, best.logits.tolist(), row[ids].tolist())
+        return Ranking(best.ids, best.logits, row[best.ids].tolist())

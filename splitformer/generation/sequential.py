@@ -49,6 +49,7 @@ class Sequential:
     ) -> None:
         self.target = target
         self.limit = limit
+        self._most = min(limit, target.max_positions - len(target.start) + 1)
         self._options = options
         self._vocabulary = vocabulary
         self._plain = options.plain
@@ -75,7 +76,7 @@ class Sequential:
     @property
     def _over(self) -> bool:
         target = self.target
-        over = target.end is not None or target.full or len(target.produced) >= self.limit
+        over = target.end is not None or len(target.produced) >= self._most
         return over or self._stopped
 
     def ask(self, request: Request) -> None:
@@ -108,10 +109,10 @@ class Sequential:
 
     def certain(self) -> list[tuple[int, Produced]]:
         """Return new tokens, except those that may turn out to belong to a stop string."""
-        produced, stops = self.target.produced, self._stops
+        produced, stops, told = self.target.produced, self._stops, self._told
         until = len(produced) if stops is None or self.finished else stops.certain
-        tokens = [(i, produced[i]) for i in range(self._told, min(until, self.limit))]
-        self._told += len(tokens)
+        self._told = until = max(told, min(until, self.limit))
+        tokens = [(i, produced[i]) for i in range(told, until)]
         return tokens if stops is None else [(i, stops.cut(i, token)) for i, token in tokens]
 
     def news(self) -> list[News]:
@@ -184,7 +185,7 @@ class Sequential:
                 row = rules.filtered(answer.logits[first])
                 draw = draw._replace(total=weight_of_all(row, self._options))
             place = place_of(draw, ranking.values, ranking.ids)
-        return None if place < 0 else (int(ranking.ids[place]), float(ranking.before[place]))
+        return None if place < 0 else (ranking.ids[place], ranking.before[place])
 
     def _drawing(self, draw: Draw, index: int) -> Draw:
         """Say where to draw the token at an index."""

@@ -6,7 +6,6 @@ would touch are held back, so that nobody is shown text that does not count.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from splitformer.generation.target import Produced
@@ -47,7 +46,7 @@ class Stops:
         if self.at is None or self._ends[index] <= self.at:
             return token
         begin = self._ends[index] - len(token.text)
-        return dataclasses.replace(token, text=token.text[: max(0, self.at - begin)])
+        return token._replace(text=token.text[: max(0, self.at - begin)])
 
     def _add(self, piece: str) -> None:
         before = len(self._text)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.tokenizer import Detokenizer, SourcePiece
@@ -79,8 +79,7 @@ _ALTERNATIVE_BYTES = 160
 """An `Alternative` with a short text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Produced:
+class Produced(NamedTuple):
     """A token of the target.
 
     Attributes:
@@ -131,8 +130,11 @@ class Target:
     def pending(self) -> list[int]:
         """Inputs that have not been through the decoder yet; empty only once it has ended."""
         done = self.state.length
-        if done >= len(self.start):  # the usual case, and a short one
-            return [token.id for token in self.produced[done - len(self.start) :]]
+        known = done - len(self.start)
+        if known >= 0:
+            if known == len(self.produced) - 1:  # the usual case, and a short one
+                return [self.produced[known].id]
+            return [token.id for token in self.produced[known:]]
         return [*self.start[done:], *(token.id for token in self.produced)]
 
     @property

@@ -84,18 +84,15 @@ def _draws(asked: Asked, total: int) -> array[float] | None:
 
 
 def _candidates(result: Outputs, asked: Asked, questions: Questions) -> dict[int, Candidates]:
-    ids, logits = result.candidates["id"].copy(), result.candidates["logit"].copy()
-    held = (ids >= 0).cumsum().tolist()
-    answers, begin, before = {}, 0, 0
+    ids, logits = result.candidates["id"].tolist(), result.candidates["logit"].tolist()
+    answers, begin = {}, 0
     assert questions.room is not None
     for i, room in enumerate(questions.room):
-        if room:
-            end = begin + room
-            known = begin + held[end - 1] - before
-            before = held[end - 1]
-            if i in asked.candidates:
-                answers[i] = Candidates(ids[begin:known], logits[begin:known])
-            begin = end
+        end = begin + room
+        if i in asked.candidates:
+            known = end if ids[end - 1] >= 0 else ids.index(-1, begin)
+            answers[i] = Candidates(ids[begin:known], logits[begin:known])
+        begin = end
     return answers
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.config import TransformerConfig
@@ -60,12 +60,12 @@ class Candidates:
     """The likeliest ids of one output that were not ruled out, likeliest first.
 
     Attributes:
-        ids: (n), integers; of equally likely ones the smallest come first.
-        logits: (n), floats.
+        ids: Of equally likely ones the smallest come first.
+        logits: As many.
     """
 
-    ids: NDArray[Any]
-    logits: NDArray[Any]
+    ids: list[int]
+    logits: list[float]
 
 
 @dataclass(frozen=True, slots=True)

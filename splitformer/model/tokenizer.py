@@ -84,11 +84,13 @@ class Detokenizer:
         self._surfaces = surfaces
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._strips = strip_first
+        self._open = False  # bytes of a character are held back
 
     def fork(self) -> Detokenizer:
         """Return one that goes its own way from here."""
         twin = Detokenizer(self._surfaces, self._strips)
         twin._decoder.setstate(self._decoder.getstate())
+        twin._open = self._open
         return twin
 
     def add(self, token: int) -> str:
@@ -98,20 +100,27 @@ class Detokenizer:
         """
         surface = self._surfaces[token] if token < len(self._surfaces) else ""
         if isinstance(surface, bytes):
-            return self._begin(self._decoder.decode(surface))
-        return self._begin(self._decoder.decode(b"", final=True) + surface)
+            text = self._decoder.decode(surface)
+            self._open = bool(self._decoder.getstate()[0])
+        else:
+            text = self._closed() + surface if self._open else surface
+        return self._begin(text) if self._strips else text
 
     def peek(self, token: int) -> str:
         """Return what `add` would return; nothing changes."""
-        state, strips = self._decoder.getstate(), self._strips
+        state, strips, opened = self._decoder.getstate(), self._strips, self._open
         text = self.add(token)
         self._decoder.setstate(state)
-        self._strips = strips
+        self._strips, self._open = strips, opened
         return text
 
     def finish(self) -> str:
         """Return what was held back; an incomplete character becomes U+FFFD."""
-        return self._begin(self._decoder.decode(b"", final=True))
+        return self._begin(self._closed())
+
+    def _closed(self) -> str:
+        self._open = False
+        return self._decoder.decode(b"", final=True)
 
     def _begin(self, text: str) -> str:
         if text and self._strips:

@@ -93,14 +93,14 @@ def _drawn(logits: Tensor, count: int, draw: Draw) -> int:
         weights = ((logits.double() - logits.max()) / draw.temperature).exp()
         draw = draw._replace(total=float(weights.sum()))
     place = place_of(draw, best.logits, best.ids)
-    return -1 if place < 0 else int(best.ids[place])
+    return -1 if place < 0 else best.ids[place]
 
 
 def _likeliest(logits: Tensor, count: int) -> Candidates:
     """Return the `count` likeliest ids of (V,) and their logits."""
     ordered, ids = logits.sort(descending=True, stable=True)
     kept = min(count, int((ordered > RULED_OUT).sum()))
-    return Candidates(ids[:kept].cpu().numpy(), ordered[:kept].cpu().numpy())
+    return Candidates(ids[:kept].tolist(), ordered[:kept].tolist())
 
 
 def _allowed(logits: Tensor, never: tuple[int, ...], denied: Mapping[int, int]) -> Tensor:

@@ -79,7 +79,7 @@ def _asked(outputs: int) -> Asked:
 
 
 def _listed(candidates: Candidates) -> tuple[list[int], list[float]]:
-    return candidates.ids.tolist(), candidates.logits.tolist()
+    return candidates.ids, candidates.logits
 
 
 def same(a: Block, b: Block) -> bool:

@@ -131,7 +131,7 @@ def test_both_advance_alike(decoder: Decoder) -> None:
         assert weights.shape == (len(memories[row]),)
         assert float(weights.sum()) == pytest.approx(1.0, abs=1e-5)
         torch.testing.assert_close(weights, other.attention[row], atol=1e-5, rtol=1e-4)
-    assert one.candidates[1].ids.tolist() == other.candidates[1].ids.tolist()
+    assert one.candidates[1].ids == other.candidates[1].ids
     assert one.given[0] == float(one.logits[0][17])
     both[1].close()
 
@@ -167,9 +167,9 @@ def test_several_outputs_and_candidates_are_those_of_single_steps(decoder: Decod
         assert list(together.candidates) == [0, 1, 2]
         for i, answer in enumerate(single):
             ours, theirs = together.candidates[i], answer.candidates[0]
-            assert ours.ids.tolist() == theirs.ids.tolist()
+            assert ours.ids == theirs.ids
             assert ours.logits == pytest.approx(theirs.logits, abs=1e-5)
-            assert not {0, 2, EOS} & set(ours.ids.tolist())
+            assert not {0, 2, EOS} & set(ours.ids)
             assert ours.ids[0] == together.ids[i]
             torch.testing.assert_close(together.logits[i], answer.logits[0], atol=1e-5, rtol=0)
             assert together.given[i] == pytest.approx(answer.given[0], abs=1e-5)

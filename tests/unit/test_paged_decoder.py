@@ -74,7 +74,7 @@ def test_mixes_are_computed_like_the_reference(model: Transformer, device: str) 
         got = decoder.advance(tokens, [p[1] for p in sessions], (3,), asked, outputs)
         assert got.ids == expected.ids
         assert got.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-4)
-        assert got.candidates[0].ids.tolist() == expected.candidates[0].ids.tolist()
+        assert got.candidates[0].ids == expected.candidates[0].ids
         for i, logits in expected.logits.items():
             torch.testing.assert_close(got.logits[i], logits, atol=1e-4, rtol=1e-4)
         for i, weights in expected.attention.items():

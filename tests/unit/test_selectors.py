@@ -74,7 +74,9 @@ def test_a_shortlist_draws_what_the_whole_row_does(case: dict[str, Any], place_o
         row = logits(seed).round(decimals=seed % 3 + 1)  # with some equals among them
         for count in (6, 13, 21, VOCABULARY):
             best = likeliest(row, count)
-            place = place_of(a_draw(row, options, seed), best.logits.astype(np.float64), best.ids)
+            place = place_of(
+                a_draw(row, options, seed), np.array(best.logits, np.float64), np.array(best.ids)
+            )
             answered += place >= 0
             assert place < 0 or best.ids[place] == select(row, options, seed)
     assert answered > 20
