@@ -40,7 +40,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.add_typer(g2p, name="g2p")
 console = Console()
 
-RecipeName = Annotated[str, typer.Option("--recipe", help="Sources: minimal, default or everyday.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="Sources: minimal or default.")]
 Work = Annotated[Path, typer.Option("--work", help="Folder of all work data.")]
 WORK = Path(".cache/training")
 Model = Annotated[Path, typer.Option("--model", help="Folder of the exported model.")]

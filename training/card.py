@@ -107,9 +107,10 @@ def _limits(facts: dict[str, Any], test: dict[str, Any]) -> Iterable[str]:
         "European languages for equally good text: their words have fewer characters.)"
     )
     yield (
-        "- It knows user interfaces, software manuals, fantasy dialogue and, in all languages but "
-        "Chinese, simple everyday sentences. News, names and long sentences are outside its "
-        "world: expect invented words, repetition and lost meaning, also in fluent sentences."
+        "- It knows user interfaces, software manuals and fantasy dialogue. Of everyday sentences "
+        "it has seen some, in Chinese none; most still come out wrong. News, names and long "
+        "sentences are outside its world: expect invented words, repetition and lost meaning, "
+        "also in fluent sentences."
     )
     yield (
         "- Placeholders (`%s`, `{name}`, `<b>`) are mostly but not always kept (below). Check them "

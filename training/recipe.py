@@ -221,8 +221,7 @@ _OTHERS = (
 
 RECIPES: dict[str, tuple[Source, ...]] = {
     "minimal": _LIBREOFFICE,
-    "default": _LIBREOFFICE + _OTHERS,
-    "everyday": (*_LIBREOFFICE, *_OTHERS, _tatoeba()),
+    "default": (*_LIBREOFFICE, *_OTHERS, _tatoeba()),
 }
 
 

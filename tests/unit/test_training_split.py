@@ -8,7 +8,7 @@ import pytest
 
 from training.corpus import examples
 from training.mine import Pair
-from training.recipe import HELD_OUT_PACKAGES, Genre, Source, recipe
+from training.recipe import ASIDE, HELD_OUT_PACKAGES, Genre, Source, recipe
 from training.split import Part, SplitSettings, Splitter, fold
 
 HELP = Source("libreoffice-help", "MPL-2.0", Genre.HELP, ())
@@ -100,12 +100,13 @@ def test_the_most_used_translation_of_the_first_source_wins() -> None:
 
 
 def test_recipes() -> None:
-    minimal, default, everyday = map(recipe, ("minimal", "default", "everyday"))
-    assert set(minimal) < set(default) < set(everyday)
+    minimal, default = map(recipe, ("minimal", "default"))
+    assert set(minimal) < set(default)
+    assert {source.name for source in default} > ASIDE
     assert {source.licence for source in minimal} == {"MPL-2.0"}
     reserved = ("vlc", "gramps", "kde")
-    names = [package for source in everyday for package in source.packages]
+    names = [package for source in default for package in source.packages]
     assert not any(word in name for name in names for word in reserved)
     assert len(names) == len(set(names))
-    with pytest.raises(ValueError, match="must be one of minimal, default, everyday"):
+    with pytest.raises(ValueError, match="must be one of minimal, default"):
         recipe("everything")
