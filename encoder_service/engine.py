@@ -88,6 +88,8 @@ class EncoderEngine:
         metrics: Where to count.
         segments: Makes room for memories that are to be kept.
         settle: What the engine's thread does first.
+        prioritise: Called before each batch with whether somebody waits for a source in it, and
+            not for a whole bulk job only.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class EncoderEngine:
         metrics: EncoderMetrics,
         segments: Segments,
         settle: Callable[[], None] = lambda: None,
+        prioritise: Callable[[bool], None] = lambda waited_for: None,
     ) -> None:
         self._encoder = encoder
         self._dtype = dtype
@@ -105,6 +108,7 @@ class EncoderEngine:
         self._metrics = metrics
         self._segments = segments
         self._settle = settle
+        self._prioritise = prioritise
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting: list[_Job] = []
         self._open = 0
@@ -176,6 +180,7 @@ class EncoderEngine:
         while self._receive():
             batch = self.schedule()
             if batch:
+                self._prioritise(not all(job.bulk for job in batch))
                 self._run_batch(batch)
         self._loop.call_soon_threadsafe(_refuse, self._waiting, UnavailableError.stopped())
 

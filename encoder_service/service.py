@@ -25,6 +25,7 @@ from splitformer.errors import (
 from splitformer.model.shapes import encoder_shapes, weight_bytes
 from splitformer.serving import kernels, models
 from splitformer.serving.fleet import Fleet, Room
+from splitformer.serving.priority import session
 from splitformer.serving.telemetry import Telemetry
 from splitformer.v1 import model_pb2, tensor_pb2
 
@@ -133,6 +134,7 @@ class EncoderService:
             self.metrics,
             self._segments,
             self.settings.arithmetic.pin,
+            session().serve,
         )
 
     def drain(self) -> None:

@@ -11,15 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from splitformer.errors import ConfigurationError
-
-POLICIES = ("usual", "idle")
-_AUTOGROUP = Path("/proc/self/autogroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +26,7 @@ class Place:
         engine_cores: For the threads that compute, one for each; empty: any.
         threads: For the arithmetic.
         nice: 0 is usual; more yields to others.
-        policy: One of `POLICIES`; "idle" gives way at once to whatever else wants a core.
+        policy: One of `priority.POLICIES`; "idle" gives way at once to whatever else wants a core.
     """
 
     cores: tuple[int, ...] = ()
@@ -131,42 +126,3 @@ def pin_engine(cores: Sequence[int], threads: int) -> None:
 
 def _listed(cores: Sequence[int]) -> str:
     return ",".join(map(str, cores))
-
-
-def check_policy(policy: str) -> None:
-    """ConfigurationError unless it is one of `POLICIES`."""
-    if policy not in POLICIES:
-        raise ConfigurationError(f"policy: must be one of {', '.join(POLICIES)}, got {policy!r}")
-
-
-def take_place(cores: frozenset[int], nice: int) -> None:
-    """Move this process, and what it starts from now on, to its cores and its niceness.
-
-    Niceness is added to what the process was started with.
-
-    Raises:
-        ConfigurationError: The system does not allow it.
-    """
-    try:
-        if cores:
-            os.sched_setaffinity(0, cores)
-        os.nice(nice)
-    except (OSError, AttributeError) as error:
-        raise ConfigurationError(f"nice: {nice} is not possible here: {error}") from error
-
-
-def give_way(policy: str) -> None:
-    """Let this process, once it has started, take the priority that it serves with.
-
-    Before, it would take for ever on a busy machine. Linux divides a core among sessions first
-    (`autogroup` in sched(7)), so that a process's niceness counts only within its session: the
-    session gets it too, if it is ours alone.
-    """
-    niceness = os.nice(0)
-    if niceness and os.getsid(0) == os.getpid():
-        with suppress(OSError):  # a kernel without such groups
-            _AUTOGROUP.write_text(str(niceness))
-    if policy == "idle":
-        for thread in os.listdir("/proc/self/task"):
-            with suppress(ProcessLookupError):
-                os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))

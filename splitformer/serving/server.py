@@ -21,10 +21,11 @@ from splitformer.errors import ConfigurationError
 from splitformer.serving.admin import NAME as ADMIN, register_admin
 from splitformer.serving.fleet import Fleet
 from splitformer.serving.interceptor import RpcInterceptor
-from splitformer.serving.layout import cores_of, give_way, take_place
+from splitformer.serving.layout import cores_of
 from splitformer.serving.limits import check_budget_fits
 from splitformer.serving.logs import configure_logs, log
 from splitformer.serving.metrics_page import MetricsPage
+from splitformer.serving.priority import give_way, take_place
 from splitformer.serving.process import loop_factory, settle
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import Telemetry

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self, get_type_hints
 
 from splitformer.errors import ConfigurationError
-from splitformer.serving.layout import check_policy, cores_of
+from splitformer.serving.layout import cores_of
+from splitformer.serving.priority import check_policy
 from splitformer.serving.process import check_event_loop
 from splitformer.tls import TlsFiles
 

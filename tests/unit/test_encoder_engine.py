@@ -49,12 +49,14 @@ class Bench:
 
     def __init__(self, padded: bool = False, limits: Limits = LIMITS) -> None:
         self.diary = Diary(padded)
+        self.prioritised: list[bool] = []
         self.engine = EncoderEngine(
             self.diary,
             tensor_pb2.DATA_TYPE_F32,
             limits,
             EncoderMetrics(CollectorRegistry()),
             Segments(False),
+            prioritise=self.prioritised.append,
         )
         self._inbox = self.engine._inbox
 
@@ -102,6 +104,14 @@ async def test_bulk_goes_with_a_single_source_that_is_enough_alone(bench: Bench)
     await bench.hold_up()
     tasks = [bench.submit(0, bulk=True), *(bench.submit(n, length=2) for n in (1, 2))]
     assert await bench.go_on(tasks) == [[1, 0], [2]]
+
+
+async def test_a_batch_is_waited_for_unless_all_of_it_is_bulk(bench: Bench) -> None:
+    bench.diary.full_tokens = 2
+    await bench.hold_up()
+    tasks = [bench.submit(0), *(bench.submit(n, length=2, bulk=True) for n in (1, 2))]
+    assert await bench.go_on(tasks) == [[0, 1], [2]]
+    assert bench.prioritised == [True, True, False]
 
 
 async def test_a_source_longer_than_the_budget_goes_alone(bench: Bench) -> None:
