@@ -3,7 +3,7 @@
 Decoding is a chain of short steps that streams wait for; encoding is a few long ones. Where both
 want the same core, a step waits for the scheduler. So the default gives the threads that compute
 cores of their own, and keeps the encoder to its half. What else the decoder does, messages above
-all, goes where there is room, and the encoder gives way to it: see
+all, goes where there is room, and the encoder's bulk jobs give way to it: see
 `docs/decisions/0030-two-cores-at-work.md` and `0037-an-encoder-that-gives-way.md`.
 """
 
@@ -81,7 +81,7 @@ class Layout:
 
 
 _YIELDING = 15
-"""Niceness of an encoder that has cores: clients and others on them go first."""
+"""Niceness of an encoder that has cores: clients and others on them go before its bulk jobs."""
 
 _SHARING = 5
 """Niceness of an encoder on the one core that there is: it gets a quarter of it."""
