@@ -138,11 +138,6 @@ class Target:
         return [*self.start[done:], *(token.id for token in self.produced)]
 
     @property
-    def full(self) -> bool:
-        """True if there is no position left to take the last token as input."""
-        return len(self.start) + len(self.produced) > self.max_positions
-
-    @property
     def nearly_full(self) -> bool:
         """True if the next token is the last there is room for."""
         return len(self.start) + len(self.produced) == self.max_positions

@@ -244,7 +244,7 @@ def test_language_and_padding_tokens_are_never_produced(checkpoint: Checkpoint) 
 def test_a_target_is_full_when_its_last_token_has_no_position(checkpoint: Checkpoint) -> None:
     decoder = Scripted(checkpoint, [300] * 60).eval()
     target = target_of(checkpoint, decoder, (3,))
-    while not target.full:
+    for _ in range(48):
         run(checkpoint, decoder, target, GenerationOptions())
     assert len(target.produced) == 48
     assert target.state.length == 48
