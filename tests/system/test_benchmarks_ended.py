@@ -30,6 +30,8 @@ def until(condition: Callable[[], object]) -> None:
 def serves(services: list[psutil.Process]) -> bool:
     """True once the decoder service, which is started last, does."""
     command = services[-1].cmdline()
+    if "--port" not in command:  # still the benchmark's own: it has been forked, and no more
+        return False
     port = command[command.index("--port") + 1]
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         return _is_serving(channel)
