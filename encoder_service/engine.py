@@ -88,8 +88,8 @@ class EncoderEngine:
         metrics: Where to count.
         segments: Makes room for memories that are to be kept.
         settle: What the engine's thread does first.
-        prioritise: Called before each batch with whether somebody waits for a source in it, and
-            not for a whole bulk job only.
+        prioritise: Called before each batch with whether somebody waits for a source in it: one
+            that is not of a bulk job.
     """
 
     def __init__(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -48,7 +47,7 @@ def give_way(policy: str) -> None:
 
     Before, it would take for ever on a busy machine.
     """
-    session().become(os.nice(0))
+    session().serve(waited_for=False)
     if policy == "idle":
         for thread in os.listdir("/proc/self/task"):
             with suppress(ProcessLookupError):
@@ -56,14 +55,9 @@ def give_way(policy: str) -> None:
 
 
 class Session:
-    """The niceness of this process's session, which is ours to set if we lead it.
+    """The niceness of this process's session, which is ours to set if we lead it."""
 
-    Args:
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._ours = os.getsid(0) == os.getpid()
         self._niceness = 0
         self._next = -float("inf")
@@ -73,7 +67,7 @@ class Session:
 
         So it is to be called whenever work begins, with what that work is to have.
         """
-        now = self._clock()
+        now = time.monotonic()
         if self._ours and niceness != self._niceness and now >= self._next:
             self._next = now + _CHANGE_SECONDS
             with suppress(OSError):  # a kernel without such groups, or one that says: too soon
