@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from decoder_service.allow_list import AllowList
 from splitformer.errors import ConfigurationError
-from splitformer.serving.kernels import ModelSettings
+from splitformer.serving.arithmetic import ModelSettings
 from splitformer.serving.models import memory_dtype
 from splitformer.serving.settings import port_setting, setting
 from splitformer.tls import TlsFiles

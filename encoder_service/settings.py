@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from splitformer.errors import ConfigurationError
-from splitformer.serving.kernels import ModelSettings
+from splitformer.serving.arithmetic import ModelSettings
 from splitformer.serving.models import memory_dtype
 from splitformer.serving.settings import port_setting, setting
 

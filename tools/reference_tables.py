@@ -27,8 +27,8 @@ from encoder_service.metrics import EncoderMetrics
 from encoder_service.servicer import EncoderServicer
 from encoder_service.settings import EncoderSettings
 from splitformer import errors
+from splitformer.serving.arithmetic import ModelSettings
 from splitformer.serving.histograms import StepHistogram
-from splitformer.serving.kernels import ModelSettings
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import Telemetry
 from tools.generated import checking, settle

@@ -52,10 +52,11 @@ def _serve(halves: tuple[str, ...], folder: Path) -> None:
     from splitformer.model.checkpoint import Checkpoint  # noqa: PLC0415
     from splitformer.model.encoding import Features, Source  # noqa: PLC0415
     from splitformer.serving import kernels  # noqa: PLC0415
+    from splitformer.serving.arithmetic import Arithmetic  # noqa: PLC0415
 
     for half in halves:
         importlib.import_module(f"{half}_service.servicer")
-    checkpoint, arithmetic = Checkpoint(folder), kernels.Arithmetic("int8")
+    checkpoint, arithmetic = Checkpoint(folder), Arithmetic("int8")
     config, kept = checkpoint.description.architecture, []
     if "encoder" in halves:
         encoder = kernels.source_encoder(checkpoint, arithmetic)

@@ -18,7 +18,8 @@ from splitformer.errors import ConfigurationError
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.stepping import Asked, StepDecoder
-from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
+from splitformer.serving.arithmetic import Arithmetic
+from splitformer.serving.kernels import source_encoder, step_decoder
 
 SENTENCES = (
     "Open the file.",

@@ -11,7 +11,7 @@ from splitformer.model.paged_decoder import PagedDecoder
 from splitformer.model.stepping import StepDecoder
 from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.model.torch_encoder import TorchEncoder
-from splitformer.serving.kernels import Arithmetic
+from splitformer.serving.arithmetic import Arithmetic
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

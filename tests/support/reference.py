@@ -16,7 +16,8 @@ from splitformer.generation import (
     run,
 )
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
+from splitformer.serving.arithmetic import Arithmetic
+from splitformer.serving.kernels import source_encoder, step_decoder
 from splitformer.v1 import tensor_pb2
 
 

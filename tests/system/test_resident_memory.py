@@ -22,7 +22,8 @@ PROGRAM = """
 import gc, json, re, sys
 from pathlib import Path
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.serving.kernels import Arithmetic, give_back, source_encoder, step_decoder
+from splitformer.serving.arithmetic import Arithmetic
+from splitformer.serving.kernels import give_back, source_encoder, step_decoder
 halves, precision, folder = sys.argv[1:]
 def memory(kind):
     text = Path("/proc/self/status").read_text()

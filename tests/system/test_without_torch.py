@@ -66,7 +66,8 @@ LOAD = """
 from pathlib import Path
 from splitformer.errors import ConfigurationError
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.serving.kernels import Arithmetic, step_decoder
+from splitformer.serving.arithmetic import Arithmetic
+from splitformer.serving.kernels import step_decoder
 try:
     step_decoder(Checkpoint(Path(sys.argv[1])), Arithmetic(kernels=sys.argv[2], device=sys.argv[3]))
 except ConfigurationError as error:

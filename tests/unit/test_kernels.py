@@ -16,7 +16,8 @@ from splitformer.model.decoder import Decoder
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.stepping import Asked, StepDecoder
 from splitformer.model.torch_decoder import TorchDecoder
-from splitformer.serving.kernels import Arithmetic, source_encoder, step_decoder
+from splitformer.serving.arithmetic import Arithmetic
+from splitformer.serving.kernels import source_encoder, step_decoder
 from tests.support.native import needs_native
 
 EOS = 1
