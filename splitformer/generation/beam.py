@@ -29,6 +29,7 @@ from splitformer.generation.hypotheses import (
 )
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Ranking, Rules
+from splitformer.generation.seen import Seen
 from splitformer.generation.stops import Said, Stops
 from splitformer.generation.target import EndReason, Produced, Target
 from splitformer.model.cache import DecoderState
@@ -96,6 +97,7 @@ class Beam:
         self._states: dict[Node, DecoderState] = {}
         self._rules: list[Rules] = []
         self._said: dict[Node, Said] = {}
+        self._seen: dict[Node, Seen] = {}  # of the beams
 
     @property
     def held_bytes(self) -> int:
@@ -117,6 +119,7 @@ class Beam:
         live = self._search.live
         if self._options.reshaped:
             self._rules = [self._rules_at(each.node) for each in live]
+            self._seen = {each.node: self._seen[each.node] for each in live}
         else:  # they depend on how much was said, not on what
             self._rules = [self._rules_at(live[0].node)] * len(live)
         last = self._prompt + live[0].node.depth - 1  # they are equally long
@@ -181,13 +184,24 @@ class Beam:
         return len(self.target.start) + self._search.origin
 
     def _rules_at(self, node: Node) -> Rules:
-        search, seen = self._search, []
-        if self._options.reshaped:
-            before = [token.id for token in search.before]
-            seen = [*self.target.start, *before, *(each.id for each in node.after(0))]
+        search = self._search
+        seen = self._seen_by(node) if self._options.reshaped else None
         produced = search.origin + node.depth
         last = len(self.target.start) + produced == self.target.max_positions
         return Rules.at(self._options, self._vocabulary, seen, produced, last)
+
+    def _seen_by(self, node: Node) -> Seen:
+        """What a beam holds, made of what the one that it continues does."""
+        if node not in self._seen:
+            if node.parent in self._seen:
+                seen = self._seen[node.parent].fork()
+                seen.add(node.id)
+            else:
+                before = [token.id for token in self._search.before]
+                said = [*self.target.start, *before, *(each.id for each in node.after(0))]
+                seen = Seen(self._options.no_repeat_ngram_size, said)
+            self._seen[node] = seen
+        return self._seen[node]
 
     def _continuations(self, answer: Advanced, first: int) -> list[Continuation]:
         """Return the likeliest continuations of all beams together, likeliest first."""

@@ -8,7 +8,7 @@ and whether states are forked or cut back in between is its own business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -40,6 +40,12 @@ class Vocabulary:
     size: int = 0
     end_at_limit: bool = False
     speech: SpeechRules | None = None
+
+    def exhausted(self, denied: Collection[int]) -> bool:
+        """True if nothing is left where so many ids are ruled out."""
+        if not 0 < self.size <= len(denied) + len(self.never):
+            return False  # most often
+        return len({*denied, *self.never}) >= self.size
 
 
 @dataclass(slots=True)

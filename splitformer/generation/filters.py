@@ -52,17 +52,6 @@ def penalise(logits: Row, seen: Sequence[int], penalty: float) -> Row:
     return left
 
 
-def completing(seen: Sequence[int], size: int) -> list[int]:
-    """Return the tokens that would complete an n-gram of this size that was seen already."""
-    if len(seen) < size:
-        return []
-    if size == 1:
-        return list(seen)
-    begun, last = list(seen[len(seen) - size + 1 :]), seen[-1]
-    ends = [i for i in range(size - 2, len(seen) - 1) if seen[i] == last]
-    return [seen[i + 1] for i in ends if list(seen[i - size + 2 : i + 1]) == begun]
-
-
 def likely(
     logits: Row,
     temperature: float,

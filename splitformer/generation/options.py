@@ -165,12 +165,22 @@ class GenerationOptions:
     @property
     def plain(self) -> bool:
         """True if the likeliest of the allowed tokens is taken as the model has it."""
-        return not (self.sampled or self.reshaped or self.suppressed_tokens)
+        return not (self.sampled or self.penalises)
+
+    @property
+    def penalises(self) -> bool:
+        """True if tokens that were said become less likely, or more."""
+        return self.repetition_penalty not in (None, 1.0)
 
     @property
     def reshaped(self) -> bool:
         """True if what was said matters for what is likely next, beyond what the model has."""
-        return self.repetition_penalty not in (None, 1.0) or self.no_repeat_ngram_size > 0
+        return self.penalises or self.no_repeat_ngram_size > 0
+
+    @property
+    def bans(self) -> bool:
+        """True if tokens may be ruled out, the end token aside."""
+        return self.no_repeat_ngram_size > 0 or bool(self.suppressed_tokens)
 
     @property
     def guessed(self) -> str | None:

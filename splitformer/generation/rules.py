@@ -7,21 +7,24 @@ do; where they do not, the whole row is asked for. Both ways give the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from splitformer.generation.filters import Row, completing, likeliest, penalise, suppress
+from splitformer.generation.filters import Row, likeliest, penalise, suppress
 from splitformer.generation.options import GenerationOptions
-from splitformer.model.stepping import Advanced
+from splitformer.generation.seen import Seen
+from splitformer.model.stepping import Advanced, Candidates
 
 if TYPE_CHECKING:
     from splitformer.generation.decoding import Request, Vocabulary
 
 MOST_CANDIDATES = 64
 """Beyond so many, ranking costs more than handing over the row."""
+
+_NONE: frozenset[int] = frozenset()
 
 
 class Ranking(NamedTuple):
@@ -49,25 +52,39 @@ class Rules:
         end_denied: The end token is ruled out.
         end_due: Only the end token may come.
         vocabulary: The model's.
+        told: The likeliest tokens are told as the model has them: the step rules out none but the
+            end token, and more of them are asked for.
     """
 
     banned: frozenset[int]
-    penalised: frozenset[int]
+    penalised: Set[int]
     penalty: float
     end_denied: bool
     end_due: bool
     vocabulary: Vocabulary
+    told: bool = False
 
     @property
     def shaping(self) -> bool:
-        """True if they change which tokens are likeliest, the end token aside."""
-        return bool(self.banned or self.penalised or self.end_due)
+        """True if they change which of the tokens that a step finds are likeliest."""
+        return bool(self.penalised or self.end_due or (self.told and self.banned))
+
+    @property
+    def exhausted(self) -> bool:
+        """True if they rule out everything."""
+        return bool(self.banned) and self.vocabulary.exhausted({*self.banned, *self.denied})
+
+    @property
+    def denied(self) -> tuple[int, ...]:
+        """What the step rules out, ascending."""
+        end = (self.vocabulary.eos_id,) if self.end_denied else ()
+        return tuple(sorted({*end, *self.banned})) if self.banned and not self.told else end
 
     @staticmethod
     def at(
         options: GenerationOptions,
         vocabulary: Vocabulary,
-        seen: Sequence[int],
+        seen: Seen | None,
         produced: int,
         last: bool = False,
     ) -> Rules:
@@ -76,22 +93,28 @@ class Rules:
         Args:
             options: How to choose.
             vocabulary: The model's.
-            seen: The decoder's input so far; empty if the options do not look at it.
+            seen: The decoder's input so far; None if the options do not look at it.
             produced: How many tokens have been produced.
             last: There is no room for another token behind the next one.
         """
-        penalty, size = options.repetition_penalty or 1.0, options.no_repeat_ngram_size
-        banned = completing(seen, size) if size else []
         return Rules(
-            frozenset((*banned, *options.suppressed_tokens)),
-            frozenset(seen) if penalty != 1 else frozenset(),
-            penalty,
+            (_NONE if seen is None else seen.completing).union(options.suppressed_tokens),
+            _NONE if seen is None or not options.penalises else seen.ids,
+            options.repetition_penalty or 1.0,
             produced < options.min_new_tokens,
             last and vocabulary.end_at_limit,
             vocabulary,
+            bool(options.alternatives),
         )
 
-    def ask(self, request: Request, output: int, count: int, row: bool = False) -> None:
+    def ask(
+        self,
+        request: Request,
+        output: int,
+        count: int,
+        row: bool = False,
+        hope: int | None = None,
+    ) -> None:
         """Ask for what `rank` needs to know.
 
         Args:
@@ -99,31 +122,40 @@ class Rules:
             output: Which output.
             count: How many tokens are to be ranked; 0: none.
             row: Ask for the whole row in any case.
+            hope: Most candidates to ask for beyond `count`: `rank` may find that they do not do.
         """
-        if self.end_denied:
-            request.denied[output] = self.vocabulary.eos_id
+        if denied := self.denied:
+            request.denied[output] = denied
         if self.end_due:
             request.given[output] = self.vocabulary.eos_id
             return
-        wanted = self._wanted(count)
+        wanted = self._wanted(count, hope)
         if wanted:
-            request.candidates[output] = wanted
+            request.candidates[output] = min(wanted, self.vocabulary.size or wanted)
         if row or not wanted:
             request.logits.add(output)
 
-    def rank(self, answer: Advanced, output: int, count: int, normalised: bool = True) -> Ranking:
-        """Return the likeliest tokens; if none is left, the end.
+    def rank(
+        self,
+        answer: Advanced,
+        output: int,
+        count: int,
+        normalised: bool = True,
+        hope: int | None = None,
+    ) -> Ranking:
+        """Return the likeliest tokens; if none is left, the end; none if hope was in vain.
 
         Args:
             answer: The step's.
             output: Which output.
             count: How many, as in `ask`; fewer if there are no more, more if others asked for them.
             normalised: Filters see log-probabilities, as in beam search; else they see logits.
+            hope: As in `ask`.
         """
         shift = answer.log_sums[output] if normalised else 0.0
         if self.end_due:
             return Ranking([self.vocabulary.eos_id], [0.0], [answer.given[output] - shift])
-        if not self._wanted(count):
+        if not self._wanted(count, hope):
             return self.rank_row(answer.logits[output].astype(np.float64) - shift, count)
         found = answer.candidates[output]
         if not self.shaping:
@@ -137,6 +169,8 @@ class Rules:
             if token not in self.banned
         ]
         ranked = [min(ranked)] if count == 1 and ranked else sorted(ranked)
+        if hope is not None and not self._certain(ranked[:count], found, count, hope, shift):
+            return Ranking([], [], [])
         return Ranking(
             [token for _, token, _ in ranked[:count]],
             [-value for value, _, _ in ranked[:count]],
@@ -156,14 +190,38 @@ class Rules:
             return value
         return value * self.penalty if value < 0 else value / self.penalty
 
-    def _wanted(self, count: int) -> int:
+    def _certain(
+        self,
+        ranked: Sequence[tuple[float, int, float]],
+        found: Candidates,
+        count: int,
+        hope: int,
+        shift: float,
+    ) -> bool:
+        """True if no token that was not found can belong among those ranked.
+
+        It would be no likelier than the last one found, and of equals come behind it.
+        """
+        if self._moved <= hope:
+            return True
+        if len(ranked) < count:
+            return False
+        value, token, _ = ranked[-1]
+        least = found.logits[-1] - shift
+        return -value > least or (-value == least and token == found.ids[-1])
+
+    @property
+    def _moved(self) -> int:
+        """How many candidates they may move out of the first place."""
+        return len(self.penalised) + (len(self.banned) if self.told else 0)
+
+    def _wanted(self, count: int, hope: int | None = None) -> int:
         """How many candidates are enough to rank `count` tokens; 0: only the whole row is."""
         if not (self.banned or self.penalised):
             return count  # most often
-        wanted = count + len(self.banned) + len(self.penalised)
-        left = not self.banned or wanted + len(self.vocabulary.never) < self.vocabulary.size
+        wanted = count + (self._moved if hope is None else min(self._moved, hope))
         few = count > 0 and wanted <= max(count, MOST_CANDIDATES)
-        return wanted if few and left and self.penalty >= 1 else 0
+        return wanted if few and not self.exhausted and self.penalty >= 1 else 0
 
     def rank_row(
         self, row: Row, count: int, further: Callable[[Row], Row] | None = None

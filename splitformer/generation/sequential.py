@@ -8,6 +8,7 @@ from splitformer.generation.decoding import News, Request, Vocabulary
 from splitformer.generation.inspection import Inspection
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Rules
+from splitformer.generation.seen import Seen
 from splitformer.generation.selectors import (
     draw_of,
     needs_row,
@@ -21,6 +22,9 @@ from splitformer.generation.target import EndReason, Produced, Target
 from splitformer.model.drawing import place_of
 from splitformer.model.stepping import RULED_OUT, Advanced
 from splitformer.native import Draw
+
+_HOPE = 8
+"""How many of the likeliest tokens may have been said before one that was not, most of the time."""
 
 
 class Sequential:
@@ -52,14 +56,18 @@ class Sequential:
         self._most = min(limit, target.max_positions - len(target.start) + 1)
         self._options = options
         self._vocabulary = vocabulary
-        self._plain = options.plain
-        self._reshaped = options.reshaped
+        self._plain = options.plain and not (options.bans and options.alternatives)
+        self._seen = seen_by(options, target) if options.reshaped else None
+        suppressed = sorted({*options.suppressed_tokens})
+        self._denied_early = tuple(sorted({*suppressed, vocabulary.eos_id}))
+        self._denied_late = tuple(suppressed)
         self._count = shortlist(options) if options.sampled else 1
         self._row = False  # the whole row is wanted, whatever its likeliest tokens say
         self._fixed: Rules | None = None
         self._draw = draw_of(options) if options.sampled else None
         self._drawn = False  # the step draws the next token
-        self._missed = 0  # draws for which the likeliest were not enough
+        self._hope = None if options.sampled else _HOPE
+        self._missed = 0  # choices for which the likeliest were not enough
         self._forced = tuple(forced)
         self._inspection = Inspection(options, vocabulary) if options.inspected else None
         self._told = len(target.produced) if start is None else start
@@ -86,8 +94,9 @@ class Sequential:
 
     def take(self, answer: Advanced, first: int) -> None:
         """Take the next token: the one that is due, the likeliest or a drawn one."""
-        if self._due is not None:
-            token, log_probability = self._due, answer.log_probability(first, answer.given[first])
+        if first in answer.given:  # settled beforehand
+            token = self._settled
+            log_probability = answer.log_probability(first, answer.given[first])
             self._forced = self._forced[1:]
         elif self._plain or self._drawn:
             token, log_probability = answer.ids[first], answer.log_probabilities[first]
@@ -103,6 +112,8 @@ class Sequential:
         inspection, target = self._inspection, self.target
         details = None if inspection is None else inspection.tell(answer, first, token, target)
         target.take(token, log_probability, self._vocabulary.eos_id, details)
+        if self._seen is not None:
+            self._seen.add(token)
         if self._stops is not None:
             self._stops.follow(self.target.produced)
         self.finished = self._over
@@ -124,21 +135,39 @@ class Sequential:
 
     def _question(self, request: Request, output: int, index: int) -> None:
         """Ask what it takes to choose the token at an index from an output."""
-        if index < self._options.min_new_tokens:
-            request.denied[output] = self._vocabulary.eos_id
         if self._due is not None:
             request.given[output] = self._due
-        elif not self._plain:
+        elif self._plain:
+            if denied := self._denied(index):
+                request.denied[output] = denied
+                if self._vocabulary.exhausted(denied):
+                    request.given[output] = self._vocabulary.eos_id
+        else:
             self._position_rules = rules = self._rules_at(index)
             draw, few = self._draw, self._count and not (self._row or rules.shaping)
-            self._drawn = draw is not None and bool(few)
-            if draw is not None and few:
+            self._drawn = draw is not None and bool(few) and not rules.exhausted
+            if draw is not None and self._drawn:
+                if denied := rules.denied:
+                    request.denied[output] = denied
                 request.draws[output] = self._count, self._drawing(draw, index)
             else:
                 weighs = draw is not None and needs_row(self._options)
-                rules.ask(request, output, self._count, self._row or weighs)
+                rules.ask(request, output, self._count, self._row or weighs, self._hope)
         if self._inspection is not None:
             self._inspection.ask(request, output)
+
+    def _denied(self, index: int) -> tuple[int, ...]:
+        """What may not come at an index, ascending."""
+        early = index < self._options.min_new_tokens
+        fixed = self._denied_early if early else self._denied_late
+        repeated = self._seen.completing if self._seen is not None else None
+        return tuple(sorted(repeated.union(fixed))) if repeated else fixed
+
+    @property
+    def _settled(self) -> int:
+        """The token that was due; where everything was ruled out, there is only the end."""
+        due = self._due
+        return self._vocabulary.eos_id if due is None else due
 
     @property
     def _reason(self) -> EndReason:
@@ -164,6 +193,7 @@ class Sequential:
     def _choose(self, answer: Advanced, first: int) -> tuple[int, float] | None:
         """Choose a token and return its logit; None if that takes more than was asked for."""
         if self._count and (chosen := self._choose_among(answer, first)):
+            self._row = False
             return chosen
         if first not in answer.logits:
             return None
@@ -178,7 +208,8 @@ class Sequential:
     def _choose_among(self, answer: Advanced, first: int) -> tuple[int, float] | None:
         """Choose from the likeliest tokens; None if it takes more."""
         rules, draw = self._position_rules, self._draw
-        ranking, place = rules.rank(answer, first, self._count, normalised=False), 0
+        ranking = rules.rank(answer, first, self._count, normalised=False, hope=self._hope)
+        place = 0 if ranking.ids else -1
         if draw is not None:
             draw = self._drawing(draw, len(self.target.produced))
             if needs_row(self._options):
@@ -201,14 +232,21 @@ class Sequential:
         """
         self._row = True
         self._missed += 1
-        if self._options.top_k is None and 4 * self._missed > 4 + len(self.target.produced):
+        if self._hope is not None:
+            self._hope *= 2
+        elif self._options.top_k is None and 4 * self._missed > 4 + len(self.target.produced):
             self._count = 0
         self.target.state.truncate(self.target.state.length - 1)
 
     def _rules_at(self, index: int) -> Rules:
-        if self._reshaped:
-            seen = [*self.target.start, *(token.id for token in self.target.produced)]
-            return Rules.at(self._options, self._vocabulary, seen, index)
+        if self._seen is not None:
+            return Rules.at(self._options, self._vocabulary, self._seen, index)
         if self._fixed is None or self._fixed.end_denied != (index < self._options.min_new_tokens):
-            self._fixed = Rules.at(self._options, self._vocabulary, (), index)
+            self._fixed = Rules.at(self._options, self._vocabulary, None, index)
         return self._fixed
+
+
+def seen_by(options: GenerationOptions, target: Target) -> Seen:
+    """Return what a target holds so far, for the filters that look at it."""
+    said = [*target.start, *(token.id for token in target.produced)]
+    return Seen(options.no_repeat_ngram_size, said)

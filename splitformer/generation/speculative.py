@@ -56,7 +56,8 @@ class Speculative(Sequential):
         self._draft: list[int] = []
         room = target.max_positions - len(target.start) - vocabulary.end_at_limit
         self._last = min(limit - 1, room)  # index of the last token that a draft may lead to
-        self._bare = self._plain and self._inspection is None and self._stops is None
+        watched = options.bans or self._inspection is not None or self._stops is not None
+        self._bare = self._plain and not watched
 
     def ask(self, request: Request) -> None:
         """Ask for the row of what was not computed yet, and for those of a guess."""
@@ -68,8 +69,7 @@ class Speculative(Sequential):
         first, index = request.count, len(target.produced)
         request.add([*target.pending, *draft], target.state, outputs)
         if not self._bare or index < self._options.min_new_tokens:
-            for i in range(outputs):
-                self._question(request, first + i, index + i)
+            self._question_each(request, first, index)
 
     def take(self, answer: Advanced, first: int) -> None:
         """Choose the next token, and one more for as long as the last was the one guessed."""
@@ -83,6 +83,17 @@ class Speculative(Sequential):
         self.drafted += len(draft)
         self.kept += kept
         self._drafting.counted(self._guesser.mode, len(draft), kept)
+
+    def _question_each(self, request: Request, first: int, index: int) -> None:
+        """Ask what it takes to choose each token, those before it being the guess."""
+        seen = self._seen
+        self._seen = None if seen is None else seen.fork()
+        self._question(request, first, index)
+        for i, token in enumerate(self._draft, 1):
+            if self._seen is not None:
+                self._seen.add(token)
+            self._question(request, first + i, index + i)
+        self._seen = seen
 
     def _take_each(self, answer: Advanced, first: int) -> int:
         """Take tokens one by one, each as if it were alone; return how many were guessed."""

@@ -33,9 +33,11 @@ def questions_of(
     total = sum(outputs)
     begins, length = _attention(asked, states, outputs)
     room = _room(asked)
+    denied, ends = _denied(asked, total)
     return Questions(
         mask=mask,
-        denied=_spread(asked.denied, total),
+        denied=denied,
+        denied_end=ends,
         logits_rows=_spread({i: row for row, i in enumerate(asked.logits)}, total),
         rows=len(asked.logits),
         room=_spread(room, total, otherwise=0),
@@ -72,6 +74,19 @@ def _room(asked: Asked) -> dict[int, int]:
     for i, count in asked.candidates.items():
         room[i] = max(count, room.get(i, 0))
     return room
+
+
+def _denied(asked: Asked, total: int) -> tuple[array[int] | None, array[int] | None]:
+    """All that is denied, and where each output's share of it ends."""
+    if not asked.denied:
+        return None, None
+    if max(asked.denied) >= total:
+        raise IndexError(f"denied: outputs must be below {total}, got {max(asked.denied)}")
+    denied, ends = array("i"), array("i")
+    for i in range(total):
+        denied.extend(asked.denied.get(i, ()))
+        ends.append(len(denied))
+    return denied, ends
 
 
 def _draws(asked: Asked, total: int) -> array[float] | None:

@@ -29,7 +29,7 @@ class Asked:
     that each kind of question names the outputs that it is about.
 
     Attributes:
-        denied: One more id ruled out at an output.
+        denied: Further ids ruled out at an output, ascending.
         candidates: How many of the likeliest ids are wanted, at least one.
         logits: Outputs of which all logits are wanted, for a choice of their own.
         given: An id whose logit is wanted.
@@ -38,7 +38,7 @@ class Asked:
             the likeliest one.
     """
 
-    denied: dict[int, int] = field(default_factory=dict)
+    denied: dict[int, tuple[int, ...]] = field(default_factory=dict)
     candidates: dict[int, int] = field(default_factory=dict)
     logits: set[int] = field(default_factory=set)
     given: dict[int, int] = field(default_factory=dict)

@@ -103,11 +103,12 @@ def _likeliest(logits: Tensor, count: int) -> Candidates:
     return Candidates(ids[:kept].tolist(), ordered[:kept].tolist())
 
 
-def _allowed(logits: Tensor, never: tuple[int, ...], denied: Mapping[int, int]) -> Tensor:
+def _allowed(logits: Tensor, never: tuple[int, ...], denied: Mapping[int, Sequence[int]]) -> Tensor:
     """Rule out what must not be chosen: (outputs, V) -> (outputs, V)."""
     if never:
         logits = logits.index_fill(-1, torch.tensor(never, device=logits.device), RULED_OUT)
     if denied:
         logits = logits.clone()
-        logits[list(denied), list(denied.values())] = RULED_OUT
+        for output, ids in denied.items():
+            logits[output, list(ids)] = RULED_OUT
     return logits

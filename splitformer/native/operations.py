@@ -203,7 +203,8 @@ class Questions:
 
     Attributes:
         mask: What `Plan.mask` returns: ids that no output may get.
-        denied: One more such id, or -1; int32.
+        denied: Further such ids, those of each output ascending, one behind the other; int32.
+        denied_end: Where in those its own end; int32.
         logits_rows: 0, 1, ... where all logits are wanted, else -1; int32.
         rows: How many of those there are.
         room: How many candidates are wanted; int32.
@@ -217,6 +218,7 @@ class Questions:
 
     mask: FloatArray | None = None
     denied: array[int] | None = None
+    denied_end: array[int] | None = None
     logits_rows: array[int] | None = None
     rows: int = 0
     room: array[int] | None = None

@@ -159,8 +159,8 @@ class Plan:
             "q",
             [
                 *(len(sequences) // 7, outputs, _at(sequences), _at(tokens)),
-                *(_of(asked.mask), _at(asked.denied), _at(result.ids)),
-                *(_at(result.log_probabilities), _at(result.log_sums)),
+                *(_of(asked.mask), _at(asked.denied), _at(asked.denied_end)),
+                *(_at(result.ids), _at(result.log_probabilities), _at(result.log_sums)),
                 *(_at(asked.logits_rows), _of(result.logits)),
                 *(_at(asked.room), _of(result.candidates)),
                 *(_at(asked.given), _of(result.given)),

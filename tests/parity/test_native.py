@@ -98,18 +98,16 @@ def test_chooses_like_torch(threads: int) -> None:
         [decoder.begin(memory) for _ in range(5)],
         [model.begin(memory) for _ in range(5)],
     )
-    never, denied = (3, 17, 300), [-1, -1, 0, 5, -1]
+    never, denied = (3, 17, 300), {2: (0,), 3: (5, 6, 299)}
     for i in range(8):
         tokens = [[(7 * i + j) % VOCABULARY] for j in range(5)]
         logits = model.step(tokens, theirs)
-        denied[1] = int(logits[1].argmax())
-        ruled_out = {row: extra for row, extra in enumerate(denied) if extra >= 0}
-        asked = Asked(denied=ruled_out, logits={3})
+        denied[1] = tuple(sorted(logits[1].topk(2 + i).indices.tolist()))
+        asked = Asked(denied=denied, logits={3})
         chosen = decoder.advance(tokens, ours, never, asked)
         allowed = logits.index_fill(1, torch.tensor(never), float("-inf"))
-        for row, extra in enumerate(denied):
-            if extra >= 0:
-                allowed[row, extra] = float("-inf")
+        for row, extra in denied.items():
+            allowed[row, list(extra)] = float("-inf")
         assert chosen.ids == allowed.argmax(1).tolist()
         expected = logits.log_softmax(1)[range(5), chosen.ids]
         torch.testing.assert_close(
@@ -217,13 +215,13 @@ def test_candidates_are_the_likeliest_and_of_equals_the_first(distinct: int, thr
     decoder = NativeDecoder(model.decoder, "fp32", threads)
     counts = {0: 1, 1: 5, 2: 51, 3: 1000, 4: 3000}
     states = [decoder.begin(torch.randn(3, model.config.d_model)) for _ in counts]
-    asked = Asked(candidates=counts, logits=set(counts), denied=dict.fromkeys(counts, 2))
+    asked = Asked(candidates=counts, logits=set(counts), denied=dict.fromkeys(counts, (2, 1800)))
     answer = decoder.advance([[5]] * len(counts), states, (0, 299), asked)
     decoder.close()
     for i, count in counts.items():
         row = answer.logits[i].copy()
-        row[[0, 2, 299]] = -np.inf
-        ids = (-row).argsort(kind="stable")[: min(count, 2997)]
+        row[[0, 2, 299, 1800]] = -np.inf
+        ids = (-row).argsort(kind="stable")[: min(count, 2996)]
         assert answer.candidates[i].ids == ids.tolist()
         assert answer.candidates[i].logits == row[ids].tolist()
 
@@ -236,7 +234,7 @@ def test_draws_are_those_of_torch() -> None:
     draws = {
         i: (2 + i % 30, DRAW._replace(point=i / 40, top_k=(math.nan, 5)[i % 2])) for i in range(40)
     }
-    asked = Asked(draws=draws, denied=dict.fromkeys(range(9), 7))
+    asked = Asked(draws=draws, denied=dict.fromkeys(range(9), (7, 290)))
     tokens = [[i] for i in range(40)]
     got = ours.advance(tokens, [ours.begin(m) for m in memories], (3,), asked)
     expected = theirs.advance(tokens, [theirs.begin(m) for m in memories], (3,), asked)
@@ -253,14 +251,17 @@ def test_other_misuse_is_refused(small: NativeDecoder) -> None:
     state = small.begin(torch.randn(3, 32))
     with pytest.raises(IndexError, match="never: ids must be below 301"):
         small.advance([[5]], [state], never=(301,))
-    with pytest.raises(ValueError, match="denied: no such id"):
-        small.advance([[5]], [state], asked=Asked(denied={0: 301}))
+    for ids in ((301,), (-1, 4)):
+        with pytest.raises(ValueError, match="denied: no such id"):
+            small.advance([[5]], [state], asked=Asked(denied={0: ids}))
+    with pytest.raises(ValueError, match="denied: must be ascending"):
+        small.advance([[5]], [state], asked=Asked(denied={0: (4, 4)}))
     with pytest.raises(ValueError, match="given: no such id"):
         small.advance([[5]], [state], asked=Asked(given={0: 301}))
     with pytest.raises(ValueError, match="candidates: 0 to as many as there are ids, got 302"):
         small.advance([[5]], [state], asked=Asked(candidates={0: 302}))
     with pytest.raises(IndexError):
-        small.advance([[5]], [state], asked=Asked(denied={1: 2}))
+        small.advance([[5]], [state], asked=Asked(denied={1: (2,)}))
     with pytest.raises(IndexError):
         small.advance([[5]], [state], asked=Asked(draws={1: (4, DRAW)}))
     with pytest.raises(ValueError, match="memory: must be"):

@@ -69,7 +69,7 @@ def _asked(outputs: int) -> Asked:
     """Everything that can be asked about so many outputs."""
     every = range(outputs)
     return Asked(
-        denied=dict.fromkeys(every, 5),
+        denied=dict.fromkeys(every, (5, 290)),
         candidates=dict.fromkeys(every, 6),
         logits=set(every),
         given=dict.fromkeys(every, 11),

@@ -121,6 +121,8 @@ def case_of(chance: random.Random) -> Case:
         wishes |= {"temperature": 0.7, "top_k": 20, "seed": chance.randrange(9)}
     if chance.random() < 0.3:
         wishes |= {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
+    elif chance.random() < 0.4:
+        wishes["no_repeat_ngram_size"] = chance.choice((1, 2, 3))
     if chance.random() < 0.2:
         wishes["suppressed_tokens"] = tuple(chance.sample(range(3, SIZE), 9))
     if chance.random() < 0.3:
@@ -149,7 +151,7 @@ def way(case: Case, target: Target, truth: list[int], chance: random.Random) -> 
     guesser = Noisy(truth, random.Random(chance.random()))
     options, limit = case.options, case.limit
     ways = ["plain", "noisy", "noisy", "copy", "jacobi", "parallel"]
-    chosen = chance.choice(ways if options.plain else ways[:-1])
+    chosen = chance.choice(ways if options.plain and not options.bans else ways[:-1])
     if chosen == "noisy":
         return Speculative(target, options, limit, VOCABULARY, guesser, EAGER)
     changes: dict[str, Any] = {"draft": DraftMode.OFF}

@@ -22,7 +22,6 @@ from splitformer.errors import InvalidArgumentError
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, step
 from splitformer.generation.filters import (
     Row,
-    completing,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -30,6 +29,7 @@ from splitformer.generation.filters import (
     penalise,
     suppress,
 )
+from splitformer.generation.seen import Seen
 from splitformer.generation.selectors import select, uniform
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.decoder import Decoder
@@ -93,8 +93,17 @@ def test_no_repeated_ngram_is_transformers(size: int, seed: int) -> None:
     chance = torch.Generator().manual_seed(seed)
     seen = torch.randint(0, 3, (seed * 2 + 1,), generator=chance)
     theirs = NoRepeatNGramLogitsProcessor(size)(seen[None], given()[None])[0]
-    banned = completing(seen.tolist(), size)
-    assert equal(suppress(logits(), banned), theirs)
+    banned = Seen(size, seen.tolist()).completing
+    assert equal(suppress(logits(), list(banned)), theirs)
+
+
+def test_copies_of_what_was_seen_go_their_own_way() -> None:
+    seen = Seen(2, (3, 4, 3))
+    twin = seen.fork()
+    twin.add(5)
+    twin.add(3)
+    assert (sorted(seen.completing), sorted(seen.ids)) == ([4], [3, 4])
+    assert (sorted(twin.completing), sorted(twin.ids)) == ([4, 5], [3, 4, 5])
 
 
 def test_all_filters_in_transformers_order() -> None:
@@ -110,7 +119,7 @@ def test_all_filters_in_transformers_order() -> None:
         MinPLogitsWarper(0.05),
     ):
         theirs = processor(torch.tensor([seen]), theirs)
-    ruled_out = [*completing(seen, 2), *suppressed]
+    ruled_out = [*Seen(2, seen).completing, *suppressed]
     ours = likely(suppress(penalise(logits(), seen, 1.4), ruled_out), 0.7, 20, 0.9, 0.05)
     np.testing.assert_allclose(ours, theirs[0].softmax(-1), rtol=1e-7)
 

@@ -110,7 +110,7 @@ def test_both_advance_alike(decoder: Decoder) -> None:
             [each.begin(memory) for memory in memories],
             never=(0, 2, 3),
             asked=Asked(
-                denied={1: EOS},
+                denied={1: (EOS, 40)},
                 logits={0, 2},
                 candidates={1: 5},
                 given={0: 17, 2: 3},
@@ -141,7 +141,7 @@ def _asked(outputs: Iterable[int]) -> Asked:
     """Everything that can be asked about some outputs."""
     every = list(outputs)
     return Asked(
-        denied=dict.fromkeys(every, EOS),
+        denied=dict.fromkeys(every, (EOS,)),
         candidates=dict.fromkeys(every, 4),
         logits=set(every),
         given=dict.fromkeys(every, 11),

@@ -65,7 +65,7 @@ def test_mixes_are_computed_like_the_reference(model: Transformer, device: str) 
         tokens = [[chance.randrange(VOCABULARY) for _ in range(count)] for count in counts]
         outputs = [chance.randint(1, count) for count in counts]
         asked = Asked(
-            denied={0: 7},
+            denied={0: (7, 9)},
             candidates={0: 5},
             logits=set(range(sum(outputs))),
             attention={0} if turn % 3 == 0 else set(),

@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
+from splitformer.generation import (
+    GenerationOptions,
+    Sequential,
+    Target,
+    Vocabulary,
+    run,
+    sequential,
+)
 from splitformer.generation.filters import Row, likeliest
 from splitformer.generation.rules import Rules
+from splitformer.generation.seen import Seen
 from splitformer.generation.selectors import draw_of, needs_row, select, uniform, weight_of_all
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.drawing import reference_place
@@ -129,12 +137,20 @@ def test_no_answer_where_others_may_be_as_likely(place_of: Place) -> None:
         {},
         {"repetition_penalty": 1.3, "suppressed_tokens": (300, 301)},
         {"repetition_penalty": 0.7, "no_repeat_ngram_size": 2},
+        {"suppressed_tokens": (9, 300, 301), "no_repeat_ngram_size": 1},
+        {"repetition_penalty": 1.3, "no_repeat_ngram_size": 1, "alternatives": 2},
     ],
-    ids=["plain", "few", "row"],
+    ids=["plain", "few", "row", "bans", "told"],
 )
+@pytest.mark.parametrize("hope", [0, 8])
 def test_asking_for_little_chooses_what_looking_at_everything_does(
-    checkpoint: Checkpoint, case: dict[str, Any], filters: dict[str, Any]
+    checkpoint: Checkpoint,
+    case: dict[str, Any],
+    filters: dict[str, Any],
+    hope: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sequential, "_HOPE", hope)
     options = GenerationOptions(seed=5, min_new_tokens=3, **case, **filters)
     description = checkpoint.description
     vocabulary = Vocabulary(
@@ -149,7 +165,8 @@ def test_asking_for_little_chooses_what_looking_at_everything_does(
     while again.end is None and len(again.produced) < 12:
         seen = [*again.start, *(token.id for token in again.produced)]
         row = decoder.step([again.pending], [again.state])[0].numpy()
-        rules = Rules.at(options, vocabulary, seen, len(again.produced))
+        held = Seen(options.no_repeat_ngram_size, seen)
+        rules = Rules.at(options, vocabulary, held, len(again.produced))
         token = select(rules.filtered(row), options, len(again.produced))
         again.take(token, 0.0, description.eos_id)
     assert [token.id for token in target.produced] == [token.id for token in again.produced]

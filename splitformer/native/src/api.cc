@@ -63,7 +63,7 @@ std::vector<Weights> WeightsOf(const splitformer_weights* parts, int count) {
 
 // The binding writes both as arrays of int64.
 static_assert(sizeof(Sequence) == 7 * sizeof(int64_t), "seven fields");
-static_assert(sizeof(Request) == 19 * sizeof(int64_t), "nineteen fields");
+static_assert(sizeof(Request) == 20 * sizeof(int64_t), "twenty fields");
 static_assert(sizeof(Draw) == 6 * sizeof(double), "six numbers");
 static_assert(sizeof(Likeliest) == 2 * sizeof(int32_t), "a float and an int");
 

@@ -2,6 +2,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -172,7 +173,8 @@ void Plan::Check(const Request& request) const {
           "tokens: too few or too many rows" + Got(rows));
   Require(outputs == request.outputs, "outputs: do not add up" + Got(outputs));
   for (int i = 0; request.denied != nullptr && i < request.outputs; ++i) {
-    Require(request.denied[i] < shape_.vocabulary, "denied: no such id" + Got(request.denied[i]));
+    CheckDenied(request.denied + (i == 0 ? 0 : request.denied_end[i - 1]),
+                request.denied + request.denied_end[i]);
   }
   for (int i = 0; request.given != nullptr && i < request.outputs; ++i) {
     Require(request.given[i] < shape_.vocabulary, "given: no such id" + Got(request.given[i]));
@@ -197,6 +199,13 @@ void Plan::Check(const Sources& sources) const {
     if (sources.features == nullptr) CheckTokens(sources.tokens + rows, count);
     rows += count;
   }
+}
+
+void Plan::CheckDenied(const int32_t* begin, const int32_t* end) const {
+  Require(begin <= end && std::adjacent_find(begin, end, std::greater_equal<int32_t>()) == end,
+          "denied: must be ascending");
+  Require(begin == end || (begin[0] >= 0 && end[-1] < shape_.vocabulary),
+          "denied: no such id" + (begin == end ? "" : Got(begin[0] < 0 ? begin[0] : end[-1])));
 }
 
 void Plan::CheckTokens(const int32_t* tokens, int64_t count) const {

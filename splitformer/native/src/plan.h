@@ -120,7 +120,8 @@ struct Request {
   const Sequence* sequence;       // (sequences)
   const int32_t* tokens;          // (sum of counts)
   const float* mask;              // (whole chunks of the vocabulary): 0 or minus infinity; nullptr
-  const int32_t* denied;          // (outputs): one more id ruled out, or -1; nullptr
+  const int32_t* denied;          // further ids ruled out, ascending for each output; nullptr
+  const int32_t* denied_end;      // (outputs): where in `denied` its own end
   int32_t* ids;                   // (outputs): the likeliest id that is not ruled out, or the one
                                   // that was drawn, -1 if others than candidates may matter
   float* log_probability;         // (outputs): of that id, over all ids; nullptr
@@ -223,6 +224,7 @@ class Plan {
   void CheckOrder();
   void Check(const Request& request) const;
   void Check(const Sources& sources) const;
+  void CheckDenied(const int32_t* begin, const int32_t* end) const;
   void CheckTokens(const int32_t* tokens, int64_t count) const;
   void Run(const Request& request);
   void Prepare(const Request& request);
@@ -251,6 +253,7 @@ class Plan {
   void ProjectRows(const float* memory, int first, int rows, void* out, Member& member);
   void ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
                    const Member& member);
+  bool MaskDenied(const Request& request, int base, int columns, int i, float* own) const;
   void Copy(const Request& request, const float* logits, int columns, int base, int i) const;
   void Conclude(const Request& request, const Member& member);
   Likeliest BestOf(int output);

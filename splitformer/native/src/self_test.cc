@@ -118,7 +118,11 @@ struct Batch {
       rows.push_back(static_cast<int32_t>(s));
     }
     const size_t count = tokens.size();
-    const std::vector<int32_t> denied(count, 7);
+    std::vector<int32_t> denied, denied_end;
+    for (size_t s = 0; s < count; ++s) {
+      denied.insert(denied.end(), {7, 299});
+      denied_end.push_back(static_cast<int32_t>(denied.size()));
+    }
     const std::vector<float> mask(RoundUp(kVocabulary, kChunk), 0.0f);
     ids.assign(count, -1);
     log_probability.assign(count, 0.0f);
@@ -136,6 +140,7 @@ struct Batch {
     request.tokens = flat.data();
     request.mask = mask.data();
     request.denied = denied.data();
+    request.denied_end = denied_end.data();
     request.ids = ids.data();
     request.log_probability = log_probability.data();
     request.log_sum = log_sum.data();

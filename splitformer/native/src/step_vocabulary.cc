@@ -32,18 +32,27 @@ void Plan::Execute(const VocabularyOp& op, const Request& request, Member& membe
   }
 }
 
+// Makes a mask of a chunk for output `i`, if ids of the chunk are denied to it.
+bool Plan::MaskDenied(const Request& request, int base, int columns, int i, float* own) const {
+  if (request.denied == nullptr) return false;
+  const int32_t* end = request.denied + request.denied_end[i];
+  const int32_t* begin = i == 0 ? request.denied : request.denied + request.denied_end[i - 1];
+  begin = std::lower_bound(begin, end, base);
+  if (begin == end || *begin >= base + columns) return false;
+  for (int c = 0; c < kChunk; ++c) own[c] = request.mask == nullptr ? 0.0f : request.mask[base + c];
+  for (; begin != end && *begin < base + columns; ++begin) {
+    own[*begin - base] = -std::numeric_limits<float>::infinity();
+  }
+  return true;
+}
+
 // Takes what is asked for output `i` from its logits in one chunk.
 void Plan::ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
                        const Member& member) {
   const int base = chunk * kChunk;
   const float* mask = request.mask == nullptr ? nullptr : request.mask + base;
   alignas(32) float own_mask[kChunk];
-  const int denied = request.denied == nullptr ? -1 : request.denied[i] - base;
-  if (denied >= 0 && denied < columns) {
-    for (int c = 0; c < kChunk; ++c) own_mask[c] = mask == nullptr ? 0.0f : mask[c];
-    own_mask[denied] = -std::numeric_limits<float>::infinity();
-    mask = own_mask;
-  }
+  if (MaskDenied(request, base, columns, i, own_mask)) mask = own_mask;
   kernels_.rows->update_likeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
   if (request.room != nullptr && request.room[i] > 0) {
     shortlists_[size_t(member.index)][size_t(i)].Add(logits, mask, columns, base);
