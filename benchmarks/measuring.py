@@ -6,14 +6,18 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+J = TypeVar("J")
+W = TypeVar("W")
 
 PAUSE = 0.25
 """Seconds before a turn. Torch's threads spin for some 9 ms once they are idle, and those of other
@@ -74,6 +78,31 @@ def interleaved(
             contestant.run()
             seconds[name].append(time.perf_counter() - started)
     return {name: Sample(tuple(taken)) for name, taken in seconds.items()}
+
+
+def in_turns(
+    jobs: Sequence[J], ways: Sequence[W], rounds: int, run: Callable[[J, W], float]
+) -> dict[W, float]:
+    """Do short jobs in several ways, in turns left to chance; of each the fastest round counts.
+
+    So a machine whose speed changes within a second is as fast for one way as for the others.
+
+    Args:
+        jobs: What to do.
+        ways: How to do it.
+        rounds: How often.
+        run: Does a job in a way, and returns the seconds it took.
+
+    Returns:
+        Seconds for all jobs, by way.
+    """
+    chance = random.Random(0)
+    seconds = [dict.fromkeys(ways, math.inf) for _ in jobs]
+    for _ in range(rounds):
+        for job, fastest_of in zip(jobs, seconds, strict=True):
+            for way in chance.sample(ways, len(ways)):
+                fastest_of[way] = min(fastest_of[way], run(job, way))
+    return {way: sum(each[way] for each in seconds) for way in ways}
 
 
 def fastest(contestants: Mapping[str, Callable[[], object]]) -> str:

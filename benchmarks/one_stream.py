@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import random
-import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
 
+from benchmarks.measuring import in_turns
 from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2 as enc
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
@@ -25,6 +25,25 @@ class Text(Protocol):
     def language(self) -> str: ...  # noqa: D102
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a stream is asked for.
+
+    Attributes:
+        draft: Where guesses come from.
+        tokens_per_message: At most; 0: one.
+    """
+
+    draft: pb.DraftMode.ValueType
+    tokens_per_message: int = 0
+
+
+PLAIN = Way(pb.DRAFT_MODE_OFF)
+BY_TOKEN = Way(pb.DRAFT_MODE_UNSPECIFIED)
+BY_STEP = Way(pb.DRAFT_MODE_UNSPECIFIED, tokens_per_message=64)
+"""A message holds all tokens that a step has brought, and none is held back to fill it."""
+
+
 class OneStream:
     """Both services, asked for one target at a time.
 
@@ -34,32 +53,29 @@ class OneStream:
         most_tokens: Longest target.
 
     Attributes:
-        differing: Tokens in which streams with guesses and without have differed.
+        differing: Tokens in which two streams of one text have differed.
     """
 
     def __init__(self, encoder: str, decoder: str, most_tokens: int) -> None:
         self._most_tokens = most_tokens
         self._encoder = EncoderServiceStub(grpc.insecure_channel(encoder))
         self._decoder = DecoderServiceStub(grpc.insecure_channel(decoder))
-        self._chance = random.Random(0)
         self.differing = 0
 
-    def speedup(self, jobs: Sequence[Text], rounds: int) -> float:
-        """How many times faster streams are with guesses: the median of the rounds' ratios."""
-        ratios = []
-        for _ in range(rounds):
-            seconds = {pb.DRAFT_MODE_OFF: 0.0, pb.DRAFT_MODE_UNSPECIFIED: 0.0}
-            for job in jobs:
-                heard = []
-                for draft in self._chance.sample(list(seconds), 2):
-                    tokens, taken = self._stream(job, draft)
-                    seconds[draft] += taken
-                    heard.append(tokens)
-                self.differing += sum(a != b for a, b in zip(*heard, strict=False))
-            ratios.append(seconds[pb.DRAFT_MODE_OFF] / seconds[pb.DRAFT_MODE_UNSPECIFIED])
-        return statistics.median(ratios)
+    def seconds(self, jobs: Sequence[Text], ways: Sequence[Way], rounds: int) -> dict[Way, float]:
+        """Seconds that all streams take in each way, as `in_turns` counts them."""
+        told: dict[tuple[str, str], list[Any]] = {}
 
-    def _stream(self, job: Text, draft: pb.DraftMode.ValueType) -> tuple[list[Any], float]:
+        def run(job: Text, way: Way) -> float:
+            tokens, taken = self._stream(job, way)
+            first = told.setdefault((job.text, job.language), tokens)
+            self.differing += sum(a != b for a, b in zip(tokens, first, strict=False))
+            self.differing += abs(len(tokens) - len(first))
+            return taken
+
+        return in_turns(jobs, ways, rounds, run)
+
+    def _stream(self, job: Text, way: Way) -> tuple[list[Any], float]:
         """Return a stream's tokens, and the seconds from the call to the end."""
         reference = self._encoder.Encode(
             enc.EncodeRequest(
@@ -72,9 +88,12 @@ class OneStream:
         self._encoder.ReleaseMemory(
             enc.ReleaseMemoryRequest(memory_id=reference.memory_id, lease_id=lease)
         )
-        options = pb.GenerationOptions(draft=draft, max_new_tokens=self._most_tokens)
+        options = pb.GenerationOptions(draft=way.draft, max_new_tokens=self._most_tokens)
         request = pb.GenerateRequest(
-            session_id=session.session_id, options=options, close_on_end=True
+            session_id=session.session_id,
+            options=options,
+            max_tokens_per_message=way.tokens_per_message,
+            close_on_end=True,
         )
         began = time.perf_counter()
         parts = list(self._decoder.Generate(request))

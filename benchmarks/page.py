@@ -72,8 +72,12 @@ SECTIONS: dict[str, str] = {
     "idle": "1,000 open sessions that nobody uses: how much the process grows, over the bytes that"
     " the service counts for them, and how long steps take, over a service without them.",
     "speculative": "Guessing several tokens per step, over not guessing: the embedded model, one"
-    " stream through both services, and under `loop` the loop alone on two threads. Targets are"
-    " sorted by the share of their tokens that also stand in the source. Parallel decoding: chrF2"
+    " stream through both services, and under `loop` the loop alone on two threads. Streams that"
+    " guess have the tokens of a step in one message (`max_tokens_per_message`), and under"
+    " `_by_token` a message for each, as is usual; of the plain loop a step has one token. Targets"
+    " are sorted by the share of their tokens that also stand in the source. Of each text the"
+    " fastest round counts. `_rows_cost`: a step of so many rows of one sequence over one of"
+    " a single row, as measured at start, which prices guesses. Parallel decoding: chrF2"
     " of 60 sentences into German beside the loop's, and its speed over the loop's, by passes.",
     "modes": "Ways to decode in the Marian-base shape with random weights, int8, two threads, 24"
     " source and 32 target tokens: beam search with the encoding before it, and over memories that"

@@ -1,9 +1,12 @@
 """`speculative`: what guessing tokens brings, and what decoding without a loop costs.
 
-The embedded model in int8, one target at a time. `speculative.*_speedup` is what a caller sees: one
-stream through both services, from the call of Generate to its end, with guesses as the server
-decides over without. `speculative.loop.*` is the loop alone in this process, on two threads over
-memories that are there, with the Python of the loop but without that of the service.
+The embedded model in int8, one target at a time. `speculative.*_speedup` is what a caller sees who
+asks for speed: one stream through both services, from the call of Generate to its end, with guesses
+as the server decides and the tokens of a step in one message, over the plain loop, of which a step
+has one token. `*_speedup_by_token` is the same with a message for each token, as is usual.
+`speculative.loop.*` is the loop alone in this process, on two threads over memories that are there,
+with the Python of the loop but without that of the service. `*_rows_cost`: a step of so many rows
+over one of a single row, as measured at start.
 
 The sources are real: lines of this repository's documentation (`technical.txt`) and our own
 sentences (`sentences.txt`), each translated into every language of the model. They are sorted by
@@ -25,8 +28,8 @@ from typing import TypeVar
 
 import torch
 
-from benchmarks.measuring import Contestant, Report, Sample, interleaved
-from benchmarks.one_stream import OneStream
+from benchmarks.measuring import Report, in_turns
+from benchmarks.one_stream import BY_STEP, BY_TOKEN, PLAIN as PLAIN_STREAM, OneStream
 from benchmarks.servers import our_services
 from benchmarks.texts import chrf, lines
 from splitformer.generation import (
@@ -39,7 +42,7 @@ from splitformer.generation import (
     Vocabulary,
     decoding_for,
     drafts_of,
-    overhead_of,
+    row_costs_of,
     step,
 )
 from splitformer.model.checkpoint import Checkpoint
@@ -50,6 +53,7 @@ from splitformer.serving import models
 
 T = TypeVar("T")
 THREADS, SERVED_THREADS, MOST_TOKENS = 2, 1, 160
+ROWS = (2, 3, 5, 9, 17)
 PLAIN = GenerationOptions(draft=DraftMode.OFF)
 GUESSING = GenerationOptions()
 JACOBI = GenerationOptions(draft=DraftMode.JACOBI)
@@ -118,7 +122,7 @@ class Bench:
         self._vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
         self._glossary = Glossary(self.checkpoint.tokenizer, self._vocabulary)
         self.drafting = Drafting(
-            overhead_of(self._decoder),
+            row_costs_of(self._decoder),
             lossless=True,
             begins_word=self.checkpoint.tokenizer.word_beginnings(size),
             unusable=frozenset((*self._vocabulary.never, description.eos_id)),
@@ -158,14 +162,6 @@ class Bench:
             steps += 1
         return Outcome(target, steps, *drafts_of(decoding))
 
-    def contestant(self, jobs: Sequence[Job], options: GenerationOptions) -> Contestant:
-        """Decode all jobs, one after the other."""
-
-        def run(some: Sequence[Job]) -> object:
-            return [self.decode(job, options) for job in some]
-
-        return Contestant(lambda: run(jobs), lambda: run(jobs[:2]))
-
 
 def run(report: Report, cache: Path, quick: bool) -> None:
     """Measure and report `speculative.*`."""
@@ -177,9 +173,13 @@ def run(report: Report, cache: Path, quick: bool) -> None:
         served = OneStream(services.encoder, services.decoder, MOST_TOKENS)
         for name, group in groups.items():
             jobs = _spread(group, plan.served)
-            report.figure(f"speculative.{name}_speedup", served.speedup(jobs, plan.rounds))
+            taken = served.seconds(jobs, (PLAIN_STREAM, BY_TOKEN, BY_STEP), plan.rounds)
+            for label, way in (("speedup", BY_STEP), ("speedup_by_token", BY_TOKEN)):
+                report.figure(f"speculative.{name}_{label}", taken[PLAIN_STREAM] / taken[way])
         differing += served.differing
-    report.figure("speculative.loop.overhead_in_rows", bench.drafting.overhead)
+    for rows in ROWS:
+        costs = bench.drafting.costs
+        report.figure(f"speculative.loop.{rows}_rows_cost", costs.step(rows) / costs.step(1))
     for name, group in groups.items():
         differing += _measure(report, bench, name, group, plan)
     report.figure("speculative.differing_tokens", differing)
@@ -214,16 +214,16 @@ def _spread(some: Sequence[T], most: int) -> list[T]:
 
 def _measure(report: Report, bench: Bench, name: str, jobs: list[Job], plan: Plan) -> int:
     """Time the plain and the guessing loop over a group; return the tokens in which they differ."""
-    contestants = {
-        "plain": bench.contestant(jobs, PLAIN),
-        "guessing": bench.contestant(jobs, GUESSING),
-    }
-    samples = interleaved(contestants, plan.rounds)
-    plain = [bench.decode(job, PLAIN) for job in jobs]
-    guessed = [bench.decode(job, GUESSING) for job in jobs]
-    began = time.perf_counter()
-    iterated = [bench.decode(job, JACOBI) for job in jobs]
-    jacobi = time.perf_counter() - began
+    ways = {"plain": PLAIN, "guessing": GUESSING, "jacobi": JACOBI}
+    outcomes: dict[tuple[str, int], Outcome] = {}
+
+    def run(number: int, way: str) -> float:
+        began = time.perf_counter()
+        outcomes[way, number] = bench.decode(jobs[number], ways[way])
+        return time.perf_counter() - began
+
+    taken = in_turns(range(len(jobs)), list(ways), plan.rounds, run)
+    plain, guessed, iterated = ([outcomes[w, n] for n in range(len(jobs))] for w in ways)
     tokens = sum(len(each.target.produced) + 1 for each in plain)
     drafted, kept = sum(g.drafted for g in guessed), sum(g.kept for g in guessed)
     overlaps = [each.overlap(job) for each, job in zip(plain, jobs, strict=True)]
@@ -232,21 +232,13 @@ def _measure(report: Report, bench: Bench, name: str, jobs: list[Job], plan: Pla
     report.figure(f"speculative.{name}.tokens_per_step", tokens / sum(g.steps for g in guessed))
     report.figure(f"speculative.{name}.drafted_per_token", drafted / tokens)
     report.figure(f"speculative.{name}.accepted", kept / drafted if drafted else 0.0)
-    times = _times(samples["plain"], samples["guessing"])
-    report.figure(f"speculative.loop.{name}_speedup", times)
-    report.figure(f"speculative.loop.{name}_jacobi_speedup", samples["plain"].median / jacobi)
-    report.detail(f"speculative.{name}", samples)
+    report.figure(f"speculative.loop.{name}_speedup", taken["plain"] / taken["guessing"])
+    report.figure(f"speculative.loop.{name}_jacobi_speedup", taken["plain"] / taken["jacobi"])
     return sum(
         _differing(a.target, b.target)
         for others in (guessed, iterated)
         for a, b in zip(plain, others, strict=True)
     )
-
-
-def _times(ours: Sample, theirs: Sample) -> float:
-    """How many times faster the second is: the median of the rounds' own ratios."""
-    pairs = zip(ours.seconds, theirs.seconds, strict=True)
-    return statistics.median(a / b for a, b in pairs)
 
 
 def _differing(a: Target, b: Target) -> int:

@@ -17,7 +17,7 @@ from splitformer.generation import (
     SpeechRules,
     Target,
     Vocabulary,
-    overhead_of,
+    row_costs_of,
     run,
 )
 from splitformer.model.checkpoint import Checkpoint
@@ -128,7 +128,7 @@ def _measured(
     shared = checkpoint.description.architecture.share_embeddings
     unusable = frozenset((*vocabulary.never, vocabulary.eos_id))
     return Drafting(
-        overhead=overhead_of(decoder),
+        costs=row_costs_of(decoder),
         lossless=decoder.batch_invariant,
         begins_word=checkpoint.tokenizer.word_beginnings(vocabulary.size),
         unusable=unusable if shared else None,

@@ -146,10 +146,14 @@ class AsyncClient(ServiceCalls):
         source_language: str = "",
         long_text: LongText = "split",
         target_prefix: TargetPrefix | Mapping[str, TargetPrefix] | None = None,
+        max_tokens_per_message: int = 0,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[Event]:
         """Translate, giving (language, token) as they come, then (language, end).
+
+        A server's message brings one token, or as many as it has at hand up to
+        `max_tokens_per_message`: those of one step come at once then, and cost less.
 
         Leaving the loop early cancels what is running and lets go of everything; wrap the iterator
         in `contextlib.aclosing` to have that done before going on.
@@ -161,8 +165,9 @@ class AsyncClient(ServiceCalls):
             source_language,
             long_text,
             self.settings.max_in_flight,
-            options=options,
-            prefixes=prefixes_of(target_prefix, languages),
+            max_tokens_per_message,
+            options,
+            prefixes_of(target_prefix, languages),
         )
         with self._operation("translate", timeout) as scope:
             work = Translating(self._services, job, scope)
@@ -178,6 +183,7 @@ class AsyncClient(ServiceCalls):
         source_language: str = "",
         long_text: LongText = "split",
         target_prefix: TargetPrefix | None = None,
+        max_tokens_per_message: int = 0,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[Token]:
@@ -188,6 +194,7 @@ class AsyncClient(ServiceCalls):
             source_language=source_language,
             long_text=long_text,
             target_prefix=target_prefix,
+            max_tokens_per_message=max_tokens_per_message,
             timeout=timeout,
             **options,
         )

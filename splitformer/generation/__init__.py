@@ -7,7 +7,7 @@ from splitformer.generation.hypotheses import Hypotheses, Hypothesis, Search
 from splitformer.generation.inspection import kept_bytes, most_bytes
 from splitformer.generation.loop import Failures, run, step
 from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
-from splitformer.generation.row_cost import overhead_of
+from splitformer.generation.row_cost import RowCosts, row_costs_of
 from splitformer.generation.scoring import Scoring
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.speech import SpeechRules, likeliest_of
@@ -31,6 +31,7 @@ __all__ = [
     "News",
     "Produced",
     "Request",
+    "RowCosts",
     "Scoring",
     "Search",
     "Sequential",
@@ -43,7 +44,7 @@ __all__ = [
     "kept_bytes",
     "likeliest_of",
     "most_bytes",
-    "overhead_of",
+    "row_costs_of",
     "run",
     "step",
 ]

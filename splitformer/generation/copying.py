@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from splitformer.generation.drafting import LONGEST_MATCH, Drafting, class_of
+from splitformer.generation.drafting import CLASS, LONGEST_MATCH, REPEATED, Drafting
 from splitformer.generation.options import DraftMode
 from splitformer.generation.target import Produced, Target
 
@@ -26,6 +26,10 @@ class Copier:
         drafting: What is known of its model.
     """
 
+    __slots__ = (
+        *("_begins_word", "_behind", "_border", "_copied", "_drafting", "_followed", "_length"),
+        *("_odds", "_place", "_repeated", "_target", "_text"),
+    )
     mode = DraftMode.COPY
 
     def __init__(self, target: Target, drafting: Drafting) -> None:
@@ -42,22 +46,25 @@ class Copier:
         self._length = 0  # tokens before it that match
         self._copied = 0  # place behind the last token that was copied from the source
 
-    def guess(self, produced: Sequence[Produced], most: int, price: float) -> list[int]:
+    def guess(self, produced: Sequence[Produced], prices: Sequence[float]) -> list[int]:
         """Return what may come next, as far as each token is worth its price."""
         if not self._text:
             self._begin()
-        for i in range(self._followed, len(produced)):
-            self._follow(produced[i].id)
+        for token in produced[self._followed :]:
+            self._follow(token.id)
         self._followed = len(produced)
-        return self._copy(most, price) if self._place else []
+        return self._copy(prices) if self._place else []
 
-    def _copy(self, most: int, price: float) -> list[int]:
+    def _copy(self, prices: Sequence[float]) -> list[int]:
         """Go on from the place of the next guess."""
         text, place, length, chance = self._text, self._place, self._length, 1.0
         rates, begins_word = self._odds.rates, self._begins_word
-        end, border, draft = min(len(text), place + most), self._border, list[int]()
-        while place < end and (token := text[place]) >= 0:
-            chance *= rates[class_of(length, place > border, begins_word[token])]
+        border, draft = self._border, list[int]()
+        for price, token in zip(prices, text[place : place + len(prices)], strict=False):
+            if token < 0:
+                break
+            kind = begins_word[token] * CLASS + length
+            chance *= rates[kind if place <= border else kind + REPEATED]
             if chance < price:
                 break
             draft.append(token)
@@ -81,8 +88,8 @@ class Copier:
         text, place = self._text, self._place
         guessed = -1
         if place and (guessed := text[place]) >= 0:
-            kind = class_of(self._length, place > self._border, self._begins_word[guessed])
-            self._odds.count(kind, guessed == token)
+            kind = self._begins_word[guessed] * CLASS + self._length
+            self._odds.count(kind if place <= self._border else kind + REPEATED, guessed == token)
         text.append(token)
         if guessed == token:
             self._place = place + 1

@@ -1,17 +1,19 @@
 """Guessing several tokens at once: who guesses, how sure a guess is, and what it costs to try.
 
 A guess is tried by computing its rows together with the next token's. Rows are not free, so that a
-guess must be likelier than its price to be worth it: what a step costs beyond its rows is shared by
-all sequences in it, and the more of them there are, the dearer is one more row.
+guess must be likelier than its price to be worth it. The first rows are the cheapest, and the more
+sequences share a step, the less it costs for each of them, and the dearer is one more row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 from splitformer.generation.options import DraftMode
+from splitformer.generation.row_cost import DEAR, RowCosts
 from splitformer.generation.target import Produced, Target
 
 LONGEST_MATCH = 8
@@ -28,7 +30,10 @@ with such a share of tokens that do not begin a word; 82 % of those with 30 to 6
 _PRIOR_WEIGHT, _MEMORY = 20, 2000
 """Guesses that what is assumed beforehand counts for, and after which old ones are forgotten."""
 
-_CLASS = LONGEST_MATCH + 1
+CLASS, REPEATED = LONGEST_MATCH + 1, 2 * (LONGEST_MATCH + 1)
+"""The class of a guess: the length of the match before it, `CLASS` more if it begins a word, and
+`REPEATED` more if it comes from the output."""
+
 # How often the next token was right after matches of 1, 2, ... tokens, in German, French and
 # Japanese outputs of the embedded model: copied from the source or repeated from the output, and
 # where it begins a word, which translation seldom leaves as it is.
@@ -48,13 +53,13 @@ class Guesser(Protocol):
     @property
     def mode(self) -> DraftMode: ...  # noqa: D102
 
-    def guess(self, produced: Sequence[Produced], most: int, price: float) -> list[int]:
+    def guess(self, produced: Sequence[Produced], prices: Sequence[float]) -> list[int]:
         """Return the tokens that may come next, as far as each is worth its price.
 
         Args:
             produced: The target's tokens so far, to be caught up with.
-            most: Longest guess.
-            price: How likely a token must be to be reached and right.
+            prices: How likely the first, second, ... token must be to be reached and right, in
+                rising order; a guess is no longer than these.
         """
 
     def learn(self, outputs: Sequence[int], kept: int) -> None:
@@ -87,11 +92,6 @@ class Odds:
         self.rates[kind] += (right - self.rates[kind]) / trials
 
 
-def class_of(length: int, repeated: int, begins_word: int) -> int:
-    """Number the class of a guess: after how long a match; 1 or 0: from the output, a word."""
-    return (2 * repeated + begins_word) * _CLASS + length
-
-
 def _nobody(mode: DraftMode, drafted: int, kept: int) -> None:
     """Count nothing."""
 
@@ -101,7 +101,7 @@ class Drafting:
     """What drafts have to know of a model and of the machine that it runs on.
 
     Attributes:
-        overhead: What a step costs beyond its rows, in rows; 0: nothing is worth guessing.
+        costs: What rows cost.
         lossless: True if several positions at once give the same bits as one after the other.
         begins_word: Of each target id, 1 if it begins a word, else 0.
         unusable: Ids of a source that no target contains; None: it has a vocabulary of its own.
@@ -110,22 +110,33 @@ class Drafting:
         odds: What has been learned from all targets.
     """
 
-    overhead: float = 0.0
+    costs: RowCosts = DEAR
     lossless: bool = False
     begins_word: bytes = b""
     unusable: frozenset[int] | None = None
     most: int = 16
     counted: Callable[[DraftMode, int, int], None] = _nobody
     odds: Odds = field(default_factory=Odds)
+    _prices: dict[int, tuple[float, ...]] = field(default_factory=dict, init=False)
 
-    def price(self, company: int) -> float:
-        """How likely a token must be right to be worth a row in a step of so many sequences."""
-        return _MARGIN * company / (company + self.overhead)
+    def prices(self, company: int) -> tuple[float, ...]:
+        """How likely each token of a guess must be right to be worth its row, in rising order.
 
-    @property
-    def crowd(self) -> float:
-        """Sequences in a step from which on no guess can be worth a row."""
-        return self.overhead / (_MARGIN - 1)
+        Args:
+            company: Sequences in the step.
+
+        Returns:
+            As many as the longest guess has that can be worth it.
+        """
+        if (prices := self._prices.get(company)) is None:
+            prices = self._prices[company] = self._priced(company)
+        return prices
+
+    def _priced(self, company: int) -> tuple[float, ...]:
+        costs = [self.costs.step(company + rows) for rows in range(self.most + 1)]
+        token = costs[0] / company
+        prices = [_MARGIN * (more - less) / token for less, more in pairwise(costs)]
+        return tuple(price for price in prices if price < 1)
 
     def promises(self, target: Target) -> bool:
         """True if a target is likely to copy a good part of its source.

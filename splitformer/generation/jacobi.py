@@ -38,9 +38,11 @@ class Iteration:
         self._worth = 0.0  # right tokens per row, lately
         self._rest, self._until = 0, 0
 
-    def guess(self, produced: Sequence[Produced], most: int, price: float) -> list[int]:
+    def guess(self, produced: Sequence[Produced], prices: Sequence[float]) -> list[int]:
         """Return a window of guesses if they are worth their price."""
         self._begin = known = len(produced)
+        window = prices[:WINDOW]
+        price = sum(window) / len(window)
         if known < self._until:
             return []
         if self._until >= 0:  # a trial begins
@@ -51,7 +53,7 @@ class Iteration:
             return []
         ahead = self._ahead[known - self._from :] if known >= self._from else []
         filler = [produced[-1].id] if produced else []
-        return [*ahead, *filler * (WINDOW - len(ahead))][:most]
+        return [*ahead, *filler * (WINDOW - len(ahead))][: len(window)]
 
     def learn(self, outputs: Sequence[int], kept: int) -> None:
         """Keep what the model made of the places behind the last right guess."""

@@ -52,7 +52,6 @@ class Speculative(Sequential):
         self.drafted = self.kept = 0
         self._guesser = guesser
         self._drafting = drafting
-        self._crowd = drafting.crowd
         self._draft: list[int] = []
         room = target.max_positions - len(target.start) - vocabulary.end_at_limit
         self._last = min(limit - 1, room)  # index of the last token that a draft may lead to
@@ -117,12 +116,12 @@ class Speculative(Sequential):
         return kept
 
     def _guess(self, company: int) -> list[int]:
-        """Guess as far as limit, positions and price allow."""
-        drafting, produced = self._drafting, self.target.produced
-        most = min(self._last - len(produced), drafting.most)
-        if company >= self._crowd or most < 1 or self._forced:
+        """Guess as far as limit, positions and prices allow."""
+        prices, produced = self._drafting.prices(company), self.target.produced
+        most = self._last - len(produced)
+        if not prices or most < 1 or self._forced:
             return []
-        return self._guesser.guess(produced, most, drafting.price(company))
+        return self._guesser.guess(produced, prices[:most])
 
     def _cut_back(self) -> None:
         """Forget the rows of tokens that were not taken, and of the last one, the next input."""

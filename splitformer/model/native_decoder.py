@@ -86,7 +86,7 @@ class NativeDecoder:
         steps, projection = replace(whole, projection=()), replace(whole, operations=())
         self.plan = Plan(steps, precision, threads, isa, cores, self.cache)
         self._projector = Plan(projection, precision, threads, isa, (), self.cache)
-        self._masks: dict[tuple[int, ...], FloatArray] = {}
+        self._masks: dict[tuple[int, ...], array[float]] = {}
 
     def close(self) -> None:
         """Stop the threads and free the packed weights."""
@@ -143,7 +143,7 @@ class NativeDecoder:
         questions = questions_of(asked, self._mask(never), states, many, log_probabilities)
         return advanced_of(self._run(tokens, states, many, questions), asked, questions)
 
-    def _mask(self, never: tuple[int, ...]) -> FloatArray | None:
+    def _mask(self, never: tuple[int, ...]) -> array[float] | None:
         mask = self._masks.get(never)
         if mask is None and never:
             mask = self._masks[never] = self.plan.mask(never)

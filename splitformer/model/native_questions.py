@@ -14,7 +14,7 @@ from splitformer.native import DRAW_NUMBERS, FloatArray, Outputs, Questions
 
 def questions_of(
     asked: Asked,
-    mask: FloatArray | None,
+    mask: array[float] | None,
     states: Sequence[DecoderState],
     outputs: Sequence[int],
     log_probabilities: bool,

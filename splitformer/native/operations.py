@@ -216,7 +216,7 @@ class Questions:
         log_probabilities: Compute them, and the sums.
     """
 
-    mask: FloatArray | None = None
+    mask: array[float] | None = None
     denied: array[int] | None = None
     denied_end: array[int] | None = None
     logits_rows: array[int] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 from array import array
 from collections.abc import Iterable, Sequence
@@ -115,13 +116,13 @@ class Plan:
     def __del__(self) -> None:
         self.close()
 
-    def mask(self, never: Iterable[int]) -> FloatArray:
+    def mask(self, never: Iterable[int]) -> array[float]:
         """Return the mask that rules out some ids, for `step`; IndexError if one does not exist."""
-        mask = np.zeros(-(-self.vocabulary_size // _CHUNK) * _CHUNK, np.float32)
-        ids = np.fromiter(never, np.int64)
-        if ids.size and not 0 <= ids.min() <= ids.max() < self.vocabulary_size:
-            raise IndexError(f"never: ids must be below {self.vocabulary_size}, got {ids.tolist()}")
-        mask[ids] = -np.inf
+        mask, ids = array("f", bytes(4 * -(-self.vocabulary_size // _CHUNK) * _CHUNK)), list(never)
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocabulary_size:
+            raise IndexError(f"never: ids must be below {self.vocabulary_size}, got {ids}")
+        for token in ids:
+            mask[token] = -math.inf
         return mask
 
     def step(
@@ -159,7 +160,7 @@ class Plan:
             "q",
             [
                 *(len(sequences) // 7, outputs, _at(sequences), _at(tokens)),
-                *(_of(asked.mask), _at(asked.denied), _at(asked.denied_end)),
+                *(_at(asked.mask), _at(asked.denied), _at(asked.denied_end)),
                 *(_at(result.ids), _at(result.log_probabilities), _at(result.log_sums)),
                 *(_at(asked.logits_rows), _of(result.logits)),
                 *(_at(asked.room), _of(result.candidates)),

@@ -28,6 +28,7 @@ from splitformer.generation import (
     Drafting,
     DraftMode,
     GenerationOptions,
+    RowCosts,
     Target,
     Vocabulary,
     decoding_for,
@@ -43,7 +44,7 @@ from tests.support.native import instruction_sets, needs_native
 pytestmark = needs_native
 WIDTH, POSITIONS, TOKENS, START = 32, 48, 40, 3
 VOCABULARY = Vocabulary(eos_id=1, never=(0, 2))
-EAGER = Drafting(1e9, True, bytes(SIZE), frozenset((0, 1, 2)))
+EAGER = Drafting(RowCosts((1.0, 1.0)), True, bytes(SIZE), frozenset((0, 1, 2)))
 """Guesses are made wherever there is the least ground for one."""
 
 SETUPS = [(threads, isa) for threads in (1, 2, 3) for isa in instruction_sets()]

@@ -23,6 +23,7 @@ from splitformer.generation import (
     GenerationOptions,
     News,
     Produced,
+    RowCosts,
     Sequential,
     Target,
     Vocabulary,
@@ -42,7 +43,9 @@ from tests.support.native import needs_native
 pytestmark = needs_native
 WIDTH, POSITIONS = 32, 48
 VOCABULARY = Vocabulary(eos_id=1, never=(0, 2), size=SIZE)
-EAGER = Drafting(1e9, lossless=True, begins_word=bytes(SIZE), unusable=frozenset((0, 1, 2)))
+EAGER = Drafting(
+    RowCosts((1.0, 1.0)), lossless=True, begins_word=bytes(SIZE), unusable=frozenset((0, 1, 2))
+)
 """Every guess is worth a row."""
 
 
@@ -55,10 +58,10 @@ class Noisy:
     mode = DraftMode.COPY
     learned: list[int] = field(default_factory=list)
 
-    def guess(self, produced: Sequence[Produced], most: int, price: float) -> list[int]:
-        assert most > 0
+    def guess(self, produced: Sequence[Produced], prices: Sequence[float]) -> list[int]:
+        assert prices
         begin = len(produced)
-        count = self.chance.randint(0, most)
+        count = self.chance.randint(0, len(prices))
         known = [*self.truth[begin : begin + count], *[1] * count][:count]
         return [t if self.chance.random() < 0.8 else self.chance.randrange(SIZE) for t in known]
 
@@ -219,7 +222,7 @@ def test_right_guesses_save_steps(decoder: NativeDecoder) -> None:
     truth = [token.id for token in alone(decoder, case)[0].produced]
     target, steps = case.target(decoder), 0
     guesser = Noisy(truth, random.Random(0))
-    guesser.guess = lambda produced, most, price: truth[len(produced) :][:most]  # type: ignore[method-assign]
+    guesser.guess = lambda produced, prices: truth[len(produced) :][: len(prices)]  # type: ignore[method-assign]
     decoding = Speculative(target, case.options, 40, VOCABULARY, guesser, EAGER)
     while not decoding.finished:
         step(decoder, [decoding], VOCABULARY.never)

@@ -14,6 +14,7 @@ import pytest
 from splitformer import errors
 from splitformer_client import aio, fan
 from splitformer_client.aio import AsyncClient
+from splitformer_client.session import AsyncGeneration, AsyncSession
 from splitformer_client.values import End, EndReason
 from tests.conftest import Services, nothing_is_held
 from tests.support.servers import ServerThread
@@ -91,6 +92,26 @@ async def test_streams_say_what_translate_says(client: AsyncClient) -> None:
         assert own[-1].reason is answer.end.reason
     tokens = [token async for token in client.stream(TEXT, "de", max_new_tokens=8)]
     assert [token.id for token in tokens] == [token.id for token in whole[1].tokens]
+
+
+async def test_streams_may_have_several_tokens_in_a_message(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, session = [], AsyncSession.generation
+
+    def generation(self: AsyncSession, *args: Any, **kwargs: Any) -> AsyncGeneration:
+        asked.append(kwargs["max_tokens_per_message"])
+        return session(self, *args, **kwargs)
+
+    monkeypatch.setattr(AsyncSession, "generation", generation)
+    options: Any = {"mode": "parallel", "max_new_tokens": 8}
+    (whole,) = await client.translate(TEXT, "de", **options)
+    for most in (0, 3):
+        stream = client.stream(TEXT, "de", max_tokens_per_message=most, **options)
+        assert [token.id async for token in stream] == [token.id for token in whole.tokens]
+    assert asked == [aio.TOKENS_PER_MESSAGE, 0, 3]
+    with pytest.raises(errors.InvalidArgumentError, match="max_tokens_per_message"):
+        await anext(client.stream(TEXT, "de", max_tokens_per_message=-1))
 
 
 async def test_sampling_is_repeatable_by_its_seed(client: AsyncClient) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import grpc
 import pytest
 
+from decoder_service.generation import Generation
 from decoder_service.service import DecoderService
-from splitformer.generation import Drafting
+from splitformer.generation import Drafting, Produced, RowCosts
+from splitformer.generation.copying import Copier
 from splitformer.v1 import decoder_service_pb2 as dec
 from tests.conftest import Services
 from tests.support.native import needs_native
@@ -27,9 +30,13 @@ def decoder(services: Services) -> Iterator[DecoderService]:
     service = services.decoder.service
     measured = service.generating._drafting
     assert measured.lossless
-    assert measured.overhead >= 0
+    assert measured.costs.step(2) > measured.costs.step(1) > 0, "it was measured at start"
     service.generating._drafting = Drafting(
-        1e9, True, measured.begins_word, measured.unusable, counted=measured.counted
+        RowCosts((1.0, 1.0)),
+        True,
+        measured.begins_word,
+        measured.unusable,
+        counted=measured.counted,
     )
     yield service
     service.generating._drafting = measured
@@ -71,6 +78,48 @@ def test_guessing_changes_nothing_but_the_steps(
     if "stop" not in options:
         expected = reference.target(TEXT, "de", max_new_tokens=30, **options)
         assert [token.id for token in answers[0][0]] == [token.id for token in expected.produced]
+
+
+class Oracle(Copier):
+    """Knows what comes."""
+
+    truth: ClassVar[list[int]] = []
+
+    def guess(self, produced: Sequence[Produced], prices: Sequence[float]) -> list[int]:
+        return self.truth[len(produced) : len(produced) + 4]
+
+
+@needs_native
+@pytest.mark.parametrize(("most", "sizes"), [(64, [5, 5, 5, 1]), (2, [2, 2, 1] * 3 + [1])])
+def test_a_message_has_the_tokens_of_a_step_and_waits_for_no_others(
+    caller: Caller,
+    decoder: DecoderService,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    sizes: list[int],
+) -> None:
+    session, again = (caller.open(caller.memory()) for _ in range(2))
+    plain = caller.generate(session, max_new_tokens=16, draft=dec.DRAFT_MODE_OFF)
+    monkeypatch.setattr(Oracle, "truth", plain.ids)
+    monkeypatch.setattr("splitformer.generation.ways.Copier", Oracle)
+    may_step, step = threading.Semaphore(1), decoder.engine.step
+
+    def gated(batch: list[Generation]) -> list[Generation]:
+        assert may_step.acquire(timeout=20), "the tokens of the last step were held back"
+        return step(batch)
+
+    monkeypatch.setattr(decoder.engine, "step", gated)
+    heard, seen = list[int](), list[dec.Token]()
+    options: dict[str, Any] = {"max_new_tokens": 16, "draft": dec.DRAFT_MODE_COPY}
+    for part in caller.start(again, per_message=most, **options):
+        heard.append(len(part.tokens.tokens))
+        seen += part.tokens.tokens
+        if len(seen) % 5 == 0:
+            may_step.release()
+    assert heard == [*sizes, 0], "the last is the end"
+    assert seen == plain.tokens
+    for each in (session, again):
+        caller.close_session(each)
 
 
 @needs_native

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from splitformer.generation import Drafting, Produced, Target
+from splitformer.generation import Drafting, Produced, RowCosts, Target, row_costs_of
 from splitformer.generation.copying import Copier
-from splitformer.generation.drafting import LONGEST_MATCH, Odds, class_of
+from splitformer.generation.drafting import CLASS, LONGEST_MATCH, REPEATED, Odds
 from splitformer.generation.jacobi import WINDOW, Iteration
-from splitformer.generation.row_cost import overhead_of
 from splitformer.model.tokenizer import SourcePiece
 
 SIZE = 100
-CHEAP, DEAR = 1e-9, 0.5
+CHEAP, FAIR, DEAR = ([price] * 16 for price in (1e-9, 0.3, 0.5))
 
 
 def drafting_of(**changes: Any) -> Drafting:
     values: dict[str, Any] = {"begins_word": bytes(SIZE), "unusable": frozenset((0, 1))}
-    return Drafting(2.0, True, **(values | changes))
+    return Drafting(RowCosts((3.0, 4.0)), True, **(values | changes))
 
 
 def copier_of(source: Sequence[int], drafting: Drafting | None = None) -> Copier:
@@ -38,55 +38,55 @@ def said(*tokens: int) -> list[Produced]:
 
 def test_what_follows_in_the_source_is_copied() -> None:
     copier = copier_of([10, 11, 12, 13, 1])
-    assert copier.guess([], 9, CHEAP) == []
-    assert copier.guess(said(50), 9, CHEAP) == []
-    assert copier.guess(said(50, 10), 9, CHEAP) == [11, 12, 13], "the end token is no input"
-    assert copier.guess(said(50, 10), 2, CHEAP) == [11, 12]
-    assert copier.guess(said(50, 10, 11, 40), 9, CHEAP) == []
-    assert copier.guess(said(50, 10, 11, 40, 12), 9, CHEAP) == [13]
+    assert copier.guess([], CHEAP) == []
+    assert copier.guess(said(50), CHEAP) == []
+    assert copier.guess(said(50, 10), CHEAP) == [11, 12, 13], "the end token is no input"
+    assert copier.guess(said(50, 10), CHEAP[:2]) == [11, 12]
+    assert copier.guess(said(50, 10, 11, 40), CHEAP) == []
+    assert copier.guess(said(50, 10, 11, 40, 12), CHEAP) == [13]
 
 
 def test_longer_matches_and_the_order_of_the_source_decide() -> None:
     source = [10, 11, 20, 10, 12, 21, 10, 13]
-    assert copier_of(source).guess(said(10), 1, CHEAP) == [11]
-    assert copier_of(source).guess(said(10, 11, 50, 10), 1, CHEAP) == [12], "the next one"
-    assert copier_of(source).guess(said(21, 10), 1, CHEAP) == [13], "two tokens match"
-    assert copier_of(source).guess(said(10, 13, 50, 10), 1, CHEAP) == [11], "none is left"
+    assert copier_of(source).guess(said(10), CHEAP[:1]) == [11]
+    assert copier_of(source).guess(said(10, 11, 50, 10), CHEAP[:1]) == [12], "the next one"
+    assert copier_of(source).guess(said(21, 10), CHEAP[:1]) == [13], "two tokens match"
+    assert copier_of(source).guess(said(10, 13, 50, 10), CHEAP[:1]) == [11], "none is left"
 
 
 def test_repetitions_of_the_output_are_guessed() -> None:
     copier = copier_of([10, 11])
-    assert copier.guess(said(60, 61, 62, 60), 9, CHEAP) == [61, 62, 60]
-    assert copier.guess(said(60, 61, 62, 60, 61), 2, CHEAP) == [62, 60]
+    assert copier.guess(said(60, 61, 62, 60), CHEAP) == [61, 62, 60]
+    assert copier.guess(said(60, 61, 62, 60, 61), CHEAP[:2]) == [62, 60]
 
 
 def test_a_source_of_another_vocabulary_is_left_alone() -> None:
     copier = copier_of([10, 11, 12], drafting_of(unusable=None))
-    assert copier.guess(said(10), 9, CHEAP) == []
-    assert copier.guess(said(10, 12, 10), 9, CHEAP) == [12, 10]
+    assert copier.guess(said(10), CHEAP) == []
+    assert copier.guess(said(10, 12, 10), CHEAP) == [12, 10]
 
 
 def test_guesses_end_where_they_are_not_worth_it() -> None:
     source = range(10, 40)
-    short = copier_of(source).guess(said(10), 16, 0.3)
-    long = copier_of(source).guess(said(*range(10, 20)), 16, 0.3)
+    short = copier_of(source).guess(said(10), FAIR)
+    long = copier_of(source).guess(said(*range(10, 20)), FAIR)
     assert 0 < len(short) < len(long) < 16
     words = drafting_of(begins_word=b"\1" * SIZE)
-    assert copier_of(source, words).guess(said(*range(10, 20)), 16, DEAR) == []
+    assert copier_of(source, words).guess(said(*range(10, 20)), DEAR) == []
 
 
 def test_what_was_right_is_guessed_again() -> None:
     drafting = drafting_of(begins_word=b"\1" * SIZE)
     for _ in range(300):  # titles and names, say
-        copier_of(range(10, 40), drafting).guess(said(*range(10, 40)), 16, DEAR)
-    assert len(copier_of(range(10, 40), drafting).guess(said(10, 11), 16, DEAR)) > 4
+        copier_of(range(10, 40), drafting).guess(said(*range(10, 40)), DEAR)
+    assert len(copier_of(range(10, 40), drafting).guess(said(10, 11), DEAR)) > 4
     for _ in range(200):
-        copier_of(range(10, 40), drafting).guess(said(10, 50, 11, 51, 12, 52), 16, DEAR)
-    assert copier_of(range(10, 40), drafting).guess(said(10), 16, DEAR) == []
+        copier_of(range(10, 40), drafting).guess(said(10, 50, 11, 51, 12, 52), DEAR)
+    assert copier_of(range(10, 40), drafting).guess(said(10), DEAR) == []
 
 
 def test_odds_are_means_that_fade() -> None:
-    odds, kind = Odds(), class_of(3, 1, 0)
+    odds, kind = Odds(), 3 + REPEATED
     for _ in range(10_000):
         odds.count(kind, True)
     assert odds.rates[kind] > 0.99
@@ -94,7 +94,7 @@ def test_odds_are_means_that_fade() -> None:
         odds.count(kind, False)
     assert odds.rates[kind] < 0.01
     kinds = {
-        class_of(length, repeated, word)
+        length + repeated * REPEATED + word * CLASS
         for length in range(1, LONGEST_MATCH + 1)
         for repeated in (0, 1)
         for word in (0, 1)
@@ -121,40 +121,53 @@ def test_only_a_source_of_many_short_tokens_promises_copies() -> None:
 
 
 def test_rows_are_dearer_in_company() -> None:
-    prices = [drafting_of().price(company) for company in (1, 2, 8, 64)]
-    assert prices == sorted(prices)
-    assert prices[0] < 0.5
-    assert prices[-1] > 1
-    assert Drafting().price(1) > 1, "nothing is worth guessing"
+    drafting = drafting_of()
+    first = [(*drafting.prices(company), 1.0)[0] for company in (1, 2, 4, 64)]
+    assert first == pytest.approx([1.4 / 3, 2.8 / 4, 5.6 / 6, 1.0])
+    assert drafting.prices(5) == drafting.prices(64) == (), "nobody looks for what cannot pay"
+    assert Drafting().prices(1) == (), "nothing is worth guessing"
+
+
+def test_the_first_rows_are_the_cheapest() -> None:
+    prices = drafting_of().prices
+    assert len(prices(1)) == 16
+    bent = Drafting(RowCosts((10.0, 11.0, 12.0, 15.0, 25.0))).prices
+    assert bent(1) == pytest.approx([0.14, 0.14, 0.42]), "the next would have to be certain"
+    assert bent(2) == pytest.approx([1.4 * 2 / 11, 1.4 * 2 * 3 / 11])
 
 
 def test_a_window_takes_over_what_the_model_made_of_it() -> None:
     iteration = Iteration()
-    assert iteration.guess(said(9), 16, 0.4) == [9] * WINDOW
+    assert iteration.guess(said(9), DEAR) == [9] * WINDOW
     iteration.learn([20, 21, 22, 23, 24], 0)
-    assert iteration.guess(said(9, 20), 16, 0.4) == [21, 22, 23, 24]
+    assert iteration.guess(said(9, 20), DEAR) == [21, 22, 23, 24]
     iteration.learn([21, 22, 30, 31, 32], 2)
-    assert iteration.guess(said(9, 20, 21, 22, 30), 16, 0.4) == [31, 32, 30, 30]
-    assert iteration.guess(said(9, 20, 21, 22, 30), 1, 0.4) == [31]
+    assert iteration.guess(said(9, 20, 21, 22, 30), DEAR) == [31, 32, 30, 30]
+    assert iteration.guess(said(9, 20, 21, 22, 30), DEAR[:1]) == [31]
 
 
 def test_a_window_that_does_not_pay_rests() -> None:
     iteration, spent = Iteration(), 0
     for known in range(2000):
-        guess = iteration.guess(said(*[9] * known), 16, 0.4)
+        guess = iteration.guess(said(*[9] * known), DEAR)
         if guess:
             spent += 1
             iteration.learn([5] * (len(guess) + 1), 0)
     assert 0 < spent < 100
 
 
+def test_prices_end_a_guess_one_by_one() -> None:
+    source = range(10, 40)
+    rising = [CHEAP[0], CHEAP[0], 1.0, 1.0]
+    assert copier_of(source).guess(said(10), rising) == [11, 12]
+
+
 class Timed:
     """A decoder whose steps take as long as it is told, on a clock of its own."""
 
-    config = SimpleNamespace(d_model=4, max_positions=48)
-
-    def __init__(self, step: float, row: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.step, self.row, self.now = step, row, 0.0
+    def __init__(self, seconds: Any, positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.config = SimpleNamespace(d_model=4, max_positions=positions)
+        self.seconds, self.now = seconds, 0.0
         clock = SimpleNamespace(perf_counter=lambda: self.now)
         monkeypatch.setattr("splitformer.generation.row_cost.time", clock)
 
@@ -162,12 +175,32 @@ class Timed:
         return SimpleNamespace(truncate=lambda length: None)
 
     def advance(self, tokens: Any, states: Any, outputs: Any) -> None:
-        self.now += self.step + self.row * len(tokens[0])
+        self.now += self.seconds(len(tokens[0]))
 
 
-@pytest.mark.parametrize(("step", "row", "overhead"), [(2, 1, 2), (0, 1, 0), (1, 0, 16)])
-def test_overhead_is_counted_in_rows(
-    step: float, row: float, overhead: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("seconds", "costs"),
+    [
+        (lambda rows: 2 + rows, {1: 3, 2: 4, 7: 9, 32: 34, 40: 42}),
+        (lambda rows: 1, {1: 1, 2: 1.01, 32: 1.31, 101: 2}),
+        (lambda rows: 10 if rows <= 16 else 26, {1: 10, 16: 11.5, 32: 26.0, 33: 26.90625}),
+        (lambda rows: 10 + 2 * max(0, rows - 5), {2: 10.1, 5: 10.4, 8: 16, 9: 18}),
+        (lambda rows: {1: 10, 2: 19, 3: 12}.get(rows, 4 * rows), {1: 10, 2: 11, 3: 12, 5: 20}),
+    ],
+)
+def test_what_rows_cost_is_measured(
+    seconds: Any, costs: dict[int, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder: Any = Timed(step, row, monkeypatch)
-    assert overhead_of(decoder) == pytest.approx(overhead)
+    decoder: Any = Timed(seconds, 48, monkeypatch)
+    measured = row_costs_of(decoder)
+    assert {rows: measured.step(rows) for rows in costs} == pytest.approx(costs)
+    steps = [measured.step(rows) for rows in range(1, 60)]
+    rises = [more - less for less, more in pairwise(steps)]
+    assert all(after >= before - 1e-9 for before, after in pairwise(rises))
+
+
+def test_where_there_is_no_place_for_a_guess_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder: Any = Timed(lambda rows: 1 / 0, 1, monkeypatch)
+    assert Drafting(row_costs_of(decoder)).prices(1) == ()

@@ -123,6 +123,8 @@ def _placed(span: Span, text: str, shift: int = 0) -> dict[str, object]:
 async def show_live(client: aio.AsyncClient, job: Job, console: Console) -> None:
     """Show the tokens of all languages as they come, one line per language.
 
+    Tokens that are there together come in one message: nobody sees them one by one.
+
     A beam search shows what is certain at once; in the end, several hypotheses have a line each.
     """
     prefixes = {each: str(job.prefixes.get(each, "")) for each in job.languages}
@@ -133,6 +135,7 @@ async def show_live(client: aio.AsyncClient, job: Job, console: Console) -> None
         source_language=job.source_language,
         long_text=job.long_text,
         target_prefix=job.prefixes,
+        max_tokens_per_message=aio.TOKENS_PER_MESSAGE,
         **job.options,
     )
     with Live(_table(texts), console=console, refresh_per_second=20) as live:
