@@ -15,6 +15,7 @@ from splitformer import wire
 from splitformer.generation import Target, kept_bytes
 from splitformer.model.cache import DecoderState
 from splitformer.model.description import Description
+from splitformer.serving import packing
 from splitformer.v1 import tensor_pb2
 
 CheckHeader = Callable[[tensor_pb2.MemoryHeader], None]
@@ -69,7 +70,7 @@ class Beginnings:
             header, data = await transfer(admit)
             received = time.perf_counter()
             self._metrics.received_bytes.inc(len(data))
-            memory = wire.unpack(data, header.dtype, header.shape, "memory")
+            memory = packing.unpack(data, header.dtype, header.shape, "memory")
             self._rules.check_values(memory)
             state = await self._engine.begin(memory)
             language = header.target_language or wish.language

@@ -20,6 +20,7 @@ from splitformer.errors import (
     UnavailableError,
 )
 from splitformer.model.encoding import Source, SourceEncoder
+from splitformer.serving import packing
 
 _RETRY_SECONDS = 0.5
 _FADING = 0.8
@@ -266,9 +267,9 @@ class EncoderEngine:
     def _pack(self, job: _Job, memory: wire.FloatArray) -> Segment:
         """Round a memory, once, into the only buffer that it has on this side."""
         if not job.keep:
-            return Segment(wire.pack(memory, self._dtype))
+            return Segment(packing.pack(memory, self._dtype))
         size = wire.packed_bytes(self._dtype, memory.shape)
-        return self._segments.make(size, lambda room: wire.pack_into(memory, self._dtype, room))
+        return self._segments.make(size, lambda room: packing.pack_into(memory, self._dtype, room))
 
     def publish(
         self, batch: list[_Job], memories: list[Segment], started: float, ended: float

@@ -6,6 +6,7 @@ import numpy as np
 
 from splitformer import wire
 from splitformer.errors import InvalidArgumentError
+from splitformer.serving import packing
 from splitformer.v1 import encoder_service_pb2 as pb, tensor_pb2
 
 _OFFERED = (pb.POOLING_UNSPECIFIED, pb.POOLING_MEAN)
@@ -27,6 +28,6 @@ def pooled(header: tensor_pb2.MemoryHeader, data: wire.Buffer) -> tensor_pb2.Ten
 
     It is the mean of the rounded rows, those that every decoder sees, summed in float64.
     """
-    rows = wire.unpack(data, header.dtype, header.shape, "memory")  # (S, D)
+    rows = packing.unpack(data, header.dtype, header.shape, "memory")  # (S, D)
     mean = rows.mean(axis=0, dtype=np.float64).astype("<f4")
     return wire.tensor_message(mean.tobytes(), tensor_pb2.DATA_TYPE_F32, mean.shape)

@@ -101,17 +101,23 @@ def pack_into(array: FloatArray, dtype: int, room: Buffer) -> None:
 
 def unpack(data: Buffer, dtype: int, shape: Sequence[int], field: str = "tensor") -> FloatArray:
     """Read what `pack` wrote, as float32 of the given shape; the error names `field`."""
-    shape = checked_shape(dtype, shape, field)
-    _check_size(data, dtype, shape, field)
-    count = math.prod(shape)
-    elements = np.frombuffer(data, _ELEMENT_TYPES[dtype], count).reshape(shape)
+    elements = elements_of(data, dtype, shape, field)
     if dtype == tensor_pb2.DATA_TYPE_BF16:
         return (elements.astype(np.uint32) << 16).view(np.float32)
     if dtype == tensor_pb2.DATA_TYPE_I8:
-        scales = np.frombuffer(data, "<f4", offset=count).reshape(*shape[:-1], 1)
+        scales = np.frombuffer(data, "<f4", offset=elements.size).reshape(*shape[:-1], 1)
         elements = elements * scales
     values: FloatArray = elements.astype(np.float32)
     return values
+
+
+def elements_of(
+    data: Buffer, dtype: int, shape: Sequence[int], field: str = "tensor"
+) -> npt.NDArray[Any]:
+    """Return packed elements as they are, without copying them; the error names `field`."""
+    shape = checked_shape(dtype, shape, field)
+    _check_size(data, dtype, shape, field)
+    return np.frombuffer(data, _ELEMENT_TYPES[dtype], math.prod(shape)).reshape(shape)
 
 
 def _check_size(data: Buffer, dtype: int, shape: Sequence[int], field: str) -> None:

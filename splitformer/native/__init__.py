@@ -13,6 +13,7 @@ from splitformer.native.binding import (
     reason,
 )
 from splitformer.native.drawing import DRAW_NUMBERS, Draw, drawn_place
+from splitformer.native.halves import narrow, widen
 from splitformer.native.operations import (
     PAGE_POSITIONS,
     Activation,
@@ -64,6 +65,8 @@ __all__ = [
     "available",
     "drawn_place",
     "instruction_set",
+    "narrow",
     "quantised",
     "reason",
+    "widen",
 ]

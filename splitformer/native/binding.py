@@ -76,6 +76,8 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "plan_project": (_I, (_P, _P, _I, _P)),
     "plan_products": (_I, (_P, _I, _I)),
     "quantise": (_I, (_I, _P, _I, _I, _P, _P)),
+    "narrow": (None, (_P, c_int64, _P)),
+    "widen": (None, (_P, c_int64, _P)),
     "draw": (_I, (_P, _P, _P, _I)),
     "plan_profile": (_I, (_P, _I, POINTER(c_double))),
     "probe_linear": (_I, (_I, _I, _P, _I, _I, _P, _P, _I, _P, _P, _P, _P)),
@@ -120,6 +122,11 @@ def library() -> Library:
     if isinstance(loaded, str):
         raise NativeUnavailableError(loaded)
     return loaded
+
+
+def loaded() -> Library | None:
+    """Return the library if something has loaded it and it can be used; this builds nothing."""
+    return library() if _load.cache_info().currsize and available() else None
 
 
 def available() -> bool:

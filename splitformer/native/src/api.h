@@ -69,6 +69,10 @@ SPLITFORMER_API int32_t splitformer_plan_profile(void* plan, int32_t on, double*
 SPLITFORMER_API int32_t splitformer_quantise(int32_t element, const void* weight, int32_t rows,
                                              int32_t inputs, int8_t* out, float* scale);
 
+// Rounds `count` floats to 16 bits, to nearest, ties to even; and back. NaNs keep their upper bits.
+SPLITFORMER_API void splitformer_narrow(const float* from, int64_t count, void* to);
+SPLITFORMER_API void splitformer_widen(const void* from, int64_t count, float* to);
+
 // Draws from tokens that were ranked elsewhere; `draw` is laid out like `Draw`, in six numbers. What
 // `DrawPlace` returns.
 SPLITFORMER_API int32_t splitformer_draw(const void* draw, const double* values,
