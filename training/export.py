@@ -18,9 +18,9 @@ SOURCES_FILE = "sources.json"
 
 
 def load_trained(checkpoint: Path, vocabulary: int) -> Transformer:
-    """Returns the model of a training checkpoint, ready to translate."""
+    """Returns the averaged model of a training checkpoint, ready to translate."""
     model = Transformer(architecture(vocabulary))
-    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
     return model.eval()
 
 

@@ -18,6 +18,7 @@ from splitformer.model import Transformer
 from training.data import Batch
 from training.loss import output_cross_entropy
 from training.tokenizer import PAD
+from training.worker import worker_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,16 @@ def batch_loss(
 ) -> tuple[Tensor, Tensor]:
     """Returns the summed loss and negative log-likelihood of a batch, teacher-forced.
 
-    Each source is encoded once, whatever number of targets it has.
+    Each source is encoded once, whatever number of targets it has. What takes part in products is
+    converted to ``dtype`` if that is not float32, else the model computes in its own type.
     """
     with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
         memory = model.encode(batch.source, batch.lengths)  # (B, S, D)
         hidden = model.decode(batch.target, memory[batch.rows], batch.lengths[batch.rows])
     wanted = batch.labels != PAD  # (N, T)
     weight = model.decoder.output.weight
-    return output_cross_entropy(hidden[wanted].to(dtype), weight, batch.labels[wanted], smoothing)
+    rows = hidden[wanted] if dtype is torch.float32 else hidden[wanted].to(dtype)
+    return output_cross_entropy(rows, weight, batch.labels[wanted], smoothing)
 
 
 class GradientPool:
@@ -58,15 +61,17 @@ class GradientPool:
     ) -> None:
         """Makes the threads; operations inside them stay single-threaded."""
         torch.set_num_threads(1)
-        self._model = model
-        self._parameters = list(model.parameters())
+        self._parameters: list[Tensor] = list(model.parameters())
+        self._worker = worker_of(model, dtype)
+        self._copies: list[Tensor] = list(self._worker.parameters())
         self._pool = ThreadPoolExecutor(threads)
         self._smoothing = smoothing
-        self._dtype = dtype
 
     def accumulate(self, batches: Sequence[Batch]) -> StepLoss:
         """Leaves the mean gradient over all batches' tokens in the parameters' ``grad``."""
         tokens = sum(batch.tokens for batch in batches)
+        with torch.no_grad():
+            torch._foreach_copy_(self._copies, self._parameters)
         jobs = [self._pool.submit(self._gradients, batch, tokens) for batch in batches]
         loss = likelihood = 0.0
         for job in jobs:
@@ -75,14 +80,14 @@ class GradientPool:
             likelihood += summed_likelihood
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 if parameter.grad is None:
-                    parameter.grad = gradient
+                    parameter.grad = gradient.to(parameter.dtype)
                 else:
                     parameter.grad += gradient
         return StepLoss(loss / tokens, likelihood / tokens, tokens)
 
     def _gradients(self, batch: Batch, tokens: int) -> tuple[Sequence[Tensor], float, float]:
-        loss, likelihood = batch_loss(self._model, batch, self._smoothing, self._dtype)
-        gradients = torch.autograd.grad(loss / tokens, self._parameters)
+        loss, likelihood = batch_loss(self._worker, batch, self._smoothing, torch.float32)
+        gradients = torch.autograd.grad(loss / tokens, self._copies)
         return gradients, loss.item(), likelihood.item()
 
     def close(self) -> None:

@@ -27,8 +27,8 @@ class _OutputCrossEntropy(Function):
         """Returns the smoothed loss and the plain negative log-likelihood, both sums."""
         work = weight.to(hidden.dtype)  # (V, D)
         hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros_like(weight)
-        loss, likelihood = weight.new_zeros(()), weight.new_zeros(())
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        loss, likelihood = weight_gradient.new_zeros(()), weight_gradient.new_zeros(())
         floor = smoothing / len(weight)
         for start in range(0, len(hidden), CHUNK):
             rows, wanted = hidden[start : start + CHUNK], labels[start : start + CHUNK]
@@ -45,7 +45,7 @@ class _OutputCrossEntropy(Function):
             low = gradient.to(hidden.dtype)
             hidden_gradient[start : start + CHUNK] = low @ work
             weight_gradient += low.T @ rows
-        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        ctx.save_for_backward(hidden_gradient, weight_gradient.to(weight.dtype))
         ctx.mark_non_differentiable(likelihood)
         return loss, likelihood
 
@@ -54,7 +54,7 @@ class _OutputCrossEntropy(Function):
         """Scales the gradients that forward left."""
         hidden, weight = ctx.saved_tensors
         scale = gradients[0]
-        return hidden * scale.to(hidden.dtype), weight * scale, None, None
+        return hidden * scale.to(hidden.dtype), weight * scale.to(weight.dtype), None, None
 
 
 def output_cross_entropy(

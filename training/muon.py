@@ -40,31 +40,39 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Updates every matrix from its gradient; closures are not used."""
+        """Updates every matrix from its gradient, those of a shape together; no closures."""
         for group in self.param_groups:
+            shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for matrix in group["params"]:
-                self._update(matrix, group)
+                if matrix.grad is not None:
+                    shapes.setdefault(matrix.shape, []).append(matrix)
+            for matrices in shapes.values():
+                self._update(matrices, group)
 
-    def _update(self, matrix: nn.Parameter, group: dict[str, Any]) -> None:
-        gradient, momentum = matrix.grad, group["momentum"]
-        if gradient is None:
-            return
-        state = self.state[matrix]
+    def _update(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
+        directions = [self._direction(matrix, group["momentum"]) for matrix in matrices]
+        updates = orthogonalized(torch.stack(directions).to(self._dtype)).unbind()
+        size = 0.2 * max(matrices[0].shape) ** 0.5
+        for matrix, update in zip(matrices, updates, strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            matrix.add_(update, alpha=-group["lr"] * size)
+
+    def _direction(self, matrix: nn.Parameter, momentum: float) -> Tensor:
+        state, gradient = self.state[matrix], matrix.grad
+        assert gradient is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
-        running = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        update = orthogonalized(gradient.lerp(running, momentum).to(self._dtype))
-        size = 0.2 * max(matrix.shape) ** 0.5
-        matrix.mul_(1 - group["lr"] * group["weight_decay"])
-        matrix.add_(update, alpha=-group["lr"] * size)
+        running: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(running, momentum)
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """Returns a matrix with the same singular vectors and singular values near 1."""
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """Returns matrices with the same singular vectors and singular values near 1; (..., N, M)."""
     a, b, c = _COEFFICIENTS
-    wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / wide.norm().clamp(min=1e-7)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    wide: Tensor = matrices.mT if tall else matrices
+    wide = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
-        square = wide @ wide.T
+        square = wide @ wide.mT
         wide = a * wide + (b * square + c * square @ square) @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    return wide.mT if tall else wide

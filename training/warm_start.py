@@ -57,7 +57,7 @@ class Shipped:
         run.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.curve, run / "curve.csv")
         model = Checkpoint(self.folder).load()
-        write_checkpoint(checkpoint, model, Optimizer(model, settings), progress)
+        write_checkpoint(checkpoint, model, model, Optimizer(model, settings), progress)
         return progress
 
 

@@ -22,16 +22,13 @@ from splitformer.model.half import Half, StoredHalf
 from splitformer.model.kept import Kept
 from splitformer.model.shapes import decoder_shapes, encoder_shapes
 from splitformer.model.tokenizer import SourcePiece, Tokenizer
-from splitformer.model.weights import Weights
+from splitformer.model.weights import FLOATS, Weights
 from splitformer.native import Precision, StoredArray
 
 if TYPE_CHECKING:
     from splitformer.model.decoder import Decoder
     from splitformer.model.encoder import Encoder
     from splitformer.model.transformer import Transformer
-
-_TYPES = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16"}
-"""Types that weights may be stored in, and what fingerprints call them."""
 
 
 class Checkpoint:
@@ -81,7 +78,7 @@ class Checkpoint:
     def _computed_fingerprint(self, identity: str) -> str:
         digest = hashlib.sha256(identity.encode())
         for name, shape in sorted(self.weights.shapes.items()):
-            kind = _TYPES.get(self.weights.kind(name), self.weights.kind(name))
+            kind = FLOATS.get(self.weights.kind(name), self.weights.kind(name))
             digest.update(f"{name} {kind} {list(shape)}".encode())
             for piece in self.weights.pieces(name):
                 digest.update(piece)
@@ -169,9 +166,9 @@ class Checkpoint:
             if stored.optional:
                 return None
             raise ConfigurationError(f"weights: missing tensor {stored.names[0]!r}")
-        if self.weights.kind(place) not in _TYPES:
+        if not self.weights.holds_floats(place):
             raise ConfigurationError(
-                f"weights: tensor {place!r} must hold {', '.join(_TYPES)},"
+                f"weights: tensor {place!r} must hold {', '.join(FLOATS)},"
                 f" got {self.weights.kind(place)}"
             )
         try:

@@ -22,7 +22,7 @@ import numpy as np
 from splitformer.errors import ConfigurationError
 from splitformer.model.half import Half, StoredHalf
 from splitformer.model.shapes import Shapes, is_map
-from splitformer.model.stored import TensorFile
+from splitformer.model.stored import SCALES, TensorFile
 from splitformer.native import FloatArray, StoredArray, quantised
 
 FOLDER = ".splitformer"
@@ -32,7 +32,6 @@ VERSION = "1"
 """Of the files' contents; changed whenever quantising would give other numbers."""
 
 _FINGERPRINT = "fingerprint.json"
-_SCALES = ".scales"
 _ROWS_BYTES = 1 << 20
 
 
@@ -139,7 +138,7 @@ class QuantisedHalf:
 
     def map(self, name: str) -> tuple[StoredArray, FloatArray | None]:
         """Return a map's weights in 8 bits, and their scales."""
-        return self._file.array(name), self._file.array(name + _SCALES).copy()
+        return self._file.array(name), self._file.array(name + SCALES).copy()
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -181,7 +180,7 @@ def _make_durable(folder: Path) -> None:
 def _heads(shapes: Shapes) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name to type and shape of all that is kept of a half; scales first, which need alignment."""
     maps = {name: shape for name, shape in shapes.items() if is_map(name)}
-    scales = {name + _SCALES: ("F32", shape[:1]) for name, shape in maps.items()}
+    scales = {name + SCALES: ("F32", shape[:1]) for name, shape in maps.items()}
     return scales | {name: ("I8", shape) for name, shape in maps.items()}
 
 

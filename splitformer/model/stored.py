@@ -24,6 +24,9 @@ _TYPES: dict[str, Any] = {
 }
 """Element types as safetensors names them; numpy has no bfloat16."""
 
+SCALES = ".scales"
+"""Ends the name of the tensor with a factor for every row of one in 8 bits, float32."""
+
 _EXPONENTS = {np.float32: (np.uint32, 0x7F800000), np.float16: (np.uint16, 0x7C00)}
 _BRAIN_EXPONENT = (np.uint16, 0x7F80)
 _PIECE = 1 << 20

@@ -1,4 +1,7 @@
-"""Tensors of a model folder by name, whatever files they are in."""
+"""Tensors of a model folder by name, whatever files they are in.
+
+One in 8 bits counts as float32 if a factor for each of its rows lies beside it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ import numpy as np
 from splitformer.errors import ConfigurationError
 from splitformer.model.files import Files, check_bare
 from splitformer.model.pickled import keep_as
-from splitformer.model.stored import Head, TensorFile, is_finite
+from splitformer.model.stored import SCALES, Head, TensorFile, is_finite
 from splitformer.native import StoredArray
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+FLOATS = {"F32": "torch.float32", "F16": "torch.float16", "BF16": "torch.bfloat16"}
+"""Floating-point types that weights may be stored in, and what fingerprints call them."""
 
 
 class Weights:
@@ -41,7 +47,9 @@ class Weights:
             self._open_shards(files.settings(INDEX))
         else:
             self._add(SINGLE)
-        self.shapes = {name: self._head(name).shape for name in self._places}
+        self._scaled = {name: name + SCALES for name in self._places if self._is_scaled(name)}
+        names = self._places.keys() - set(self._scaled.values())
+        self.shapes = {name: self._head(name).shape for name in self._places if name in names}
         self.kinds = tuple(sorted({self._head(name).kind for name in self._places}))
 
     @property
@@ -55,22 +63,44 @@ class Weights:
         return {name: file.state for name, file in self._files.items()}
 
     def read(self, name: str) -> StoredArray:
-        """Return one tensor as it is stored: a view, so that nothing is read yet."""
-        return self._files[self._places[name]].array(name)
+        """Return one tensor as it is stored: a view, so that nothing is read yet.
+
+        What is stored in 8 bits with its scales is multiplied out.
+        """
+        values = self._array(name)
+        if name in self._scaled:
+            values = values * self._array(self._scaled[name])[:, None]
+        return values
 
     def kind(self, name: str) -> str:
         """Element type of a tensor, as safetensors names it."""
         return self._head(name).kind
 
+    def holds_floats(self, name: str) -> bool:
+        """True if a tensor's numbers are floating-point ones, or come to them."""
+        return self.kind(name) in FLOATS or name in self._scaled
+
     def pieces(self, name: str) -> Iterator[memoryview]:
-        """Yield a tensor's bytes, some at a time."""
-        return self._files[self._places[name]].pieces(name)
+        """Yield a tensor's bytes, some at a time; behind them those of its scales."""
+        yield from self._files[self._places[name]].pieces(name)
+        if name in self._scaled:
+            yield from self.pieces(self._scaled[name])
 
     def check_finite(self, name: str) -> None:
         """ConfigurationError if a tensor holds infinities or NaNs."""
-        kind = self.read(name).dtype
-        if not all(is_finite(np.frombuffer(piece, kind)) for piece in self.pieces(name)):
+        floats = self._scaled.get(name, name)
+        kind = self._array(floats).dtype
+        if not all(is_finite(np.frombuffer(piece, kind)) for piece in self.pieces(floats)):
             raise ConfigurationError(f"tensor {name!r}: must hold finite numbers only")
+
+    def _array(self, name: str) -> StoredArray:
+        return self._files[self._places[name]].array(name)
+
+    def _is_scaled(self, name: str) -> bool:
+        if name + SCALES not in self._places:
+            return False
+        own, scales = self._head(name), self._head(name + SCALES)
+        return (own.kind, scales.kind, scales.shape) == ("I8", "F32", own.shape[:1])
 
     def _head(self, name: str) -> Head:
         return self._files[self._places[name]].heads[name]

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,9 @@ from splitformer.model import Transformer
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.families.splitformer import OwnConfig
 from splitformer.model.saving import save_checkpoint
+from splitformer.model.shapes import is_map
+from splitformer.model.stored import SCALES
+from splitformer.native import quantised
 from tests.support.checkpoints import make_checkpoint, tiny_config
 
 
@@ -61,6 +65,47 @@ def test_saved_and_loaded_again(tiny_model: Path, tmp_path: Path, tied: bool) ->
         torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=0, rtol=0)
     stored = load_file(tmp_path / "model.safetensors")
     assert ("decoder.output.weight" in stored) != tied
+
+
+def in_8_bits(tiny_model: Path, folder: Path) -> Path:
+    """A copy of a model whose maps are stored in 8 bits."""
+    config = OwnConfig.from_dict(json.loads((tiny_model / "config.json").read_text()))
+    model = Checkpoint(tiny_model).load()
+    save_checkpoint(folder, model, config, tiny_model / "tokenizer.model", torch.int8)
+    return folder
+
+
+def test_maps_in_8_bits_are_those_that_a_service_would_make(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    whole, stored = Checkpoint(tiny_model), Checkpoint(in_8_bits(tiny_model, tmp_path))
+    for half, other in (
+        (whole.encoder_half(), stored.encoder_half()),
+        (whole.decoder_half(), stored.decoder_half()),
+    ):
+        for name in filter(is_map, half.shapes):
+            weights, scales = quantised(half.array(name))
+            again, same = quantised(other.array(name))
+            assert np.array_equal(other.array(name), weights * scales[:, None])
+            assert np.array_equal(weights, again)
+            np.testing.assert_allclose(same, scales, rtol=1e-6)
+
+
+def test_scales_are_part_of_a_model_and_checked(tiny_model: Path, tmp_path: Path) -> None:
+    folder, name = in_8_bits(tiny_model, tmp_path), "encoder.layers.0.feed_forward.inner.weight"
+    before, path = Checkpoint(folder).fingerprint, folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors[name + SCALES][1] *= 2
+    save_file(tensors, path)
+    assert Checkpoint(folder).fingerprint != before
+    tensors[name + SCALES][1] = torch.nan
+    save_file(tensors, path)
+    with pytest.raises(ConfigurationError, match=rf"'{name}': must hold finite numbers"):
+        Checkpoint(folder).load_encoder()
+    tensors[name + SCALES] = tensors[name + SCALES][1:].clone()
+    save_file(tensors, path)
+    with pytest.raises(ConfigurationError, match=rf"'{name}' must hold F32, F16, BF16, got I8"):
+        Checkpoint(folder)
 
 
 def test_the_fingerprint_is_the_contents_not_the_place(tiny_model: Path, folder: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_exported_folder_loads_and_spells(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = Transformer(architecture())
     (tmp_path / "run").mkdir()
-    torch.save({"model": model.state_dict()}, tmp_path / "run" / "checkpoint.pt")
+    torch.save({"average": model.state_dict()}, tmp_path / "run" / "checkpoint.pt")
     (tmp_path / "sources.json").write_text(json.dumps({"packages": []}))
     (tmp_path / LICENCE_FILE).write_text("BSD")
     export(tmp_path, tmp_path / "model")

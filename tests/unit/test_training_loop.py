@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from splitformer.model import Transformer, TransformerConfig
+from splitformer.model.attention import MultiHeadAttention
 from training.curve import CHRF_COLUMNS, HEADER
-from training.data import Array, Batch, Batcher, BatchSettings, TokenArrays
+from training.data import GROUP, Array, Batch, Batcher, BatchSettings, TokenArrays
 from training.gradient import GradientPool, batch_loss
 from training.loss import output_cross_entropy
 from training.muon import Muon, orthogonalized
 from training.optimizer import OptimizerSettings, rate_factor, split_parameters
 from training.tokenizer import EOS, PAD, language_ids
 from training.train import Probe, Trainer, TrainSettings
+from training.worker import ByteDropout, worker_of
 
 VOCABULARY = 50
 
@@ -176,6 +178,55 @@ def test_micro_batches_on_threads_give_the_gradient_of_the_whole() -> None:
         torch.testing.assert_close(parameter.grad, wanted)
 
 
+def test_a_worker_in_bfloat16_gives_gradients_of_the_same_direction() -> None:
+    model, arrays = tiny_model(), tiny_arrays()
+    batch = next(Batcher(arrays, BatchSettings(tokens=128)).round(0))
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        pool = GradientPool(model, 1, 0.1, dtype)
+        pool.accumulate([batch])
+        pool.close()
+        gradients = [p.grad for p in model.parameters()]
+        found.append(torch.cat([g.flatten() for g in gradients if g is not None]))
+        model.zero_grad()
+    assert found[1].dtype is torch.float32
+    assert torch.nn.functional.cosine_similarity(found[0], found[1], dim=0) > 0.99
+
+
+def test_the_worker_follows_the_weights() -> None:
+    model, arrays = tiny_model(), tiny_arrays()
+    batch = next(Batcher(arrays, BatchSettings(tokens=128)).round(0))
+    pool = GradientPool(model, 1, 0.0, torch.float32)
+    before = pool.accumulate([batch]).loss
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    assert pool.accumulate([batch]).loss != before
+    pool.close()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_byte_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
+    torch.manual_seed(1)
+    dropout, ones = ByteDropout(share), torch.ones(1001, 99)
+    dropped = dropout(ones)
+    assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.005)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    neighbours = (dropped[:, 1:] == 0) & (dropped[:, :-1] == 0)
+    assert neighbours.float().mean().item() == pytest.approx(share**2, abs=0.005)
+    assert torch.equal(dropout.eval()(ones), ones)
+    with pytest.raises(ValueError, match="share: must lie in"):
+        ByteDropout(1.0)
+
+
+def test_dropout_is_on_in_the_worker_and_off_in_the_model() -> None:
+    worker = worker_of(Transformer(tiny_model().config, dropout=0.1), torch.float32)
+    kinds = {type(module) for module in worker.modules()}
+    assert ByteDropout in kinds
+    assert torch.nn.Dropout not in kinds
+    assert MultiHeadAttention not in kinds
+
+
 def test_a_target_does_not_depend_on_its_neighbours() -> None:
     model, arrays = tiny_model(), tiny_arrays()
     batch = next(Batcher(arrays, BatchSettings(tokens=256)).round(0))
@@ -226,6 +277,29 @@ def test_settings_are_checked() -> None:
         TrainSettings(minutes=0)
 
 
+def test_a_batch_has_whole_groups_of_sources() -> None:
+    batch = next(Batcher(tiny_arrays(), BatchSettings(tokens=128)).round(0))
+    assert len(batch.source) % GROUP == 0
+    assert batch.source[int(batch.rows.max()) + 1 :, 1:].eq(PAD).all()
+    assert len(batch.lengths) == len(batch.source)
+
+
+def test_the_average_follows_the_weights(tmp_path: Path, settings: TrainSettings) -> None:
+    last = train(tmp_path / "last", settings)
+    settings = replace(settings, averaged=3)
+    averaged = train(tmp_path / "averaged", settings)
+    for one, other, mean in zip(
+        last.model.parameters(),
+        averaged.model.parameters(),
+        averaged.average.parameters(),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+        assert not torch.equal(mean, other)
+    for own, mean in zip(last.model.parameters(), last.average.parameters(), strict=True):
+        torch.testing.assert_close(own, mean)
+
+
 def ticking() -> Callable[[], float]:
     """A clock that moves on one second whenever it is read."""
     return itertools.count(0.0, 1.0).__next__
@@ -254,7 +328,7 @@ def train(
 
 @pytest.mark.parametrize("muon", [True, False])
 def test_resumed_equals_uninterrupted(tmp_path: Path, settings: TrainSettings, muon: bool) -> None:
-    settings = replace(settings, optimizer=replace(settings.optimizer, muon=muon))
+    settings = replace(settings, averaged=5, optimizer=replace(settings.optimizer, muon=muon))
     whole = train(tmp_path / "whole", settings)
     train(tmp_path / "cut", settings, steps=8)
     resumed = train(tmp_path / "cut", settings)
@@ -263,6 +337,8 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, settings: TrainSettings, m
     assert curves[0] == curves[1]
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    for name, tensor in whole.average.state_dict().items():
+        assert torch.equal(tensor, resumed.average.state_dict()[name]), name
 
 
 def test_training_lowers_the_loss_and_ends_with_a_probe(
@@ -305,6 +381,13 @@ def test_muon_updates_by_matrices_whose_singular_values_are_near_one(
     values = torch.linalg.svdvals(orthogonalized(torch.randn(shape)))
     assert values.min() > 0.3
     assert values.max() < 1.3
+
+
+def test_muon_takes_matrices_of_a_shape_together_without_mixing_them() -> None:
+    torch.manual_seed(1)
+    matrices = torch.randn(3, 8, 20)
+    alone = torch.stack([orthogonalized(matrix) for matrix in matrices])
+    torch.testing.assert_close(orthogonalized(matrices), alone)
 
 
 def test_muon_is_that_of_torch_but_for_its_rounding() -> None:

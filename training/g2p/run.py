@@ -125,14 +125,14 @@ def pronounce(model: Transformer, words: Sequence[str]) -> list[Pronunciation]:
 
 
 def export(folder: Path, model_folder: Path) -> None:
-    """Writes the newest checkpoint as a model folder, weights in half precision."""
+    """Writes the newest checkpoint's averaged weights as a model folder, maps in 8 bits."""
     model = Transformer(architecture())
-    state = torch.load(folder / "run" / "checkpoint.pt", weights_only=True)["model"]
+    state = torch.load(folder / "run" / "checkpoint.pt", weights_only=True)["average"]
     model.load_state_dict(state)
     tokenizer = folder / TOKENIZER_FILE
     tables = {"letters": LETTER_IDS, "symbols": PHONEME_IDS}
     tokenizer.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
-    save_checkpoint(model_folder, model, describe(model), tokenizer)
+    save_checkpoint(model_folder, model, describe(model), tokenizer, torch.int8)
     (model_folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
     for file in ("sources.json", LICENCE_FILE):
         shutil.copyfile(folder / file, model_folder / file)
