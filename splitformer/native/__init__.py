@@ -2,7 +2,7 @@
 
 It imports no torch. `available` says whether it can be used here, `reason` why not; the first of
 these calls builds the library if that has not been done. `$SPLITFORMER_NATIVE` may be "off", or
-"avx2" or "vnni" to choose the micro-kernels; results are the same bits either way.
+"avx2", "vnni" or "amx" to choose the micro-kernels; results are the same bits either way.
 """
 
 from splitformer.native.binding import (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from splitformer.native.build import BuildError, find_or_build
 
 ENVIRONMENT = "SPLITFORMER_NATIVE"
-"""Operators' and tests' choice: "off", "avx2" or "vnni"; unset: the best this machine has."""
+"""Operators' and tests' choice: "off", "avx2", "vnni" or "amx"; unset: the machine's best."""
 
 
 class NativeUnavailableError(RuntimeError):
@@ -27,6 +27,7 @@ class InstructionSet(IntEnum):
     NONE = 0
     AVX2 = 1
     VNNI = 2
+    AMX = 3
 
 
 class NormStruct(ctypes.Structure):
@@ -154,7 +155,7 @@ def instruction_set() -> InstructionSet:
     wanted = InstructionSet.__members__.get(choice.upper(), InstructionSet.NONE)
     if wanted is InstructionSet.NONE:
         raise NativeUnavailableError(
-            f'{ENVIRONMENT}: must be "off", "avx2" or "vnni", got {choice!r}'
+            f'{ENVIRONMENT}: must be "off", "avx2", "vnni" or "amx", got {choice!r}'
         )
     if wanted > best:
         raise NativeUnavailableError(f"{ENVIRONMENT}: this machine has no {wanted.name}")

@@ -33,8 +33,10 @@ _COMMON = (
 _OPTIMISED = ("-O3",)
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni")
+_AMX = (*_AVX512, "-mamx-tile", "-mamx-int8")
 _TARGETS = {
     "cpu.cc": (),
+    "kernels_amx.cc": _AMX,
     "kernels_avx512.cc": _AVX512,
     "row_kernels_avx512.cc": _AVX512,
 }
@@ -103,10 +105,8 @@ def _make(target: Path, names: Sequence[str], flags: Sequence[str], link: Sequen
 
         def compile_one(name: str) -> str:
             to = str(Path(folder, name).with_suffix(".o"))
-            target_flags = _TARGETS.get(name, _AVX2)
-            _run(
-                [*compiler(), *_COMMON, *flags, *target_flags, "-c", str(SOURCES / name), "-o", to]
-            )
+            every = (*_COMMON, *flags, *_target(name))
+            _run([*compiler(), *every, "-c", str(SOURCES / name), "-o", to])
             return to
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -114,6 +114,18 @@ def _make(target: Path, names: Sequence[str], flags: Sequence[str], link: Sequen
         made = Path(folder, target.name)
         _run([*compiler(), *objects, *link, "-o", str(made)])
         made.replace(target)
+
+
+def _target(name: str) -> tuple[str, ...]:
+    """Return the flags of a source's instructions; without AMX, which older compilers lack."""
+    flags = _TARGETS.get(name, _AVX2)
+    if flags is not _AMX:
+        return flags
+    try:
+        _run([*compiler(), *_AMX, "-E", "-x", "c++", os.devnull])
+    except BuildError:
+        return _AVX512
+    return _AMX
 
 
 def _run(command: list[str]) -> str:

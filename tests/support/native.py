@@ -56,7 +56,7 @@ def linear(
     rows, inputs = x.shape
     width = weight.shape[0]
     columns = -(-width // 16) * 16
-    operand = np.zeros((rows, -(-inputs // 32) * 32 * 4), np.uint8)
+    operand = np.zeros((-(-rows // 16) * 16, -(-inputs // 32) * 32 * 4), np.uint8)
     scales = np.zeros(rows, np.float32)
     sums = np.zeros((rows, columns), np.int32)
     out = np.zeros((rows, columns), np.float32)
@@ -65,8 +65,8 @@ def linear(
         *(address(weight), address(bias), width),
         *(address(operand), address(scales), address(sums), address(out)),
     )
-    wide = operand.view(np.int16)[:, :inputs]
-    quantised = wide if offset == 0 else operand[:, :inputs].astype(np.int16) - offset
+    wide = operand.view(np.int16)[:rows, :inputs]
+    quantised = wide if offset == 0 else operand[:rows, :inputs].astype(np.int16) - offset
     return quantised.astype(np.int8), scales, sums[:, :width], out[:, :width]
 
 

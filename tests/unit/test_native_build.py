@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -9,12 +10,43 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from splitformer.native import build
-from tests.support.native import needs_native
+from splitformer.native import InstructionSet, build
+from tests.support.native import instruction_sets, linear, needs_native
+
+REFUSING = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/syscall.h>
+extern "C" long syscall(long number, long a, long b, long c, long d, long e, long f) {
+  if (number == SYS_arch_prctl) return errno = EINVAL, -1;
+  typedef long (*Call)(long, long, long, long, long, long, long);
+  return ((Call)dlsym(RTLD_NEXT, "syscall"))(number, a, b, c, d, e, f);
+}
+"""
+"""A `syscall` that knows no arch_prctl, as kernels of some sandboxes."""
+
+IN_USE = """
+extern "C" int tiles_in_use() {
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
+  return (low >> 17 & 3) != 0;
+}
+"""
+"""Whether the system would have to save tiles of the thread that asks."""
 
 SAY = "import splitformer.native as n; print(n.available(), n.reason())"
+
+
+def compiled(source: str, folder: Path) -> str:
+    """Compile a shared library; return its path."""
+    (folder / "source.cc").write_text(source)
+    command = [*build.compiler(), "-shared", "-fPIC", "source.cc", "-o", "library.so"]
+    subprocess.run(command, cwd=folder, check=True)
+    return str(folder / "library.so")
 
 
 def ask(program: str = SAY, **environment: str) -> str:
@@ -43,6 +75,48 @@ def test_the_instruction_set_can_be_chosen() -> None:
     program = "import splitformer.native as n; print(n.instruction_set().name)"
     assert ask(program, SPLITFORMER_NATIVE="avx2") == "AVX2"
     assert "must be" in ask(SPLITFORMER_NATIVE="sse")
+
+
+needs_amx = pytest.mark.skipif(
+    InstructionSet.AMX not in instruction_sets(), reason="this machine has no AMX to refuse"
+)
+
+
+@needs_amx
+def test_a_kernel_that_refuses_amx_leaves_vnni(tmp_path: Path) -> None:
+    refusing = compiled(REFUSING, tmp_path)
+    program = "import splitformer.native as n; print(n.instruction_set().name)"
+    build.find_or_build()  # or the compiler would be refused as well
+    assert ask(program) == "AMX"
+    assert ask(program, LD_PRELOAD=refusing) == "VNNI"
+    asked = ask(LD_PRELOAD=refusing, SPLITFORMER_NATIVE="amx")
+    assert asked == "False SPLITFORMER_NATIVE: this machine has no AMX"
+
+
+@needs_amx
+def test_a_thread_keeps_no_tiles(tmp_path: Path) -> None:
+    in_use = ctypes.CDLL(compiled(IN_USE, tmp_path)).tiles_in_use
+    x, weight = np.ones((20, 64), np.float32), np.ones((64, 64), np.float32)
+    *_, out = linear(x, weight, None, "int8", InstructionSet.AMX)
+    assert not in_use()
+    np.testing.assert_allclose(out, 64, rtol=1e-6)
+
+
+@needs_native
+def test_a_compiler_without_amx_builds_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, sources = tmp_path / "older", tmp_path / "src"
+    path = " ".join(build.compiler())
+    older.write_text(f'#!/bin/sh\ncase "$*" in *-mamx*) exit 1 ;; esac\nexec {path} "$@"\n')
+    older.chmod(0o700)
+    sources.mkdir()
+    for name in ("kernels_amx.cc", "kernels.h", "row_kernels.h", "types.h"):
+        shutil.copy(build.SOURCES / name, sources)
+    monkeypatch.setattr(build, "SOURCES", sources)
+    monkeypatch.setattr(build, "compiler", lambda: (str(older),))
+    build.build(tmp_path / "library.so")
+    assert (tmp_path / "library.so").exists()
 
 
 def test_no_compiler_is_a_reason_and_no_error(tmp_path: Path) -> None:

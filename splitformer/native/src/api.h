@@ -78,7 +78,8 @@ SPLITFORMER_API void splitformer_widen(const void* from, int64_t count, float* t
 SPLITFORMER_API int32_t splitformer_draw(const void* draw, const double* values,
                                          const int32_t* ids, int32_t count);
 
-// Kernels one by one, for the tests. `sums` and `out` are (rows, columns rounded up to 16).
+// Kernels one by one, for the tests. `sums` and `out` are (rows, columns rounded up to 16); `operand`
+// has room for rows rounded up to 16, of 4 bytes for each of the inputs rounded up to 32.
 SPLITFORMER_API int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,
                                                  int32_t rows, int32_t inputs, const float* weight,
                                                  const float* bias, int32_t width, uint8_t* operand,

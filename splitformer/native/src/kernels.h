@@ -20,7 +20,7 @@
 
 namespace splitformer {
 
-constexpr int kMaxTileRows = 8;
+constexpr int kMaxTileRows = 32;
 constexpr int kMaxTilePanels = 4;
 
 // How far ahead of their use weights are asked for, in bytes, where few rows use them up faster
@@ -41,7 +41,8 @@ struct Ahead {
 //   b: first group of the first panel.
 //   start: per column, what the 8-bit sums start from; see KernelSet.
 //   ahead: what to ask for on the way; kernels for AVX2 go by `kAhead` alone.
-//   tile: where the sums go, (rows, panels * 16): int32 or float by the kernel's precision.
+//   tile: where the sums go, (rows, panels * 16): int32 or float by the kernel's precision. Where
+//     rows come by the unit (`KernelSet::unit`) whole units of `a` are read and of this written.
 using TileKernel = void (*)(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups,
                             const int32_t* start, Ahead ahead, int32_t* tile);
 
@@ -49,11 +50,22 @@ using TileKernel = void (*)(const uint8_t* a, size_t a_stride, const uint8_t* b,
 struct KernelSet {
   TileKernel tile[kMaxTileRows + 1][kMaxTilePanels + 1];  // [rows][panels]; panels 1, 2 and 4
   int max_rows;
+  int unit;          // rows that cost as much as one; `max_rows` is a multiple
   int block_panels;  // 4 or 1
+  int whole;         // elements that columns are filled up to with zeros, or a multiple
   int group_bytes;   // bytes of one row of `a` that meet one group of `b`
   int offset;        // added to quantised activations; `start` takes it out again
-  const RowKernels* rows;  // of the same instruction set
+  int hasty_rows;    // up to so many rows use weights up as fast as they come
   bool paired;       // 8-bit sums are of products of sums, see below; columns are held whole
+  const RowKernels* rows;  // of the same instruction set
+
+  // What a thread has to do before and after; nullptr: nothing.
+  void (*begin)();
+  void (*end)();
+
+  // Kernels for the same weights that multiply up to `few_rows` rows instead of these.
+  const KernelSet* few;
+  int few_rows;
 };
 
 // Paired kernels multiply two elements at once (Winograd 1968, "A New Algorithm for Inner
@@ -66,6 +78,7 @@ constexpr int kPairDistance = 16;
 
 extern const KernelSet kInt8Avx2;
 extern const KernelSet kInt8Vnni;
+extern const KernelSet* const kInt8Amx;  // nullptr: the compiler knows no AMX
 extern const KernelSet kFloatAvx2;
 extern const KernelSet kFloatAvx512;
 

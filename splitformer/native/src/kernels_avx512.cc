@@ -35,6 +35,7 @@ struct Float {
 };
 
 constexpr int kBlockPanels = 4;
+constexpr int kHastyRows = 4;
 
 template <class Kind, int kRows, int kPanels>
 void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t* start,
@@ -71,10 +72,12 @@ void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
 #define ROW(kind, rows) \
   {nullptr, Tile<kind, rows, 1>, Tile<kind, rows, 2>, nullptr, Tile<kind, rows, 4>}
 #define ROWS(kind) \
-  {{}, ROW(kind, 1), ROW(kind, 2), ROW(kind, 3), ROW(kind, 4), ROW(kind, 5), ROW(kind, 6), {}, {}}
+  {{}, ROW(kind, 1), ROW(kind, 2), ROW(kind, 3), ROW(kind, 4), ROW(kind, 5), ROW(kind, 6)}
 
 // Six rows by four panels are 24 of the 32 registers, and fewer loads per product than 8 by 2.
-const KernelSet kInt8Vnni = {ROWS(Int8), 6, kBlockPanels, 4, 128, &kRowsAvx512, false};
-const KernelSet kFloatAvx512 = {ROWS(Float), 6, kBlockPanels, 4, 0, &kRowsAvx512, false};
+const KernelSet kInt8Vnni = {ROWS(Int8), 6, 1, kBlockPanels, 4, 4, 128, kHastyRows, false, &kRowsAvx512,
+                             nullptr, nullptr, nullptr, 0};
+const KernelSet kFloatAvx512 = {ROWS(Float), 6, 1, kBlockPanels, 1, 4, 0, kHastyRows, false, &kRowsAvx512,
+                                nullptr, nullptr, nullptr, 0};
 
 }  // namespace splitformer

@@ -25,9 +25,17 @@ void ForgetRead(const Weights& part, int row, int inputs) {
 }  // namespace
 
 const KernelSet& KernelsFor(Precision precision, InstructionSet isa) {
-  const bool wide = isa == InstructionSet::kVnni;
-  if (precision == Precision::kInt8) return wide ? kInt8Vnni : kInt8Avx2;
-  return wide ? kFloatAvx512 : kFloatAvx2;
+  if (precision == Precision::kFloat) {
+    return isa == InstructionSet::kAvx2 ? kFloatAvx2 : kFloatAvx512;
+  }
+  switch (isa) {
+    case InstructionSet::kAmx:
+      return *kInt8Amx;
+    case InstructionSet::kVnni:
+      return kInt8Vnni;
+    default:
+      return kInt8Avx2;
+  }
 }
 
 Matrix::Matrix(Precision precision, const KernelSet& kernels, Arena* arena, int inputs,
@@ -58,8 +66,8 @@ Matrix::Matrix(Precision precision, const KernelSet& kernels, Arena* arena, int 
   }
   while (rows.size() % size_t(kPanel * multiple) != 0) add(nothing, 0);
   panels_ = static_cast<int>(rows.size()) / kPanel;
-  const size_t whole = paired_ ? 2 * kPairDistance : 4;
-  groups_ = precision == Precision::kInt8 ? RoundUp(size_t(inputs), whole) / 4 : size_t(inputs);
+  const size_t each = precision == Precision::kInt8 ? 4 : 1;  // elements of a column in a group
+  groups_ = RoundUp(size_t(inputs), size_t(kernels.whole)) / each;
   data_ = arena->Take(RoundUp(size_t(panels_), block_panels_) * groups_ * 64);
   start_.assign(rows.size(), 0);
   if (precision == Precision::kInt8) {

@@ -20,8 +20,21 @@ struct Operand {
   }
 };
 
-// Up to so many rows use weights up as fast as they come.
-constexpr int kFewRows = 4;
+// What kernels need of the thread that runs them, for as long as it lives.
+class Prepared {
+ public:
+  explicit Prepared(const KernelSet& kernels) : end_(kernels.end) {
+    if (kernels.begin != nullptr) kernels.begin();
+  }
+  Prepared(const Prepared&) = delete;
+  Prepared& operator=(const Prepared&) = delete;
+  ~Prepared() {
+    if (end_ != nullptr) end_();
+  }
+
+ private:
+  void (*const end_)();
+};
 
 // `Packed` holds panels as `Matrix` does.
 //
@@ -30,9 +43,12 @@ constexpr int kFewRows = 4;
 // part of the panels that come next, so that memory is at work all the time and not with the first
 // alone; `after`, if known, is what the thread will read after the last panel.
 template <class Packed, class Take>
-inline void Multiply(const KernelSet& kernels, const Operand& a, const Packed& b, int first,
-                     int last, const uint8_t* after, Take&& take) {
+inline void Multiply(const KernelSet& all, const Operand& a, const Packed& b, int first, int last,
+                     const uint8_t* after, Take&& take) {
+  const KernelSet& kernels = a.rows <= all.few_rows ? *all.few : all;
+  const Prepared prepared(kernels);
   alignas(64) int32_t tile[kMaxTileRows * kMaxTilePanels * kPanel];
+  const int units = (a.rows + kernels.unit - 1) / kernels.unit;
   const int blocks = (a.rows + kernels.max_rows - 1) / kernels.max_rows;
   const size_t bytes = b.groups() * 64 * size_t(kernels.block_panels);
   const size_t gap = (64 + size_t(blocks) - 1) / size_t(blocks);
@@ -43,9 +59,10 @@ inline void Multiply(const KernelSet& kernels, const Operand& a, const Packed& b
     const uint8_t* next = p + width < last ? b.panel(p + width) : after != nullptr ? after : here;
     for (int block = 0; block < blocks; ++block) {
       // Even blocks: seven rows as 4 + 3 take less time than as 6 + 1.
-      const int row = ShareBegin(a.rows, block, blocks);
-      const int rows = ShareBegin(a.rows, block + 1, blocks) - row;
-      const Ahead ahead = a.rows <= kFewRows
+      const int row = ShareBegin(units, block, blocks) * kernels.unit;
+      const int end = std::min(a.rows, ShareBegin(units, block + 1, blocks) * kernels.unit);
+      const int rows = end - row;
+      const Ahead ahead = a.rows <= kernels.hasty_rows
                               ? Ahead{here + kAhead, 64, true}
                               : Ahead{next + bytes / size_t(blocks) * size_t(block), gap, false};
       kernels.tile[rows][width](a.data + size_t(row) * a.stride, a.stride, here, b.groups(),

@@ -264,7 +264,7 @@ void Plan::PrepareCandidates(const Request& request) {
 
 void Plan::Reserve(int rows, int outputs, int positions) {
   const size_t threads = size_t(team_.size());
-  const size_t slots = std::max(size_t(rows), threads);
+  const size_t slots = RoundUp(std::max(size_t(rows), threads), size_t(kernels_.unit));
   residual_.Reserve(slots * row_stride_ * sizeof(float));
   mixed_.Reserve(size_t(rows) * row_stride_ * sizeof(float));
   for (Buffer& output : output_) output.Reserve(size_t(rows) * output_stride_ * sizeof(float));

@@ -10,7 +10,7 @@ namespace splitformer {
 namespace {
 
 // Queries whose scores are held at once.
-constexpr int kQueries = 4 * kMaxTileRows;
+constexpr int kQueries = 32;
 
 // Most panels that alternate in a block; see kernels.h.
 constexpr size_t kPanelStep = kMaxTilePanels * kPanel;

@@ -10,7 +10,7 @@ namespace splitformer {
 enum class Precision : int32_t { kFloat = 0, kInt8 = 1 };
 
 // Which kernels work; what is no kernel is compiled once, for AVX2 and FMA.
-enum class InstructionSet : int32_t { kNone = 0, kAvx2 = 1, kVnni = 2 };
+enum class InstructionSet : int32_t { kNone = 0, kAvx2 = 1, kVnni = 2, kAmx = 3 };
 
 // How keys and values are held.
 enum class CacheType : int32_t { kFloat = 0, kHalf = 1 };
