@@ -102,6 +102,7 @@ class AsyncClient(ServiceCalls):
         source_language: str = "",
         long_text: LongText = "split",
         target_prefix: TargetPrefix | Mapping[str, TargetPrefix] | None = None,
+        keep_placeholders: bool = True,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> list[Translation]:
@@ -115,6 +116,9 @@ class AsyncClient(ServiceCalls):
                 raises the server's error.
             target_prefix: Text or token ids that the translation begins with; of several languages,
                 a mapping from language to prefix. Texts and tokens that are given are what follows.
+            keep_placeholders: Make a translation that has not the placeholders, tags and entities
+                of its source again, by a beam search that demands them. Without effect beside
+                options that no glossary goes with.
             timeout: Seconds.
             **options: How tokens are chosen.
 
@@ -134,6 +138,7 @@ class AsyncClient(ServiceCalls):
             TOKENS_PER_MESSAGE,
             options,
             prefixes_of(target_prefix, languages),
+            keep_placeholders,
         )
         with self._operation("translate", timeout) as scope:
             return await Translating(self._services, job, scope).translations()
@@ -147,6 +152,7 @@ class AsyncClient(ServiceCalls):
         long_text: LongText = "split",
         target_prefix: TargetPrefix | Mapping[str, TargetPrefix] | None = None,
         max_tokens_per_message: int = 0,
+        keep_placeholders: bool = True,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[Event]:
@@ -157,6 +163,9 @@ class AsyncClient(ServiceCalls):
 
         Leaving the loop early cancels what is running and lets go of everything; wrap the iterator
         in `contextlib.aclosing` to have that done before going on.
+        What has placeholders to keep is given when it is complete, a sentence at a time in a text
+        in pieces. Leaving the loop early cancels what is running and lets go of everything; wrap
+        the iterator in `contextlib.aclosing` to have that done before going on.
         """
         languages = names(to)
         job = Job(
@@ -168,6 +177,7 @@ class AsyncClient(ServiceCalls):
             max_tokens_per_message,
             options,
             prefixes_of(target_prefix, languages),
+            keep_placeholders,
         )
         with self._operation("translate", timeout) as scope:
             work = Translating(self._services, job, scope)
@@ -184,6 +194,7 @@ class AsyncClient(ServiceCalls):
         long_text: LongText = "split",
         target_prefix: TargetPrefix | None = None,
         max_tokens_per_message: int = 0,
+        keep_placeholders: bool = True,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[Token]:
@@ -195,6 +206,7 @@ class AsyncClient(ServiceCalls):
             long_text=long_text,
             target_prefix=target_prefix,
             max_tokens_per_message=max_tokens_per_message,
+            keep_placeholders=keep_placeholders,
             timeout=timeout,
             **options,
         )

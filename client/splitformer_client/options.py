@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict, cast, get_args
 
 from splitformer.errors import InvalidArgumentError
 from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2
@@ -24,6 +24,12 @@ _NAMES: dict[str, dict[object, int]] = {
     "mode": {m: pb.DecodingMode.Value(f"DECODING_MODE_{m.upper()}") for m in get_args(Mode)},
 }
 """Options whose values have names."""
+
+_WITHOUT_GLOSSARY = (
+    *("temperature", "top_k", "top_p", "min_p", "stop"),
+    *("alternatives", "attention", "alignments"),
+)
+"""Options that cannot be combined with a glossary, beside parallel decoding."""
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -46,7 +52,8 @@ class GenerationOptions(TypedDict, total=False):
         num_beams: Beam search that follows this many hypotheses; a stream gives what is certain.
         num_return_sequences: Hypotheses to return in `End`, at most `num_beams`.
         length_penalty: Exponent of the length in a hypothesis' score; left out: 1.
-        glossary: What source terms must come out as: {"file": "Datei"}. It takes beam search. Where
+        glossary: What source terms must come out as: {"file": "Datei"}; one that stays as it is
+            comes as often as in the source, and no more often. It takes beam search. Where
             several languages are asked for it holds for all, unless it is a mapping of mappings, by
             language.
         alternatives: Likeliest other tokens to report with each token.
@@ -106,6 +113,24 @@ def options_for(options: GenerationOptions, language: str) -> GenerationOptions:
     if glossary is None or not any(isinstance(each, Mapping) for each in glossary.values()):
         return options
     return {**options, "glossary": glossary.get(language)}  # type: ignore[typeddict-item]
+
+
+def with_terms(options: GenerationOptions, terms: Iterable[str]) -> GenerationOptions | None:
+    """Return options under which terms must come out as they are, besides those of their glossary.
+
+    Args:
+        options: With the glossary of one language, or none.
+        terms: Parts of the source.
+
+    Returns:
+        The options; None if they are of a kind that no glossary goes with.
+    """
+    given: Mapping[str, object] = options
+    if given.get("mode") == "parallel" or any(given.get(name) for name in _WITHOUT_GLOSSARY):
+        return None
+    kept, own = options.copy(), cast(Glossary, options.get("glossary") or {})
+    kept["glossary"], kept["draft"] = {**{term: term for term in terms}, **own}, None
+    return kept
 
 
 def check_glossary(options: GenerationOptions, languages: Sequence[str]) -> None:

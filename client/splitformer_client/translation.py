@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from splitformer.errors import CancelledError, InvalidArgumentError
-from splitformer_client.fan import Fan, Services
+from splitformer_client.fan import Services
 from splitformer_client.options import (
     NO_PREFIXES,
     GenerationOptions,
@@ -17,10 +18,10 @@ from splitformer_client.options import (
     check_glossary,
     options_for,
 )
+from splitformer_client.pieces import Opening, Piece, Pieces
 from splitformer_client.rejoin import Rejoiner
 from splitformer_client.scope import Scope
 from splitformer_client.sentences import Sentence, has_paragraphs, split
-from splitformer_client.session import AsyncSession
 from splitformer_client.spans import Places, Span
 from splitformer_client.tasks import cancel, together
 from splitformer_client.values import End, Token, Translation
@@ -43,6 +44,7 @@ class Job:
         max_tokens_per_message: 0 for one, which shows every token as soon as it is there.
         options: How tokens are chosen.
         prefixes: What targets begin with, by language; of a text in pieces, the first one's.
+        keep_placeholders: Make a translation again that has not the placeholders of its source.
 
     Raises:
         InvalidArgumentError: No language, one twice, an unknown `long_text`, or a glossary for a
@@ -57,6 +59,7 @@ class Job:
     max_tokens_per_message: int = 0
     options: GenerationOptions = field(default_factory=GenerationOptions)
     prefixes: Mapping[str, TargetPrefix] = field(default_factory=dict)
+    keep_placeholders: bool = True
 
     def __post_init__(self) -> None:
         if not self.languages or len(set(self.languages)) < len(self.languages):
@@ -81,7 +84,13 @@ class Translating:
     def __init__(self, services: Services, job: Job, scope: Scope) -> None:
         self._services = services
         self._job = job
-        self._scope = scope
+        self._pieces = Pieces(
+            services,
+            scope,
+            job.source_language,
+            job.max_tokens_per_message,
+            job.keep_placeholders,
+        )
         self._slots = asyncio.Semaphore(job.max_in_flight)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._rejoiners: dict[str, Rejoiner] = {}
@@ -122,7 +131,7 @@ class Translating:
         job = self._job
         try:
             if job.long_text == "split" and has_paragraphs(job.text):
-                await self._pieces(self._sentences())
+                await self._sentence_by_sentence(self._sentences())
             else:
                 await self._whole_or_pieces()
         finally:
@@ -132,13 +141,13 @@ class Translating:
         try:
             await self._whole()
         except InvalidArgumentError as error:
-            await self._pieces(self._cut_after(error))
+            await self._sentence_by_sentence(self._cut_after(error))
 
     async def _whole(self) -> None:
         self._arrange([Sentence(self._job.text)])
         await self._piece(0, self._job.text, _BEGINNING)
 
-    async def _pieces(self, sentences: list[Sentence]) -> None:
+    async def _sentence_by_sentence(self, sentences: list[Sentence]) -> None:
         self._arrange(sentences)
         places = _places(sentences, self._job.text)
         await together(
@@ -165,30 +174,20 @@ class Translating:
 
     async def _piece(self, number: int, text: str, place: Span) -> None:
         """Translate one piece into all languages."""
-        job, fan = self._job, Fan(self._services, self._scope)
-        prefixes = NO_PREFIXES if number else job.prefixes
-        spread = fan.spread(text, job.source_language, job.languages, prefixes)
-        async with self._slots, spread as sessions:
+        piece = Piece(number, text, place, NO_PREFIXES if number else self._job.prefixes)
+        async with self._slots, self._pieces.spread(piece, self._job.languages) as sessions:
             await together(
-                self._language(number, place, language, session)
-                for language, session in sessions.items()
+                self._language(piece, language, opening) for language, opening in sessions.items()
             )
 
-    async def _language(
-        self, number: int, place: Span, language: str, opening: asyncio.Task[AsyncSession]
-    ) -> None:
+    async def _language(self, piece: Piece, language: str, opening: Opening) -> None:
         """Translate one piece into one language."""
-        session = await asyncio.shield(opening)  # stopping it is up to the fan
-        generation = session.generation(
-            self._scope,
-            options_for(self._job.options, language),
-            max_tokens_per_message=self._job.max_tokens_per_message,
-            close_on_end=True,
-        )
-        async with generation:
-            async for token in generation:
-                self._emit(number, language, _moved(token, place))
-        self._emit(number, language, generation.end)
+        options = options_for(self._job.options, language)
+        async with contextlib.aclosing(
+            self._pieces.events(piece, language, opening, options)
+        ) as events:
+            async for event in events:
+                self._emit(piece.number, language, _moved(event, piece.place))
 
     def _emit(self, number: int, language: str, event: Token | End) -> None:
         """Pass on what is next in the language's order, which may be nothing yet."""
@@ -209,12 +208,12 @@ def _places(sentences: Sequence[Sentence], text: str) -> list[Span]:
     return found
 
 
-def _moved(token: Token, place: Span) -> Token:
-    """Return a token of a piece that begins at a place in the whole text."""
-    if not (place.begin and token.aligned_spans):
-        return token
+def _moved(event: Token | End, place: Span) -> Token | End:
+    """Return a token of a piece that begins at a place in the whole text, or the piece's end."""
+    if isinstance(event, End) or not (place.begin and event.aligned_spans):
+        return event
     return dataclasses.replace(
-        token, aligned_spans=tuple(span.behind(place) for span in token.aligned_spans)
+        event, aligned_spans=tuple(span.behind(place) for span in event.aligned_spans)
     )
 
 

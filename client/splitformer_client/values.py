@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from splitformer_client.placeholders import astray
 from splitformer_client.spans import Alignment, Span, align_words
 
 
@@ -156,6 +157,11 @@ class Translation:
     def alignments(self) -> tuple[Alignment, ...]:
         """Words of `source` and of `text` that belong together, if alignments were asked for."""
         return align_words(self.source, self.tokens)
+
+    @property
+    def placeholders_kept(self) -> bool:
+        """True if it has the placeholders, tags and entities of `source`, each as often."""
+        return not astray(self.source, self.prefix + self.text)
 
     @property
     def log_probability(self) -> float:

@@ -40,6 +40,7 @@ _PATIENCE = 8
 _LEAST_ATTENTION = 1e-3
 
 Advance = tuple[Continuation, Progress]
+Ending = EndReason | None
 
 
 class Constrained(Beam):
@@ -147,16 +148,10 @@ class Constrained(Beam):
     def _sift(self, best: list[Continuation]) -> list[Continuation]:
         """Put aside what is complete; share the beams out among the others."""
         search, banks = self._search, dict[int, list[Advance]]()
-        for each in best:
-            after = self._progress(each.parent)
-            if each.id != self._vocabulary.eos_id:
-                after = self._writing.after(after, each.id, each.total)
-                if after.left >= self._room(each.parent):
-                    continue
-            reason = self._ends(each)
+        for each, after, reason in self._advances(best):
             if reason is None:
                 banks.setdefault(self._bank(after), []).append((each, after))
-            elif not after.left:
+            else:
                 search.complete.append(self._with_all(each, after, reason))
         self._going_on = _shared_out(banks, self.width)
         if not (self._going_on or search.complete):
@@ -164,6 +159,23 @@ class Constrained(Beam):
         search.complete.sort(key=lambda each: -each.score)
         del search.complete[self.width :]
         return [each for each, _ in self._going_on]
+
+    def _advances(self, best: list[Continuation]) -> list[tuple[Continuation, Progress, Ending]]:
+        """Return what can still be a target with all terms, and if possible none too often."""
+        possible = [
+            (each, after, reason)
+            for each in best
+            for after, reason in [(self._after(each), self._ends(each))]
+            if (not after.left if reason else after.left < self._room(each.parent))
+        ]
+        surplus = self._writing.surplus
+        return [a for a in possible if not surplus(a[1], a[2] is not None)] or possible
+
+    def _after(self, each: Continuation) -> Progress:
+        before = self._progress(each.parent)
+        if each.id == self._vocabulary.eos_id:
+            return before
+        return self._writing.after(before, each.id, each.total)
 
     def _move(self, children: list[tuple[Node, Continuation]]) -> None:
         super()._move(children)

@@ -2,11 +2,13 @@
 
 A source term counts as often as it stands in the source as whole words; one in lower case in
 whatever case, any other as it is written. Longer terms go first, and what they cover is taken.
+A term that must come out as it is, such as a placeholder, comes as often as that and no more often.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,12 +33,15 @@ class Wanted:
     Attributes:
         terms: At least one, the longest first.
         counts: How many times it must contain each.
+        most: How many times it may contain each: as often as it must where its source is the same
+            text, else any number.
         rows: For each term, the rows of the memory that stand for its source; none if unknown.
         prefix: Text that the target begins with, which counts too.
     """
 
     terms: tuple[Term, ...]
     counts: tuple[int, ...]
+    most: tuple[float, ...]
     rows: tuple[tuple[int, ...], ...]
     prefix: str = ""
 
@@ -74,7 +79,8 @@ class Glossary:
         places = dict[Term, list[tuple[int, int]]]()
         for i, term in spelled.items():
             places.setdefault(term, []).extend(found[i])
-        return self._together(places, target) if places else None
+        free = {term for i, term in spelled.items() if options.glossary[i][0] != term.text}
+        return self._together(places, free, target) if places else None
 
     def _spelled(self, options: GenerationOptions, entry: int) -> Term:
         text = " ".join(options.glossary[entry][1].split())
@@ -93,11 +99,14 @@ class Glossary:
             ]
         )
 
-    def _together(self, places: Mapping[Term, list[tuple[int, int]]], target: Target) -> Wanted:
+    def _together(
+        self, places: Mapping[Term, list[tuple[int, int]]], free: Set[Term], target: Target
+    ) -> Wanted:
         longest_first = sorted(places, key=lambda term: -len(term.text))
         return Wanted(
             tuple(longest_first),
             tuple(len(places[term]) for term in longest_first),
+            tuple(math.inf if term in free else len(places[term]) for term in longest_first),
             tuple(_rows(target, places[term]) for term in longest_first),
             self._text(target.start[1:]),
         )

@@ -8,13 +8,14 @@ Hu et al. 2019).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from splitformer.generation.glossary import Wanted
 from splitformer.generation.stops import Said
-from splitformer.generation.terms import lacking
+from splitformer.generation.terms import lacking, surplus
 
 
 class Begun(NamedTuple):
@@ -75,7 +76,7 @@ class Writing:
     """
 
     def __init__(self, wanted: Wanted) -> None:
-        self._terms, self._counts = wanted.terms, wanted.counts
+        self._terms, self._counts, self._most = wanted.terms, wanted.counts, wanted.most
         self._lengths = [term.length for term in wanted.terms]
         self.all_tokens = self._tokens_of(wanted.counts)
 
@@ -96,6 +97,17 @@ class Writing:
         done = [each for each in begun if not each.rest]
         tokens = before.tokens + max((total - each.before for each in done), default=0.0)
         return self._read(before.said.add(token), begun, places, tokens)
+
+    def surplus(self, progress: Progress, ended: bool) -> bool:
+        """True if a text contains a term more often than it may, whatever comes behind it.
+
+        Args:
+            progress: Of the text.
+            ended: Nothing comes behind it: what it ends with is not the beginning of a longer word.
+        """
+        if min(self._most) == math.inf:
+            return False
+        return surplus(self._terms, self._most, progress.said.text + ("" if ended else "a"))
 
     def _read(self, said: Said, begun: Iterable[Begun], places: float, tokens: float) -> Progress:
         lacks = lacking(self._terms, self._counts, said.text)

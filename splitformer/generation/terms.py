@@ -106,6 +106,21 @@ def lacking(terms: Sequence[Term], counts: Sequence[int], text: str) -> tuple[in
     )
 
 
+def surplus(terms: Sequence[Term], most: Sequence[float], text: str) -> bool:
+    """True if a text contains one of some terms, longest first, more often than it may.
+
+    Args:
+        terms: The terms.
+        most: How many times it may contain each; infinity: any number.
+        text: The text.
+    """
+    taken: list[tuple[int, int]] = []
+    return any(
+        _found(term, len(text), text, taken) > allowed
+        for term, allowed in zip(terms, most, strict=True)
+    )
+
+
 def _found(term: Term, most: int, text: str, taken: list[tuple[int, int]]) -> int:
     found = 0
     for begin, end in term.places(text):

@@ -560,7 +560,7 @@ class GlossaryEntry(_message.Message):
     source: _builtins.str
     """The source term."""
     target: _builtins.str
-    """What it must come out as."""
+    """What it must come out as; the same as the source: as often as there, and no more often."""
     def __init__(
         self,
         *,

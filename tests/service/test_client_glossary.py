@@ -69,10 +69,24 @@ def test_glossaries_that_cannot_be(client: Client) -> None:
     assert fields == ["options.glossary[0].target", "options.top_k"]
 
 
+def test_placeholders_are_kept_unless_that_is_not_wished(client: Client) -> None:
+    source = "Copy %s to <b>{place}</b>"
+    kept = client.translate(source, ["de", "fr"], max_new_tokens=40)
+    plain = client.translate(source, ["de", "fr"], max_new_tokens=40, keep_placeholders=False)
+    for found, lost in zip(kept, plain, strict=True):
+        assert not lost.placeholders_kept, "this model knows nothing of placeholders"
+        assert found.placeholders_kept
+        for each in ("%s", "<b>", "{place}", "</b>"):
+            assert found.text.count(each) == 1
+        assert "".join(token.text for token in found.tokens) + found.end.text == found.text
+    long = client.translate(f"{source}.\n\n{TEXT}\n\n%s %s!", "de", max_new_tokens=30)
+    assert long[0].placeholders_kept
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
-def run(services: Services, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(services: Services, *arguments: str, text: str = TEXT) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -80,9 +94,8 @@ def run(services: Services, *arguments: str) -> subprocess.CompletedProcess[str]
         "SPLITFORMER_DECODER": services.decoder.address,
         "COLUMNS": "300",
     }
-    arguments = (*arguments, "--max-new-tokens", "30", TEXT)
     return subprocess.run(
-        [*COMMAND, *arguments],
+        [*COMMAND, *arguments, "--max-new-tokens", "30", text],
         env=environment,
         capture_output=True,
         encoding="utf-8",
@@ -109,6 +122,12 @@ def test_the_command_takes_files_and_terms(
     }
     plain = run(services, "--to", "de", "--term", "file=Größe")
     assert "Größe" in plain.stdout
+
+
+def test_the_command_keeps_placeholders(services: Services) -> None:
+    kept = run(services, "--to", "de", text="Copy %s")
+    plain = run(services, "--to", "de", "--no-keep-placeholders", text="Copy %s")
+    assert (kept.stdout.count("%s"), plain.stdout.count("%s")) == (1, 0)
 
 
 @pytest.mark.parametrize(

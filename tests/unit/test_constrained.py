@@ -141,6 +141,26 @@ def test_a_beam_wide_enough_finds_the_best(
     assert [total for _, total in found] == pytest.approx([total for _, total in expected])
 
 
+def test_of_what_comes_as_often_as_in_the_source_it_finds_the_best(
+    world: World, everything: Everything
+) -> None:
+    target = world.target()
+    target.source, target.source_text = (), "The file."
+    options: dict[str, Any] = {
+        "suppressed_tokens": tuple(sorted(set(range(2, SIZE)) - set(everything.ids))),
+        "num_beams": 340,
+        "num_return_sequences": 40,
+        "length_penalty": 0.0,
+        "max_new_tokens": 4,
+    }
+    found = world.found(target, glossary=(("file", "file"),), **options)
+    often = [text.split().count("file") for text, _ in everything.best(["file"])]
+    fine = [e for e, count in zip(everything.best(["file"]), often, strict=True) if count == 1]
+    assert max(often[:40]) > 1, "there are likelier ones with more"
+    assert [total for _, total in found] == pytest.approx([t for _, t in fine[:40]])
+    assert {text.split().count("file") for text, _ in found} == {1}
+
+
 # --- what holds of every search -------------------------------------------------------------------
 
 GLOSSARIES = [
@@ -167,6 +187,14 @@ def test_all_that_is_found_contains_the_terms(
     assert found[0][1] >= found[1][1]
     for text, _ in found:
         assert not any(lacking(wanted.terms, wanted.counts, text)), text
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 8}, {"max_new_tokens": 12}])
+def test_what_stays_as_it_is_comes_no_more_often(world: World, options: dict[str, Any]) -> None:
+    glossary = (("%s", "%s"), ("{name}", "{name}"))
+    target = world.target(text="Copy %s to {name}: %s")
+    for text, _ in world.found(target, glossary=glossary, num_return_sequences=4, **options):
+        assert (text.count("%s"), text.count("{name}")) == (2, 1), text
 
 
 def test_terms_fit_into_just_the_room_they_need(world: World) -> None:

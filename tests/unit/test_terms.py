@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from splitformer.errors import FailedPreconditionError, InvalidArgumentError
 from splitformer.generation import GenerationOptions, Glossary, Vocabulary
 from splitformer.generation.glossary import occurring
-from splitformer.generation.terms import Spelling, Term, begins_sentence, lacking
+from splitformer.generation.terms import Spelling, Term, begins_sentence, lacking, surplus
 from splitformer.model.checkpoint import Checkpoint
 
 
@@ -42,6 +43,15 @@ def test_a_place_counts_for_one_term_the_longest() -> None:
     assert lacking(both, (1, 1), "Die Datei: Datei speichern") == (0, 0)
     assert lacking(both, (1, 1), "Datei speichern, Datei speichern") == (0, 0), "one is left over"
     assert lacking(both, (1, 2), "Datei. Datei") == (1, 0)
+
+
+def test_a_term_may_come_as_often_as_it_may() -> None:
+    both = terms("%10", "%1")
+    assert not surplus(both, (1, 1), "%1 %10")
+    assert surplus(both, (1, 1), "%1 %10 %1")
+    assert surplus(both, (0, 1), "%10")
+    assert not surplus(both, (1, math.inf), "%1 %10 %1")
+    assert not surplus(terms("Datei"), (1,), "Datei, Dateien")
 
 
 @pytest.mark.parametrize(

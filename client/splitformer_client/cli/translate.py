@@ -109,6 +109,9 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     term: Annotated[
         list[str] | None, typer.Option(metavar="SOURCE=TARGET", help="One such term.")
     ] = None,
+    keep_placeholders: Annotated[
+        bool, typer.Option(help="See that %s, {name}, <b> and the like are kept; on by default.")
+    ] = True,
     alternatives: Annotated[
         int | None, typer.Option(help="Show so many likely other tokens with each token.")
     ] = None,
@@ -170,7 +173,15 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         max_passes=max_passes,
     )
     prefixes = dict.fromkeys(languages, prefix) if prefix else NO_PREFIXES
-    job = Job("", languages, source_language, long_text.value, options=options, prefixes=prefixes)
+    job = Job(
+        "",
+        languages,
+        source_language,
+        long_text.value,
+        options=options,
+        prefixes=prefixes,
+        keep_placeholders=keep_placeholders,
+    )
     secured = tls_choice(tls, tls_ca, tls_certificate, tls_key) or False
     client = aio.connect(encoder, decoder, model=model, tls=secured, timeout=timeout)
     source = Input(texts or [], file or [])
@@ -258,6 +269,7 @@ async def _translated(client: aio.AsyncClient, job: Job) -> list[Translation]:
         source_language=job.source_language,
         long_text=job.long_text,
         target_prefix=job.prefixes,
+        keep_placeholders=job.keep_placeholders,
         **job.options,
     )
 
