@@ -44,6 +44,7 @@ from splitformer.generation import (
     kept_bytes,
     most_bytes,
 )
+from splitformer.model.defaults import Defaults
 
 
 class Generating:
@@ -57,6 +58,7 @@ class Generating:
         vocabulary: The model's.
         drafting: What guessing several tokens at once has to know of the model.
         glossary: Looks terms up.
+        defaults: The model's, for what options leave open.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Generating:
         vocabulary: Vocabulary,
         drafting: Drafting,
         glossary: Glossary,
+        defaults: Defaults,
     ) -> None:
         self.vocabulary = vocabulary
         self.engine = engine
@@ -75,6 +78,7 @@ class Generating:
         self.metrics = metrics
         self._drafting = drafting
         self._glossary = glossary
+        self._defaults = defaults
         self._window = window
 
     async def generate(
@@ -214,6 +218,7 @@ class Generating:
         Returns:
             The run, which has yet to join, and the tokens from `start` on that are there already.
         """
+        options = options.under(self._defaults)
         if options.sampled:
             options = dataclasses.replace(options, seed=seed_of(options, session.seed))
         target = session.target

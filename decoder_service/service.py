@@ -145,6 +145,7 @@ class DecoderService:
             model.vocabulary,
             model.drafting,
             Glossary(model.checkpoint.tokenizer, model.vocabulary),
+            model.checkpoint.defaults,
         )
         self.steering = Steering(
             self.generating, self.rules, lambda held: self.holding(held).steering

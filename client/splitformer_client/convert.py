@@ -104,6 +104,9 @@ def model_info_of(message: model_pb2.ModelInfo) -> ModelInfo:
         batch_invariant=message.batch_invariant,
         server_version=message.server_version,
         speech=_speech_info_of(message.speech) if message.HasField("speech") else None,
+        generation_defaults={
+            field.name: value for field, value in message.generation_defaults.ListFields()
+        },
     )
 
 

@@ -6,7 +6,8 @@ Times are in seconds, sizes in bytes, probabilities are natural logarithms.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from splitformer_client.placeholders import astray
 from splitformer_client.spans import Alignment, Span, align_words
@@ -275,6 +276,7 @@ class ModelInfo:
         batch_invariant: True if answers are bit-identical whatever shares their batch.
         server_version: Version of the server software.
         speech: What is special about a model whose sources are audio; None: they are text.
+        generation_defaults: Options that hold where a request leaves them out.
     """
 
     name: str
@@ -298,6 +300,7 @@ class ModelInfo:
     batch_invariant: bool
     server_version: str
     speech: SpeechInfo | None = None
+    generation_defaults: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

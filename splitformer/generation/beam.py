@@ -199,7 +199,7 @@ class Beam:
             else:
                 before = [token.id for token in self._search.before]
                 said = [*self.target.start, *before, *(each.id for each in node.after(0))]
-                seen = Seen(self._options.no_repeat_ngram_size, said)
+                seen = Seen(self._options.unrepeated, said)
             self._seen[node] = seen
         return self._seen[node]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from splitformer.errors import InvalidArgumentError, Violation, shown
+from splitformer.model.defaults import Defaults
 
 MOST_ALTERNATIVES = 100
 MOST_ENTRIES = 1000
@@ -74,7 +75,7 @@ class GenerationOptions:
     min_p: float | None = None
     seed: int | None = None
     repetition_penalty: float | None = None
-    no_repeat_ngram_size: int = 0
+    no_repeat_ngram_size: int | None = None
     stop: tuple[str, ...] = ()
     suppressed_tokens: tuple[int, ...] = ()
     alternatives: int = 0
@@ -145,6 +146,16 @@ class GenerationOptions:
         beams = self.num_beams or (self.beams if searched else None)
         return dataclasses.replace(self, glossary=(), num_beams=beams)
 
+    def under(self, defaults: Defaults) -> GenerationOptions:
+        """Return the options with a model's defaults for what they leave open.
+
+        Parallel decoding, which has no filters, has none of them.
+        """
+        if self.mode is DecodingMode.PARALLEL:
+            return self
+        left = {name: each for name, each in defaults.set.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **left) if left else self  # type: ignore[arg-type]
+
     @property
     def penalty(self) -> float:
         """The length penalty."""
@@ -175,12 +186,17 @@ class GenerationOptions:
     @property
     def reshaped(self) -> bool:
         """True if what was said matters for what is likely next, beyond what the model has."""
-        return self.penalises or self.no_repeat_ngram_size > 0
+        return self.penalises or self.unrepeated > 0
 
     @property
     def bans(self) -> bool:
         """True if tokens may be ruled out, the end token aside."""
-        return self.no_repeat_ngram_size > 0 or bool(self.suppressed_tokens)
+        return self.unrepeated > 0 or bool(self.suppressed_tokens)
+
+    @property
+    def unrepeated(self) -> int:
+        """Size of the n-grams that may occur once only; 0: any may."""
+        return self.no_repeat_ngram_size or 0
 
     @property
     def guessed(self) -> str | None:
@@ -233,7 +249,7 @@ class GenerationOptions:
             wrong = (
                 *((name, getattr(self, name)) for name in _DRAWN if self.sampled),
                 ("repetition_penalty", self.repetition_penalty),
-                ("no_repeat_ngram_size", self.no_repeat_ngram_size or None),
+                ("no_repeat_ngram_size", self.unrepeated or None),
                 ("suppressed_tokens", self.suppressed_tokens or None),
                 ("num_beams", self.num_beams if (self.num_beams or 1) > 1 else None),
                 ("glossary", dict(self.glossary) or None),

@@ -249,4 +249,4 @@ class Sequential:
 def seen_by(options: GenerationOptions, target: Target) -> Seen:
     """Return what a target holds so far, for the filters that look at it."""
     said = [*target.start, *(token.id for token in target.produced)]
-    return Seen(options.no_repeat_ngram_size, said)
+    return Seen(options.unrepeated, said)

@@ -16,6 +16,7 @@ import numpy as np
 
 from splitformer.errors import ConfigurationError
 from splitformer.model.config import TransformerConfig
+from splitformer.model.defaults import Defaults
 from splitformer.model.families import family_of
 from splitformer.model.files import Files
 from splitformer.model.half import Half, StoredHalf
@@ -43,6 +44,7 @@ class Checkpoint:
     Attributes:
         folder: Where the files are.
         description: What the configuration comes to.
+        defaults: Options of generation for requests that say nothing of them.
         tokenizer: Turns sources into tokens and tokens into targets.
         weights: Where the tensors are.
 
@@ -57,6 +59,7 @@ class Checkpoint:
         self._files = files = Files(folder)
         self._family = family_of(files)
         self.description = self._family.describe(files)
+        self.defaults = Defaults.read(files)
         self.tokenizer = self._family.tokenizer(files, self.description)
         _check_vocabulary(self.tokenizer, self.description.architecture)
         self.weights = Weights(files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,8 +29,6 @@ _LANGUAGES_SHOWN = 8
 _SUGGESTED: dict[str, Any] = {
     "num_beams": 1,
     "length_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "repetition_penalty": 1.0,
     "min_length": 0,
     "max_length": None,
     "early_stopping": False,
@@ -84,6 +82,8 @@ def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
             f"session, {precision}",
             f"{cross:,} bytes per source position, {own:,} for the longest target",
         )
+    if defaults := checkpoint.defaults.set:
+        yield "defaults", f"{_listed(defaults)} (unless callers ask for something else)"
     if suggested := _suggested(Files(checkpoint.folder)):
         yield "suggests", f"{suggested} (callers must ask for it)"
 
@@ -115,7 +115,11 @@ def _suggested(files: Files) -> str:
     name = GENERATION if files.has(GENERATION) else "config.json"
     values = files.settings(name)
     given = {key: values[key] for key in _SUGGESTED if values.get(key) is not None}
-    return ", ".join(f"{key} {v}" for key, v in given.items() if v != _SUGGESTED[key])
+    return _listed({key: v for key, v in given.items() if v != _SUGGESTED[key]})
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items())
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ import splitformer
 from splitformer import wire
 from splitformer.errors import ConfigurationError, InvalidArgumentError
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.defaults import Defaults
 from splitformer.model.kept import Kept
 from splitformer.model.shapes import Shapes, parameters, weight_bytes
 from splitformer.model.speech import TRANSCRIBE, Speech
@@ -117,7 +118,15 @@ def model_info(
         memory_dtype=memory_dtype(dtype_name),
         server_version=splitformer.__version__,
         speech=_speech_info(description.speech) if description.speech is not None else None,
+        generation_defaults=_defaults_info(checkpoint.defaults),
     )
+
+
+def _defaults_info(defaults: Defaults) -> model_pb2.GenerationDefaults:
+    message = model_pb2.GenerationDefaults()
+    for name, value in defaults.set.items():
+        setattr(message, name, value)
+    return message
 
 
 def _speech_info(speech: Speech) -> model_pb2.SpeechInfo:

@@ -378,7 +378,9 @@ Global___OpenTimings: _TypeAlias = OpenTimings  # noqa: Y015
 
 @_typing.final
 class GenerationOptions(_message.Message):
-    """How the next token is chosen. A field that is not set is off."""
+    """How the next token is chosen. A field that is not set is off, unless the model has a default for it
+    (ModelInfo.generation_defaults).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -422,9 +424,9 @@ class GenerationOptions(_message.Message):
     one and returns it in End.
     """
     repetition_penalty: _builtins.float
-    """Divides positive and multiplies negative logits of tokens that have occurred."""
+    """Divides positive and multiplies negative logits of tokens that have occurred; 1 is off."""
     no_repeat_ngram_size: _builtins.int
-    """No n-gram of this size occurs twice."""
+    """No n-gram of this size occurs twice; 0 is off."""
     num_beams: _builtins.int
     """Beam search that follows this many hypotheses; 1 is no beam search."""
     num_return_sequences: _builtins.int

@@ -70,6 +70,7 @@ class ModelInfo(_message.Message):
     BATCH_INVARIANT_FIELD_NUMBER: _builtins.int
     SERVER_VERSION_FIELD_NUMBER: _builtins.int
     SPEECH_FIELD_NUMBER: _builtins.int
+    GENERATION_DEFAULTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name under which requests ask for it."""
     family: _builtins.str
@@ -116,6 +117,10 @@ class ModelInfo(_message.Message):
     def speech(self) -> Global___SpeechInfo:
         """What is special about a model whose sources are audio; not set: they are text."""
 
+    @_builtins.property
+    def generation_defaults(self) -> Global___GenerationDefaults:
+        """Options that hold where a request does not set them."""
+
     def __init__(
         self,
         *,
@@ -139,14 +144,50 @@ class ModelInfo(_message.Message):
         batch_invariant: _builtins.bool = ...,
         server_version: _builtins.str = ...,
         speech: Global___SpeechInfo | None = ...,
+        generation_defaults: Global___GenerationDefaults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "speech", b"speech"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "generation_defaults", b"generation_defaults", "speech", b"speech"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "d_model", b"d_model", "device", b"device", "family", b"family", "fingerprint", b"fingerprint", "heads", b"heads", "language_on_decoder", b"language_on_decoder", "layers", b"layers", "max_positions", b"max_positions", "memory_dtype", b"memory_dtype", "memory_kind", b"memory_kind", "name", b"name", "parameters", b"parameters", "precision", b"precision", "server_version", b"server_version", "source_language", b"source_language", "speech", b"speech", "target_languages", b"target_languages", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "d_model", b"d_model", "device", b"device", "family", b"family", "fingerprint", b"fingerprint", "generation_defaults", b"generation_defaults", "heads", b"heads", "language_on_decoder", b"language_on_decoder", "layers", b"layers", "max_positions", b"max_positions", "memory_dtype", b"memory_dtype", "memory_kind", b"memory_kind", "name", b"name", "parameters", b"parameters", "precision", b"precision", "server_version", b"server_version", "source_language", b"source_language", "speech", b"speech", "target_languages", b"target_languages", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelInfo: _TypeAlias = ModelInfo  # noqa: Y015
+
+@_typing.final
+class GenerationDefaults(_message.Message):
+    """Options of generation that a model sets for requests that leave them open. A request switches one
+    off by setting it to the value that does nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
+    no_repeat_ngram_size: _builtins.int
+    """No n-gram of this size occurs twice; 0: any may."""
+    repetition_penalty: _builtins.float
+    """Divides positive and multiplies negative logits of tokens that have occurred; 1: it does not."""
+    def __init__(
+        self,
+        *,
+        no_repeat_ngram_size: _builtins.int | None = ...,
+        repetition_penalty: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_repetition_penalty", b"_repetition_penalty", "no_repeat_ngram_size", b"no_repeat_ngram_size", "repetition_penalty", b"repetition_penalty"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_repetition_penalty", b"_repetition_penalty", "no_repeat_ngram_size", b"no_repeat_ngram_size", "repetition_penalty", b"repetition_penalty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__no_repeat_ngram_size: _TypeAlias = _typing.Literal["no_repeat_ngram_size"]  # noqa: Y015
+    _WhichOneofArgType__no_repeat_ngram_size: _TypeAlias = _typing.Literal["_no_repeat_ngram_size", b"_no_repeat_ngram_size"]  # noqa: Y015
+    _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
+    _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__no_repeat_ngram_size) -> _WhichOneofReturnType__no_repeat_ngram_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
+
+Global___GenerationDefaults: _TypeAlias = GenerationDefaults  # noqa: Y015
 
 @_typing.final
 class SpeechInfo(_message.Message):

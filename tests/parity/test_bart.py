@@ -88,6 +88,20 @@ def test_over_the_wire(pair: Pair, servers: ServerThread) -> None:
     pair.check_wire(servers, requests, expected)
 
 
+def test_filters_that_a_folder_suggests_are_theirs(
+    pair: Pair, servers: ServerThread, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(pair.folder, tmp_path / "filtering"))
+    filters = {"no_repeat_ngram_size": 2, "repetition_penalty": 1.1}
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | filters | {"num_beams": 4}))
+    theirs = BartForConditionalGeneration.from_pretrained(folder).eval()
+    filtering = Pair(theirs, folder, Checkpoint(folder), pair.ours)
+    expected = [filtering.theirs_generate(pair.source_ids(text)) for text in SHORT]
+    assert expected != [pair.theirs_generate(pair.source_ids(text)) for text in SHORT]
+    filtering.check_wire(servers, [(text, "", "") for text in SHORT], expected)
+
+
 def test_older_folders_have_vocabulary_and_merges(pair: Pair, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pair.folder, tmp_path / "older"))
     whole = json.loads((folder / "tokenizer.json").read_text())

@@ -198,7 +198,13 @@ class Pair:
             starts, eos_id = description.languages.starts, description.eos_id
             with splitformer_client.connect(encoder.address, decoder.address) as client:
                 for (text, source, target), whole in zip(requests, expected, strict=True):
-                    (answer,) = client.translate(text, target, source_language=source)
+                    (answer,) = client.translate(
+                        text,
+                        target,
+                        source_language=source,
+                        keep_placeholders=False,
+                        break_loops=False,
+                    )
                     start = starts[target if target in starts else ""]
                     ids = [*start, *(token.id for token in answer.tokens)]
                     if answer.end.reason is EndReason.EOS:

@@ -68,6 +68,8 @@ def _table(infos: dict[str, ModelInfo]) -> Table:
 def _cell(value: object) -> Text:
     if isinstance(value, tuple):
         return Text(", ".join(value))
+    if isinstance(value, dict):
+        return Text(", ".join(f"{name} {each}" for name, each in value.items()))
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     return Text(f"{value:,}" if isinstance(value, int) else str(value))

@@ -46,8 +46,9 @@ class Fields:
         return value
 
     def number(self, name: str, default: float) -> float:
-        """Return a number; `default` if the field is missing."""
+        """Return a number; `default` if the field is missing or null."""
         value = self.values.get(name, default)
+        value = default if value is None else value
         if type(value) not in (int, float):
             raise ConfigurationError(f"{name}: must be a number, got {value!r}")
         return float(value)
