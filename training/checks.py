@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from splitformer_client.loops import loops
 from training.recipe import CJK_LANGUAGES
 
 _PLACEHOLDER = re.compile(
@@ -20,8 +21,6 @@ _PLACEHOLDER = re.compile(
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>|&[a-z]+;")
 _NUMBER = re.compile(r"\d+")
 _WORD = re.compile(r"\b[a-z]{2,}\b")
-# Two characters or more four times in a row, or a single one eight times; a letter among them.
-_LOOP = re.compile(r"((?=.{0,39}[^\W\d_]).{2,40}?)\1{3,}|([^\W\d_])\2{7,}")
 _HAN_KANA = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
@@ -70,7 +69,7 @@ def numbers(found: Translated) -> bool | None:
 
 def no_loop(found: Translated) -> bool | None:
     """Nothing is repeated over and over, unless the source does so, and the text has an end."""
-    return found.complete and (not _LOOP.search(found.text) or bool(_LOOP.search(found.english)))
+    return found.complete and not loops(found.english, found.text)
 
 
 def script(found: Translated) -> bool | None:

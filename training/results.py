@@ -27,7 +27,9 @@ from training.split import Part
 
 DEFAULT = Variant("int8")
 """How the services run the model if nobody says otherwise."""
-VARIANTS = (DEFAULT, Variant("int8", 5), Variant("fp32"), Variant("fp32", 5))
+PLAIN = Variant("int8", plain=True)
+"""The same without what the client does about loops and placeholders."""
+VARIANTS = (DEFAULT, PLAIN, Variant("int8", 5), Variant("fp32"), Variant("fp32", 5))
 
 
 def variants_named(
@@ -87,7 +89,7 @@ def measure_variant(
 ) -> dict[str, Any]:
     """Translates every example into all its languages; returns scores by language, and checks."""
     requests = [Request(example.english, tuple(example.translations)) for example in examples]
-    outputs = translate_all(running, requests, variant.options)
+    outputs = translate_all(running, requests, variant)
     scores = {}
     for language in LANGUAGES:
         used = [i for i, example in enumerate(examples) if language in example.translations]
@@ -107,7 +109,7 @@ def translate_samples(folder: Path, sentences: Sequence[str]) -> list[dict[str, 
     """Returns our own sentences with their translations, by language."""
     with services(folder, DEFAULT.precision) as running:
         requests = [Request(sentence, LANGUAGES) for sentence in sentences]
-        outputs = translate_all(running, requests, DEFAULT.options)
+        outputs = translate_all(running, requests, DEFAULT)
     return [
         {"en": sentence} | {language: found[language].text for language in LANGUAGES}
         for sentence, found in zip(sentences, outputs, strict=True)

@@ -41,15 +41,18 @@ class Variant:
     Attributes:
         precision: of both services.
         beams: hypotheses followed; 1 is greedy.
+        plain: what the model says stays as it is: no loop is broken and no placeholder demanded.
     """
 
     precision: str
     beams: int = 1
+    plain: bool = False
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
         search = "greedy" if self.beams == 1 else f"beam{self.beams}"
-        object.__setattr__(self, "name", f"{self.precision}-{search}")
+        plain = "-plain" if self.plain else ""
+        object.__setattr__(self, "name", f"{self.precision}-{search}{plain}")
 
     @property
     def options(self) -> GenerationOptions:
@@ -68,21 +71,28 @@ def services(model: Path, precision: str) -> Iterator[LocalServices]:
 
 
 def translate_all(
-    running: LocalServices, requests: Sequence[Request], options: GenerationOptions
+    running: LocalServices, requests: Sequence[Request], variant: Variant
 ) -> list[Mapping[str, Output]]:
     """Returns the translations of every request by language, in the requests' order."""
-    return asyncio.run(_translate_all(running, requests, options))
+    return asyncio.run(_translate_all(running, requests, variant))
 
 
 async def _translate_all(
-    running: LocalServices, requests: Sequence[Request], options: GenerationOptions
+    running: LocalServices, requests: Sequence[Request], variant: Variant
 ) -> list[Mapping[str, Output]]:
+    wished = not variant.plain
     gate = asyncio.Semaphore(IN_FLIGHT)
     async with aio.connect(running.encoder, running.decoder, timeout=SECONDS) as client:
 
         async def one(request: Request) -> Mapping[str, Output]:
             async with gate:
-                found = await client.translate(request.text, list(request.languages), **options)
+                found = await client.translate(
+                    request.text,
+                    list(request.languages),
+                    keep_placeholders=wished,
+                    break_loops=wished,
+                    **variant.options,
+                )
             return {translation.language: _output(translation) for translation in found}
 
         return await asyncio.gather(*map(one, requests))

@@ -38,6 +38,7 @@ from splitformer_client.tasks import together
 from splitformer_client.transcription import Heard, SpeechJob, Task, Transcribing
 from splitformer_client.translation import Event, Job, LongText, Translating
 from splitformer_client.values import Score, Token, Transcript, Translation
+from splitformer_client.wishes import Wishes
 
 __all__ = ["AsyncClient", "AsyncGeneration", "AsyncSession", "connect"]
 
@@ -103,6 +104,7 @@ class AsyncClient(ServiceCalls):
         long_text: LongText = "split",
         target_prefix: TargetPrefix | Mapping[str, TargetPrefix] | None = None,
         keep_placeholders: bool = True,
+        break_loops: bool = True,
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> list[Translation]:
@@ -119,6 +121,8 @@ class AsyncClient(ServiceCalls):
             keep_placeholders: Make a translation that has not the placeholders, tags and entities
                 of its source again, by a beam search that demands them. Without effect beside
                 options that no glossary goes with.
+            break_loops: Make one that repeats itself over and over again, with
+                `no_repeat_ngram_size` 3 if the options do not say how often things may come.
             timeout: Seconds.
             **options: How tokens are chosen.
 
@@ -138,7 +142,7 @@ class AsyncClient(ServiceCalls):
             TOKENS_PER_MESSAGE,
             options,
             prefixes_of(target_prefix, languages),
-            keep_placeholders,
+            Wishes(keep_placeholders, break_loops),
         )
         with self._operation("translate", timeout) as scope:
             return await Translating(self._services, job, scope).translations()
@@ -177,7 +181,7 @@ class AsyncClient(ServiceCalls):
             max_tokens_per_message,
             options,
             prefixes_of(target_prefix, languages),
-            keep_placeholders,
+            Wishes(keep_placeholders),
         )
         with self._operation("translate", timeout) as scope:
             work = Translating(self._services, job, scope)

@@ -31,11 +31,15 @@ _WITHOUT_GLOSSARY = (
 )
 """Options that cannot be combined with a glossary, beside parallel decoding."""
 
+_UNREPEATED = 3
+"""Tokens in a row that come once only where loops are broken: any loop of four turns is longer."""
+
 
 class GenerationOptions(TypedDict, total=False):
     """Options of `translate`, `stream`, `Session.generate` and `Session.step`.
 
-    An option that is left out or None is off. Without any, decoding is greedy.
+    An option that is left out or None is off, unless the model has a default for it, which
+    `decoder_info().generation_defaults` tells. Without any, decoding is greedy.
 
     Attributes:
         max_new_tokens: Most tokens to generate.
@@ -45,8 +49,9 @@ class GenerationOptions(TypedDict, total=False):
         top_p: Sample among the likeliest tokens whose probabilities sum to p.
         min_p: Sample among tokens at least this fraction as likely as the likeliest.
         seed: Token i depends on (seed, i) only; left out: drawn by the server, returned in `End`.
-        repetition_penalty: Divides positive, multiplies negative logits of tokens that occurred.
-        no_repeat_ngram_size: No n-gram of this size occurs twice.
+        repetition_penalty: Divides positive, multiplies negative logits of tokens that occurred;
+            1: off.
+        no_repeat_ngram_size: No n-gram of this size occurs twice; 0: off.
         stop: End when the text contains one of these.
         suppressed_tokens: Never choose these ids.
         num_beams: Beam search that follows this many hypotheses; a stream gives what is certain.
@@ -115,22 +120,35 @@ def options_for(options: GenerationOptions, language: str) -> GenerationOptions:
     return {**options, "glossary": glossary.get(language)}  # type: ignore[typeddict-item]
 
 
-def with_terms(options: GenerationOptions, terms: Iterable[str]) -> GenerationOptions | None:
+def with_terms(options: GenerationOptions, terms: Iterable[str]) -> GenerationOptions:
     """Return options under which terms must come out as they are, besides those of their glossary.
+
+    They are the same if they are of a kind that no glossary goes with.
 
     Args:
         options: With the glossary of one language, or none.
         terms: Parts of the source.
-
-    Returns:
-        The options; None if they are of a kind that no glossary goes with.
     """
     given: Mapping[str, object] = options
     if given.get("mode") == "parallel" or any(given.get(name) for name in _WITHOUT_GLOSSARY):
-        return None
+        return options
     kept, own = options.copy(), cast(Glossary, options.get("glossary") or {})
     kept["glossary"], kept["draft"] = {**{term: term for term in terms}, **own}, None
     return kept
+
+
+def without_repeats(options: GenerationOptions) -> GenerationOptions:
+    """Return options under which nothing is said over and over.
+
+    They are the same if they say how often something may be said, or cannot.
+    """
+    given: Mapping[str, object] = options
+    told = [given.get(name) is not None for name in ("no_repeat_ngram_size", "repetition_penalty")]
+    if any(told) or given.get("mode") == "parallel":
+        return options
+    stricter = options.copy()
+    stricter["no_repeat_ngram_size"] = _UNREPEATED
+    return stricter
 
 
 def check_glossary(options: GenerationOptions, languages: Sequence[str]) -> None:

@@ -1,8 +1,7 @@
-"""Translating one piece of a text into one language, with the placeholders that it must keep.
+"""Translating one piece of a text into one language, as it is wished.
 
-Most translations have the placeholders of their source. One that lost some, or has too many, is
-made again with the placeholders as terms of a glossary, which takes a beam search; so tokens of a
-piece with placeholders are given when it is complete.
+Most translations are as they should be. One that lost placeholders or repeats itself is made again
+under stricter options; so tokens of a piece that is looked at are given when it is complete.
 """
 
 from __future__ import annotations
@@ -15,14 +14,17 @@ from dataclasses import dataclass
 
 from splitformer.errors import FailedPreconditionError, InvalidArgumentError, UnimplementedError
 from splitformer_client.fan import Fan, Services
-from splitformer_client.options import GenerationOptions, TargetPrefix, with_terms
-from splitformer_client.placeholders import astray, placeholders
+from splitformer_client.options import GenerationOptions, TargetPrefix
 from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncSession
 from splitformer_client.spans import Span
 from splitformer_client.values import End, Token
+from splitformer_client.wishes import Wishes, text_of
 
 Opening = asyncio.Task[AsyncSession]
+
+_ATTEMPTS = 2
+"""Times that a translation is made again, at most: what breaks a loop may lose a placeholder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +43,9 @@ class Piece:
     place: Span
     prefixes: Mapping[str, TargetPrefix]
 
-    def astray(self, language: str, events: Sequence[Token | End]) -> int:
-        """Return how many placeholders a translation lacks, or has beyond those of the piece.
-
-        Of one whose beginning was given as token ids nothing is known: 0.
-        """
-        prefix = self.prefixes.get(language, "")
-        if not isinstance(prefix, str):
-            return 0
-        return astray(self.text, prefix + "".join(event.text for event in events))
+    def whole(self, language: str, events: Sequence[Token | End]) -> str:
+        """Return a translation behind its beginning, which is text."""
+        return f"{self.prefixes.get(language, '')}{text_of(events)}"
 
 
 class Pieces:
@@ -60,7 +56,7 @@ class Pieces:
         scope: The operation this is part of.
         source_language: Language of the pieces; empty: the model's own.
         max_tokens_per_message: 0 for one.
-        keep_placeholders: Make a translation again that has not the placeholders of its source.
+        wishes: What translations should be like.
     """
 
     def __init__(
@@ -69,13 +65,13 @@ class Pieces:
         scope: Scope,
         source_language: str,
         max_tokens_per_message: int,
-        keep_placeholders: bool,
+        wishes: Wishes,
     ) -> None:
         self._services = services
         self._scope = scope
         self._source_language = source_language
         self._max_tokens_per_message = max_tokens_per_message
-        self._keep_placeholders = keep_placeholders
+        self._wishes = wishes
 
     def spread(
         self, piece: Piece, languages: Sequence[str]
@@ -88,35 +84,36 @@ class Pieces:
         self, piece: Piece, language: str, opening: Opening, options: GenerationOptions
     ) -> AsyncGenerator[Token | End]:
         """Give the tokens of a piece in one language, then the end."""
-        kept = placeholders(piece.text) if self._keep_placeholders else ()
-        strict = with_terms(options, kept) if kept else None
+        known = isinstance(piece.prefixes.get(language, ""), str)
         events = self._generated(opening, options)
-        if strict is not None:
-            events = self._checked(piece, language, events, strict)
+        if known and self._wishes.bear_on(piece.text):
+            events = self._best(piece, language, events, options)
         async with contextlib.aclosing(events):
             async for event in events:
                 yield event
 
-    async def _checked(
+    async def _best(
         self,
         piece: Piece,
         language: str,
         plain: AsyncGenerator[Token | End],
-        strict: GenerationOptions,
+        options: GenerationOptions,
     ) -> AsyncGenerator[Token | End]:
-        """Give what was generated, or what the stricter options give if fewer go astray there."""
-        found = [event async for event in plain]
-        if wrong := piece.astray(language, found):
-            again = await self._again(piece, language, strict)
-            if again and piece.astray(language, again) < wrong:
-                found = again
+        """Give what was generated, or what stricter options give if less is wrong with it."""
+        found, wishes = [event async for event in plain], self._wishes
+        for _ in range(_ATTEMPTS):
+            strict = wishes.stricter(piece.text, piece.whole(language, found), options)
+            if strict == options:
+                break
+            tries, options = (found, await self._again(piece, language, strict)), strict
+            found = min(tries, key=lambda t: wishes.flaws(piece.text, piece.whole(language, t)))
         for event in found:
             yield event
 
     async def _again(
         self, piece: Piece, language: str, strict: GenerationOptions
     ) -> list[Token | End]:
-        """Translate a piece once more; nothing if its placeholders cannot be demanded."""
+        """Translate a piece once more; nothing if what is demanded cannot be."""
         try:
             async with self.spread(piece, (language,)) as sessions:
                 return [e async for e in self._generated(sessions[language], strict)]

@@ -25,6 +25,7 @@ from splitformer_client.sentences import Sentence, has_paragraphs, split
 from splitformer_client.spans import Places, Span
 from splitformer_client.tasks import cancel, together
 from splitformer_client.values import End, Token, Translation
+from splitformer_client.wishes import NO_WISHES, Wishes, text_of
 
 LongText = Literal["split", "refuse"]
 Event = tuple[str, Token | End]
@@ -44,7 +45,7 @@ class Job:
         max_tokens_per_message: 0 for one, which shows every token as soon as it is there.
         options: How tokens are chosen.
         prefixes: What targets begin with, by language; of a text in pieces, the first one's.
-        keep_placeholders: Make a translation again that has not the placeholders of its source.
+        wishes: What translations should be like.
 
     Raises:
         InvalidArgumentError: No language, one twice, an unknown `long_text`, or a glossary for a
@@ -59,7 +60,7 @@ class Job:
     max_tokens_per_message: int = 0
     options: GenerationOptions = field(default_factory=GenerationOptions)
     prefixes: Mapping[str, TargetPrefix] = field(default_factory=dict)
-    keep_placeholders: bool = True
+    wishes: Wishes = NO_WISHES
 
     def __post_init__(self) -> None:
         if not self.languages or len(set(self.languages)) < len(self.languages):
@@ -89,7 +90,7 @@ class Translating:
             scope,
             job.source_language,
             job.max_tokens_per_message,
-            job.keep_placeholders,
+            job.wishes,
         )
         self._slots = asyncio.Semaphore(job.max_in_flight)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -122,7 +123,7 @@ class Translating:
             await cancel([work])
 
     def _translation(self, language: str, tokens: list[Token], end: End) -> Translation:
-        job, text = self._job, text_of(tokens, end)
+        job, text = self._job, text_of([*tokens, end])
         prefix = job.prefixes.get(language, "")
         known = prefix if isinstance(prefix, str) else ""
         return Translation(language, text, tuple(tokens), end, job.text, known)
@@ -223,8 +224,3 @@ async def _result(work: asyncio.Task[None]) -> None:
     if work.cancelled():
         raise CancelledError("client: was closed while the call was running")
     work.result()
-
-
-def text_of(tokens: Sequence[Token], end: End) -> str:
-    """Join the text of a whole generation."""
-    return "".join(token.text for token in tokens) + end.text

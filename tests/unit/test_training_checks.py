@@ -13,7 +13,7 @@ from training.corpus import Example
 from training.evaluate import sample
 from training.recipe import Genre
 from training.regressions import int8_losses, lines, regressions
-from training.results import VARIANTS, variants_named
+from training.results import PLAIN, VARIANTS, variants_named
 from training.scores import length_group, score_language
 
 RIGHT = [
@@ -136,6 +136,7 @@ def test_int8_may_lose_a_little(measured: dict[str, Any]) -> None:
 
 
 def test_variants_have_names() -> None:
+    assert variants_named(["int8-greedy-plain"]) == [PLAIN]
     assert variants_named(None) == list(VARIANTS)
     assert [variant.beams for variant in variants_named(["int8-beam5"])] == [5]
     with pytest.raises(ValueError, match="variant: must be one of int8-greedy, int8-beam5"):

@@ -40,7 +40,7 @@ def measure(
     for precision, group in groupby(variants, key=lambda variant: variant.precision):
         with services(folder, precision) as running:
             for variant in group:
-                found = translate_all(running, requests, variant.options)
+                found = translate_all(running, requests, variant)
                 outputs = [tuple(outcome[TARGET].text.split()) for outcome in found]
                 measured[variant.name] = asdict(error_rates(outputs, references))
     return measured
@@ -49,7 +49,7 @@ def measure(
 def pronounce_samples(folder: Path) -> dict[str, str]:
     """Returns the pronunciations of some words of our own choice."""
     with services(folder, DEFAULT.precision) as running:
-        found = translate_all(running, [Request(word, [TARGET]) for word in SAMPLES], {})
+        found = translate_all(running, [Request(word, [TARGET]) for word in SAMPLES], DEFAULT)
     return {w: outcome[TARGET].text for w, outcome in zip(SAMPLES, found, strict=True)}
 
 

@@ -136,7 +136,7 @@ async def show_live(client: aio.AsyncClient, job: Job, console: Console) -> None
         long_text=job.long_text,
         target_prefix=job.prefixes,
         max_tokens_per_message=aio.TOKENS_PER_MESSAGE,
-        keep_placeholders=job.keep_placeholders,
+        keep_placeholders=job.wishes.keep_placeholders,
         **job.options,
     )
     with Live(_table(texts), console=console, refresh_per_second=20) as live:

@@ -34,6 +34,7 @@ from splitformer_client.cli.show import Write, json_writer, show_live, tab_write
 from splitformer_client.options import NO_PREFIXES, Draft, GenerationOptions, Mode
 from splitformer_client.translation import Job
 from splitformer_client.values import End, EndReason, Translation
+from splitformer_client.wishes import Wishes
 
 LINES_IN_FLIGHT = 16
 
@@ -110,7 +111,10 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         list[str] | None, typer.Option(metavar="SOURCE=TARGET", help="One such term.")
     ] = None,
     keep_placeholders: Annotated[
-        bool, typer.Option(help="See that %s, {name}, <b> and the like are kept; on by default.")
+        bool, typer.Option(help="See that %s, {name}, <b> and the like are kept.")
+    ] = True,
+    break_loops: Annotated[
+        bool, typer.Option(help="Translate again what repeats itself, unless shown as it comes.")
     ] = True,
     alternatives: Annotated[
         int | None, typer.Option(help="Show so many likely other tokens with each token.")
@@ -180,7 +184,7 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         long_text.value,
         options=options,
         prefixes=prefixes,
-        keep_placeholders=keep_placeholders,
+        wishes=Wishes(keep_placeholders, break_loops),
     )
     secured = tls_choice(tls, tls_ca, tls_certificate, tls_key) or False
     client = aio.connect(encoder, decoder, model=model, tls=secured, timeout=timeout)
@@ -269,7 +273,8 @@ async def _translated(client: aio.AsyncClient, job: Job) -> list[Translation]:
         source_language=job.source_language,
         long_text=job.long_text,
         target_prefix=job.prefixes,
-        keep_placeholders=job.keep_placeholders,
+        keep_placeholders=job.wishes.keep_placeholders,
+        break_loops=job.wishes.break_loops,
         **job.options,
     )
 

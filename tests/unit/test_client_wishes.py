@@ -1,4 +1,4 @@
-"""Which parts of a text are placeholders, and what a translation that lost some is followed by."""
+"""What is looked at in a translation, and what one that is not as wished is followed by."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from splitformer import errors
+from splitformer_client.loops import loops
 from splitformer_client.placeholders import astray, placeholders
 from tests.support.client_fakes import abort, end, token
 from tests.support.client_world import World
@@ -42,6 +43,25 @@ def test_how_many_are_astray() -> None:
     assert astray("%s: %s", "%s") == 1
     assert astray("%s", "%s %s %d") == 2
     assert astray("%s", "%S") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "looped"),
+    [
+        ("No sé que te te te te temía.", True),
+        ("No sé que te te te.", False),
+        ("ユニットのユニットのユニットのユニットの", True),
+        ("かかかかかかかか", True),
+        ("---- 1.1.1.1.1 ========", False),
+        ("von der Klasse der Klasse der Klasse der Klasse", True),
+    ],
+)
+def test_what_is_a_loop(text: str, looped: bool) -> None:
+    assert loops("Nothing of the kind.", text) == looped
+    assert not loops("ha ha ha ha ha", text), "its source does so too"
+
+
+# --- made again -----------------------------------------------------------------------------------
 
 
 def says(*answers: str) -> Any:
@@ -151,3 +171,43 @@ async def test_a_stream_shows_nothing_that_is_taken_back(world: World) -> None:
     world.decoder.generate = says("%s")
     texts = [e.text async for e in world.client.stream(SOURCE, "de", keep_placeholders=False)]
     assert texts == ["%s"]
+
+
+async def test_a_loop_is_broken(world: World) -> None:
+    world.decoder.generate = says("te te te te te", "temía")
+    (found,) = await world.client.translate("I was afraid.", "es", draft="copy")
+    assert found.text == "temía"
+    first, again = world.decoder.recorded.requests("Generate")
+    assert not first.options.HasField("no_repeat_ngram_size")
+    assert (again.options.no_repeat_ngram_size, again.options.draft) == (3, 2)
+    assert not again.options.glossary
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["%s te te te te te", "temía %s"],
+        ["temía", "%s te te te te te", "temía %s"],
+    ],
+)
+async def test_what_breaks_a_loop_keeps_the_placeholders(world: World, answers: list[str]) -> None:
+    world.decoder.generate = says(*answers)
+    (found,) = await world.client.translate("%s was afraid.", "es")
+    assert found.text == "temía %s"
+    last = world.decoder.recorded.requests("Generate")[-1]
+    assert [entry.source for entry in last.options.glossary] == ["%s"]
+    assert last.options.no_repeat_ngram_size == 3
+
+
+@pytest.mark.parametrize(
+    "options", [{"break_loops": False}, {"no_repeat_ngram_size": 0}, {"mode": "parallel"}]
+)
+async def test_a_loop_is_left_where_that_is_wished(world: World, options: dict[str, Any]) -> None:
+    world.decoder.generate = says("te te te te te")
+    (found,) = await world.client.translate("I was afraid.", "es", **options)
+    assert found.text == "te te te te te"
+
+
+async def test_a_stream_gives_tokens_as_they_come_and_loops_with_them(world: World) -> None:
+    world.decoder.generate = says("te te te te te")
+    assert len([each async for each in world.client.stream("I was afraid.", "es")]) == 1
