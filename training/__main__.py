@@ -13,6 +13,7 @@ from rich.table import Table
 
 from training.card import model_card
 from training.console import run_until_stopped
+from training.curve import read_curve
 from training.evaluate import read_examples, sample
 from training.export import SOURCES_FILE, export as export_model
 from training.fetch import fetch as fetch_packages, read_manifest
@@ -179,7 +180,8 @@ def _add_run(workspace: Workspace, model: Path, results: dict[str, Any]) -> None
 @app.command()
 def card(model: Model = MODEL, results: Results = RESULTS) -> None:
     """Write the model card from measured results."""
-    text = model_card(read_results(results), read_manifest(model / SOURCES_FILE))
+    packages = read_manifest(model / SOURCES_FILE)
+    text = model_card(read_results(results), packages, read_curve(CURVE))
     (model / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -75,6 +75,12 @@ class Measurement:
         return head + ["" if score is None else f"{score:.2f}" for score in scores]
 
 
+def read_curve(path: Path) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file that a ``CurveWriter`` wrote, by column."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 class CurveWriter:
     """Averages the losses between two rows and appends rows to a CSV file."""
 

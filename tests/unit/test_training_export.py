@@ -15,7 +15,7 @@ from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.saving import save_checkpoint
 from training.card import model_card
 from training.corpus import Example
-from training.curve import CHRF_COLUMNS
+from training.curve import CHRF_COLUMNS, HEADER, read_curve
 from training.evaluate import chrf_probe
 from training.export import describe
 from training.fetch import Package, read_manifest, write_manifest
@@ -110,6 +110,8 @@ def results(model: Transformer, tokenizer: Tokenizer) -> dict[str, Any]:
         outputs = translate(model, tokenizer, [example.english for example in used], language)
         variant["languages"][language] = asdict(score_language(used, outputs, language))
     variant["checks"] = {"numbers": {"checked": 4, "right": 75.0}}
+    plain = {**variant, "checks": {"numbers": {"checked": 4, "right": 50.0}}}
+    variant["checks"] |= {"no_loop": {"checked": 8, "right": 100.0}}
     assert variant["languages"]["de"]["overall"]["strings"] == 2
     assert variant["languages"]["fr"]["by_source"].keys() == {"gimp"}
     facts = {
@@ -123,7 +125,8 @@ def results(model: Transformer, tokenizer: Tokenizer) -> dict[str, Any]:
         "target_tokens": 10_000_000,
     }
     sample = {"en": "This is a <b>pen</b>."} | dict.fromkeys(LANGUAGES, "%s <b>x</b>")
-    return {"facts": facts, "test": {"int8-greedy": variant}, "samples": [sample] * 12}
+    test = {"int8-greedy": variant, "int8-greedy-plain": plain}
+    return {"facts": facts, "test": test, "samples": [sample] * 12}
 
 
 def test_card_is_made_of_measured_results(tmp_path: Path, results: dict[str, Any]) -> None:
@@ -131,14 +134,22 @@ def test_card_is_made_of_measured_results(tmp_path: Path, results: dict[str, Any
     again = json.loads((tmp_path / "logs" / "results.json").read_text(encoding="utf-8"))
     packages = [Package("gimp-data", "2.10", "ab" * 32, 5, "gimp", "GPL-3.0-or-later")]
     write_manifest(packages, tmp_path / "sources.json")
-    card = model_card(again, read_manifest(tmp_path / "sources.json"))
+    file = tmp_path / "curve.csv"
+    rows = ["1,60,1000000,5,4,,,,,,", "9,120,2000000,5,4,2.5,1,2,3,4,5"]
+    file.write_text("\n".join([",".join(HEADER), *rows]))
+    curve = read_curve(file)
+    card = model_card(again, read_manifest(tmp_path / "sources.json"), curve)
     assert "| gimp | GPL-3.0-or-later | gimp-data 2.10 |" in card
     assert card.count("**`This is a <b>pen</b>.`**") == 10
     german = results["test"]["int8-greedy"]["languages"]["de"]
     assert f"| German | 2 | {german['chrf']:.1f} | 50: {50 - german['chrf']:.2f} short |" in card
     assert german["bleu_signature"] in card
-    assert "| every number is there | 75.00 % | 4 |" in card
-    assert card == model_card(results, packages)
+    assert "| every number is there | 75.00 % | 50.00 % |  | 4 |" in card
+    assert "it ends, and nothing is repeated over and over | 100.00 % | – | 99.5 % | 8 |" in card
+    assert "| 2.0 | 2 | 2.50 | 1.0 | 2.0 | 3.0 | 4.0 | 5.0 |" in card
+    assert "| 1.0 | 1 |" not in card, "nothing was translated there"
+    assert f"German {50 - german['chrf']:.2f}" in card
+    assert card == model_card(results, packages, curve)
 
 
 def test_sentences_are_lines(tmp_path: Path) -> None:
