@@ -165,7 +165,7 @@ def test_asking_for_little_chooses_what_looking_at_everything_does(
     while again.end is None and len(again.produced) < 12:
         seen = [*again.start, *(token.id for token in again.produced)]
         row = decoder.step([again.pending], [again.state])[0].numpy()
-        held = Seen(options.no_repeat_ngram_size, seen)
+        held = Seen(options.unrepeated, seen)
         rules = Rules.at(options, vocabulary, held, len(again.produced))
         token = select(rules.filtered(row), options, len(again.produced))
         again.take(token, 0.0, description.eos_id)
