@@ -224,32 +224,32 @@ async def _first_header(requests: AsyncIterator[Any]) -> Any:
 async def _receive(
     header: tensor_pb2.MemoryHeader, requests: Requests, seconds: float, check: CheckHeader
 ) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
-    """Take a memory's chunks off the stream until it ends, waiting `seconds` at most for each."""
+    """Take a memory's chunks off the stream until it ends, waiting `seconds` at most for each.
+
+    Raises:
+        DeadlineExceededError: UPLOAD_STALLED.
+        SplitformerError: What `check` and the chunks' checks raise.
+    """
     check(header)
     assembler = wire.ChunkAssembler(wire.packed_bytes(header.dtype, header.shape))
-    async for request in _prompt(requests, seconds):
-        if request.WhichOneof("part") != "chunk":
-            raise InvalidArgumentError.of(
-                "chunk", "must follow the header", request.WhichOneof("part"), reason="NO_CHUNK"
-            )
-        assembler.add(request.chunk)
-    return header, assembler.finish()
-
-
-async def _prompt(requests: Requests, seconds: float) -> AsyncIterator[Any]:
-    """Pass requests on; DeadlineExceededError UPLOAD_STALLED if one takes too long."""
-    iterator = aiter(requests)
+    now = asyncio.get_running_loop().time
     try:
-        while True:
-            async with asyncio.timeout(seconds):
-                request = await anext(iterator)
-            yield request
-    except StopAsyncIteration:
-        return
+        async with asyncio.timeout(seconds) as patience:
+            async for request in requests:
+                if request.WhichOneof("part") != "chunk":
+                    raise _no_chunk(request)
+                assembler.add(request.chunk)
+                patience.reschedule(now() + seconds)
     except TimeoutError as error:
         raise DeadlineExceededError(
             f"chunk: must come within {seconds} s of the one before", reason="UPLOAD_STALLED"
         ) from error
+    return header, assembler.finish()
+
+
+def _no_chunk(request: pb.OpenSessionRequest | pb.DecodeRequest) -> InvalidArgumentError:
+    part = request.WhichOneof("part")
+    return InvalidArgumentError.of("chunk", "must follow the header", part, reason="NO_CHUNK")
 
 
 def _text(produced: list[Produced] | tuple[Produced, ...], end: Produced | None) -> str:

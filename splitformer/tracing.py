@@ -91,12 +91,18 @@ def here() -> Span:
 
 def serve(name: str, metadata: Mapping[str, str | bytes]) -> Span:
     """Begin the span of an RPC that we answer, below the caller's; the rest of it can see it."""
-    if not INSTALLED:
+    if not INSTALLED or _unseen(metadata):
         return NOTHING
     carrier = {key: value for key, value in metadata.items() if isinstance(value, str)}
     span = Span(propagate.extract(carrier, context=context.Context())).below(name, "SERVER")
     _serving.set(span)
     return span
+
+
+def _unseen(metadata: Mapping[str, str | bytes]) -> bool:
+    """True if nobody records spans here, and the caller says of no trace that would go on."""
+    recorded = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    return not recorded and propagate.get_global_textmap().fields.isdisjoint(metadata)
 
 
 @contextmanager

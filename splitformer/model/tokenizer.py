@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from splitformer.model.languages import Frame
 
@@ -13,8 +13,7 @@ Surface = bytes | str
 """The text of a token; bytes where a character may be spelled in several tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePiece:
+class SourcePiece(NamedTuple):
     """A token of the source and the bytes it covers in the UTF-8 text, [begin, end)."""
 
     id: int

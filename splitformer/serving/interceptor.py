@@ -11,10 +11,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
@@ -31,7 +31,7 @@ from splitformer.errors import (
     UnimplementedError,
 )
 from splitformer.serving.logs import log
-from splitformer.serving.telemetry import Telemetry
+from splitformer.serving.telemetry import MethodSeries, Telemetry
 
 REQUEST_ID_KEY = "splitformer-request-id"
 """Metadata with the caller's id for a request; we make one up if there is none."""
@@ -51,37 +51,40 @@ def onward_metadata() -> tuple[tuple[str, str], ...]:
     return ((REQUEST_ID_KEY, request_id),) if request_id else ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """What is the same for all calls of one method."""
+
+    service: str
+    name: str
+    series: MethodSeries
+
+    def begin(self, context: aio.ServicerContext[Any, Any]) -> _Call:
+        """Return a call that has just come in."""
+        metadata = dict(context.invocation_metadata() or ())
+        given = str(metadata.get(REQUEST_ID_KEY, ""))
+        request_id = given[:_LONGEST_REQUEST_ID] or os.urandom(16).hex()
+        _request_id.set(request_id)
+        span = tracing.serve(f"{self.service}/{self.name}", metadata)
+        span.note(request_id=request_id)
+        self.series.started.inc()
+        return _Call(self, request_id, time.perf_counter(), span)
+
+
 @dataclass(slots=True)
 class _Call:
     """One RPC while it runs."""
 
-    service: str
-    method: str
+    method: _Method
     request_id: str
-    started: float = field(default_factory=time.perf_counter)
+    started: float
+    span: tracing.Span
     code: Code = Code.OK
     reason: str = ""
-    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
-    span: tracing.Span = tracing.NOTHING
-
-    @property
-    def labels(self) -> tuple[str, str]:
-        return self.service, self.method
 
 
-NewCall = Callable[[aio.ServicerContext[Any, Any]], _Call]
-
-
-def _new_call(service: str, method: str) -> NewCall:
-    """Return what begins a call of a method."""
-
-    def new_call(context: aio.ServicerContext[Any, Any]) -> _Call:
-        metadata = dict(context.invocation_metadata() or ())
-        given = str(metadata.get(REQUEST_ID_KEY, ""))
-        request_id = given[:_LONGEST_REQUEST_ID] or os.urandom(16).hex()
-        return _Call(service, method, request_id, metadata=metadata)
-
-    return new_call
+Answer = Callable[[Any, aio.ServicerContext[Any, Any]], Awaitable[Any]]
+"""How a method's calls are answered, in itself."""
 
 
 class RpcInterceptor(aio.ServerInterceptor):
@@ -112,77 +115,44 @@ class RpcInterceptor(aio.ServerInterceptor):
             return handler
         inner, wrapped = self._wrapped.get(handler_call_details.method, (None, None))
         if inner is not handler:  # another server of ours may have another one, or none
-            wrapped = self._wrap(handler, _new_call(service, method))
+            series = self._telemetry.of_method(service, method)
+            wrapped = self._wrap(handler, _Method(service, method, series))
             self._wrapped[handler_call_details.method] = handler, wrapped
         return wrapped
 
-    def _wrap(self, handler: Any, new_call: NewCall) -> Any:
+    def _wrap(self, handler: Any, method: _Method) -> Any:
         serializers = (
             _forgiving(handler.request_deserializer),
             _ready(handler.response_serializer),
         )
-        if handler.response_streaming:
-            kind = "stream_stream" if handler.request_streaming else "unary_stream"
-            behaviour = self._streaming(getattr(handler, kind), handler, new_call)
-        else:
-            kind = "stream_unary" if handler.request_streaming else "unary_unary"
-            behaviour = self._unary(getattr(handler, kind), handler, new_call)
+        asked, answered = (
+            "stream" if streaming else "unary"
+            for streaming in (handler.request_streaming, handler.response_streaming)
+        )
+        kind = f"{asked}_{answered}"
+        answer = _streaming if handler.response_streaming else _unary
+        behaviour = self._around(method, answer(getattr(handler, kind), handler, method.series))
         return getattr(grpc, f"{kind}_rpc_method_handler")(behaviour, *serializers)
 
-    def _unary(self, inner: Any, handler: Any, new_call: NewCall) -> Any:
+    def _around(self, method: _Method, answer: Answer) -> Answer:
         async def behaviour(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-            call = new_call(context)
-            heard_out = _heard_out(request) if handler.request_streaming else nullcontext()
-            async with self._around(call, context), heard_out:
+            call = method.begin(context)
+            self.in_flight += 1
+            try:
                 self._check_ready()
-                response = await inner(self._counted(request, handler, call), context)
-                self._telemetry.sent.labels(*call.labels).inc()
-                return response
+                return await answer(request, context)
+            except (asyncio.CancelledError, GeneratorExit):
+                remaining = context.time_remaining()
+                late = remaining is not None and remaining <= 0  # type: ignore[redundant-expr]
+                call.code = Code.DEADLINE_EXCEEDED if late else Code.CANCELLED
+                raise
+            except Exception as error:
+                await _abort(call, context, _for_caller(call, context, error))
+            finally:
+                self.in_flight -= 1
+                _ended(call)
 
         return behaviour
-
-    def _streaming(self, inner: Any, handler: Any, new_call: NewCall) -> Any:
-        async def behaviour(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
-            call = new_call(context)
-            async with self._around(call, context):
-                self._check_ready()
-                counted = self._counted(request, handler, call)
-                sent = self._telemetry.sent.labels(*call.labels)
-                async with aclosing(inner(counted, context)) as responses:
-                    async for response in responses:
-                        await context.write(response)
-                        sent.inc()
-
-        return behaviour
-
-    def _counted(self, request: Any, handler: Any, call: _Call) -> Any:
-        received = self._telemetry.received.labels(*call.labels)
-        if handler.request_streaming:
-            return _counting(request, received.inc)
-        received.inc()
-        return _well_formed(request)
-
-    @asynccontextmanager
-    async def _around(
-        self, call: _Call, context: aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[None]:
-        _request_id.set(call.request_id)
-        call.span = tracing.serve(f"{call.service}/{call.method}", call.metadata)
-        call.span.note(request_id=call.request_id)
-        self._telemetry.started.labels(*call.labels).inc()
-        self.in_flight += 1
-        try:
-            yield
-        except (asyncio.CancelledError, GeneratorExit):
-            remaining = context.time_remaining()
-            late = remaining is not None and remaining <= 0  # type: ignore[redundant-expr]
-            call.code = Code.DEADLINE_EXCEEDED if late else Code.CANCELLED
-            raise
-        except Exception as error:
-            await _abort(call, context, _for_caller(call, context, error))
-        finally:
-            self.in_flight -= 1
-            self._ended(call)
 
     def _check_ready(self) -> None:
         if not self.ready:
@@ -190,20 +160,49 @@ class RpcInterceptor(aio.ServerInterceptor):
                 "the service is still starting", reason="NOT_READY", retry_after=1.0
             )
 
-    def _ended(self, call: _Call) -> None:
-        seconds = time.perf_counter() - call.started
-        self._telemetry.ended(*call.labels, call.code, call.reason, seconds)
-        call.span.end(call.code.name, call.reason)
-        log(
-            _logger,
-            logging.INFO,
-            "rpc",
-            method=call.method,
-            request_id=call.request_id,
-            code=call.code.name,
-            reason=call.reason,
-            seconds=round(seconds, 6),
-        )
+
+def _unary(inner: Any, handler: Any, series: MethodSeries) -> Answer:
+    async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+        async with _heard_out(request) if handler.request_streaming else nullcontext():
+            response = await inner(_counted(request, handler, series), context)
+        series.sent.inc()
+        return response
+
+    return answer
+
+
+def _streaming(inner: Any, handler: Any, series: MethodSeries) -> Answer:
+    async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
+        counted, write, sent = _counted(request, handler, series), context.write, series.sent.inc
+        async with aclosing(inner(counted, context)) as responses:
+            async for response in responses:
+                await write(response)
+                sent()
+
+    return answer
+
+
+def _counted(request: Any, handler: Any, series: MethodSeries) -> Any:
+    if handler.request_streaming:
+        return _counting(request, series.received.inc)
+    series.received.inc()
+    return _well_formed(request)
+
+
+def _ended(call: _Call) -> None:
+    seconds, method = time.perf_counter() - call.started, call.method
+    method.series.ended(call.code, call.reason, seconds)
+    call.span.end(call.code.name, call.reason)
+    log(
+        _logger,
+        logging.INFO,
+        "rpc",
+        method=method.name,
+        request_id=call.request_id,
+        code=call.code.name,
+        reason=call.reason,
+        seconds=round(seconds, 6),
+    )
 
 
 @asynccontextmanager
@@ -269,8 +268,9 @@ def _for_caller(
     if isinstance(error, SplitformerError) and not isinstance(error, InternalError):
         return error
     if isinstance(error, NotImplementedError) and context.code() == grpc.StatusCode.UNIMPLEMENTED:
-        return UnimplementedError(f"{call.method}: is not offered by this version")
-    fields = {"request_id": call.request_id, "method": call.method, "fault": type(error).__name__}
+        return UnimplementedError(f"{call.method.name}: is not offered by this version")
+    fault, method = type(error).__name__, call.method.name
+    fields = {"request_id": call.request_id, "method": method, "fault": fault}
     traceback = None if isinstance(error, InternalError) else error  # engines log their own
     _logger.error("fault", exc_info=traceback, extra={"fields": fields})
     return InternalError(f"internal fault; the log has it under request id {call.request_id}")

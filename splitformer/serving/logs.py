@@ -48,4 +48,6 @@ def configure_logs(service: str, level: str) -> None:
 
 def log(logger: logging.Logger, level: int, event: str, **fields: object) -> None:
     """Log an event with fields."""
-    logger.log(level, event, extra={"fields": fields})
+    if logger.isEnabledFor(level):
+        extra = {"fields": fields}
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, event, (), None, extra=extra))

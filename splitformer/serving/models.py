@@ -75,6 +75,8 @@ def memory_dtype(name: str) -> tensor_pb2.DataType.ValueType:
 
 def check_token_ids(ids: Sequence[int], size: int, field: str) -> None:
     """InvalidArgumentError TOKEN_OUT_OF_RANGE unless a vocabulary of `size` has all of them."""
+    if not ids or 0 <= min(ids) <= max(ids) < size:
+        return
     for position, token in enumerate(ids):
         if not 0 <= token < size:
             raise InvalidArgumentError.of(

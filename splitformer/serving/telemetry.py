@@ -5,7 +5,8 @@ Names follow go-grpc-prometheus at the gRPC layer and `splitformer_` elsewhere, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from google.protobuf import descriptor_pool
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -105,9 +106,32 @@ class Telemetry:
                 for code in Code:
                     self.handled.labels(service, method.name, code.name)
 
-    def ended(self, service: str, method: str, code: Code, reason: str, seconds: float) -> None:
+    def of_method(self, service: str, method: str) -> MethodSeries:
+        """Return the series of one method, so that nobody looks them up for each call."""
+        return MethodSeries(
+            self.started.labels(service, method),
+            self.received.labels(service, method),
+            self.sent.labels(service, method),
+            self.handling_seconds.labels(service, method),
+            {code: self.handled.labels(service, method, code.name) for code in Code},
+            self.failures,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSeries:
+    """What the gRPC layer counts of one method."""
+
+    started: Counter
+    received: Counter
+    sent: Counter
+    handling_seconds: Histogram
+    handled: Mapping[Code, Counter]
+    failures: Counter
+
+    def ended(self, code: Code, reason: str, seconds: float) -> None:
         """Count an RPC that has ended."""
-        self.handling_seconds.labels(service, method).observe(seconds)
-        self.handled.labels(service, method, code.name).inc()
+        self.handling_seconds.observe(seconds)
+        self.handled[code].inc()
         if code is not Code.OK:
             self.failures.labels(code.name, reason or code.name).inc()
