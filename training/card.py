@@ -254,7 +254,7 @@ def _curve(curve: Sequence[Mapping[str, str]], test: dict[str, Any]) -> Iterable
     yield (
         "The curve: greedy chrF2 of 100 validation strings, and nats per token of validation "
         "text. Where it steps back, the second run began: with a learning rate that rises again, "
-        "and with the larger corpus, whose validation text is other text. "
+        "and with the larger corpus, of which more is held out. "
         f"What falls short of what is wanted at its end, in points of chrF2 on the test part: "
         f"{', '.join(missing) or 'nothing'}."
     )
