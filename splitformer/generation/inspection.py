@@ -17,6 +17,7 @@ from splitformer.generation.target import (
     details_bytes,
 )
 from splitformer.model.stepping import Advanced
+from splitformer.model.tokenizer import SourcePiece
 
 SHARED = 0.5
 """A source position aligns if it gets at least this share of what the best one gets."""
@@ -34,6 +35,7 @@ class Inspection:
         self._alternatives = options.alternatives
         self._candidates = min(options.alternatives + 1, vocabulary.size or 1 << 31)
         self._attention, self._alignments = options.attention, options.alignments
+        self._texts: list[int] | None = None  # source positions that text belongs to
 
     def ask(self, request: Request, output: int) -> None:
         """Ask for what there is to tell of an output's token."""
@@ -49,8 +51,13 @@ class Inspection:
         return Details(
             self._others(answer, output, token, target) if self._alternatives else (),
             array("f", weights if self._attention else ()),
-            aligned(weights, target) if self._alignments else (),
+            self._aligned(weights, target) if self._alignments else (),
         )
+
+    def _aligned(self, weights: Sequence[float], target: Target) -> tuple[int, ...]:
+        if self._texts is None:
+            self._texts = with_text(target.source)
+        return aligned(weights, self._texts)
 
     def _others(
         self, answer: Advanced, output: int, token: int, target: Target
@@ -77,14 +84,22 @@ def kept_bytes(target: Target) -> int:
     return sum(token.details.size_bytes for token in tokens if token and token.details)
 
 
-def aligned(weights: Sequence[float], target: Target) -> tuple[int, ...]:
+def with_text(source: Sequence[SourcePiece]) -> list[int]:
+    """Return the source positions that text belongs to."""
+    return [i for i, piece in enumerate(source) if piece.begin < piece.end]
+
+
+def aligned(weights: Sequence[float], texts: Sequence[int]) -> tuple[int, ...]:
     """Return the source positions that a token aligns with, in order.
 
     These are the one that gets the most attention and those that get at least half as much. Tokens
     that no text belongs to, such as the end token, do not count, unless nothing is known of the
     source or it has no others.
+
+    Args:
+        weights: Of each source position.
+        texts: The positions that text belongs to.
     """
-    texts = [i for i, piece in enumerate(target.source) if piece.begin < piece.end]
     places = texts or range(len(weights))
-    most = max(weights[i] for i in places)
-    return tuple(i for i in places if weights[i] >= SHARED * most)
+    least = SHARED * max([weights[i] for i in places])
+    return tuple([i for i in places if weights[i] >= least])

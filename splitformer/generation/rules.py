@@ -7,7 +7,7 @@ do; where they do not, the whole row is asked for. Both ways give the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from splitformer.generation.filters import Row, likeliest, penalise, suppress
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.seen import Seen
-from splitformer.model.stepping import Advanced, Candidates
+from splitformer.model.stepping import RULED_OUT, Advanced, Candidates
 
 if TYPE_CHECKING:
     from splitformer.generation.decoding import Request, Vocabulary
@@ -122,7 +122,7 @@ class Rules:
             output: Which output.
             count: How many tokens are to be ranked; 0: none.
             row: Ask for the whole row in any case.
-            hope: Most candidates to ask for beyond `count`: `rank` may find that they do not do.
+            hope: Most candidates to ask for beyond `count`: `first` may find that they do not do.
         """
         if denied := self.denied:
             request.denied[output] = denied
@@ -135,27 +135,19 @@ class Rules:
         if row or not wanted:
             request.logits.add(output)
 
-    def rank(
-        self,
-        answer: Advanced,
-        output: int,
-        count: int,
-        normalised: bool = True,
-        hope: int | None = None,
-    ) -> Ranking:
-        """Return the likeliest tokens; if none is left, the end; none if hope was in vain.
+    def rank(self, answer: Advanced, output: int, count: int, normalised: bool = True) -> Ranking:
+        """Return the likeliest tokens; if none is left, the end.
 
         Args:
             answer: The step's.
             output: Which output.
             count: How many, as in `ask`; fewer if there are no more, more if others asked for them.
             normalised: Filters see log-probabilities, as in beam search; else they see logits.
-            hope: As in `ask`.
         """
         shift = answer.log_sums[output] if normalised else 0.0
         if self.end_due:
             return Ranking([self.vocabulary.eos_id], [0.0], [answer.given[output] - shift])
-        if not self._wanted(count, hope):
+        if not self._wanted(count):
             return self.rank_row(answer.logits[output].astype(np.float64) - shift, count)
         found = answer.candidates[output]
         if not self.shaping:
@@ -168,14 +160,34 @@ class Rules:
             for token, logit in zip(found.ids, found.logits, strict=True)
             if token not in self.banned
         ]
-        ranked = [min(ranked)] if count == 1 and ranked else sorted(ranked)
-        if hope is not None and not self._certain(ranked[:count], found, count, hope, shift):
-            return Ranking([], [], [])
+        ranked.sort()
         return Ranking(
             [token for _, token, _ in ranked[:count]],
             [-value for value, _, _ in ranked[:count]],
             [before for _, _, before in ranked[:count]],
         )
+
+    def first(self, found: Candidates, hope: int) -> tuple[int, float] | None:
+        """Return the likeliest token and its logit before filters; None if others may be as likely.
+
+        Penalties lift no token. So none that stands behind the best one so far can be better, and
+        those that were not found stand behind all.
+
+        Args:
+            found: What the step has found.
+            hope: As in `ask`.
+        """
+        best, most = None, RULED_OUT
+        for token, logit in zip(found.ids, found.logits, strict=True):
+            if logit < most:
+                return best
+            if token in self.banned:
+                continue
+            value = self.after_penalty(token, logit)
+            if best is None or value > most or (value == most and token < best[0]):
+                best, most = (token, logit), value
+        last = best is not None and (best[0], most) == (found.ids[-1], found.logits[-1])
+        return best if last or self._moved <= hope else None
 
     def filtered(self, row: Row) -> Row:
         """Apply all filters to a whole row: (V,) -> (V,)."""
@@ -189,26 +201,6 @@ class Rules:
         if token not in self.penalised:
             return value
         return value * self.penalty if value < 0 else value / self.penalty
-
-    def _certain(
-        self,
-        ranked: Sequence[tuple[float, int, float]],
-        found: Candidates,
-        count: int,
-        hope: int,
-        shift: float,
-    ) -> bool:
-        """True if no token that was not found can belong among those ranked.
-
-        It would be no likelier than the last one found, and of equals come behind it.
-        """
-        if self._moved <= hope:
-            return True
-        if len(ranked) < count:
-            return False
-        value, token, _ = ranked[-1]
-        least = found.logits[-1] - shift
-        return -value > least or (-value == least and token == found.ids[-1])
 
     @property
     def _moved(self) -> int:

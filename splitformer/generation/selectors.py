@@ -44,23 +44,22 @@ def _uniforms(seed: int, block: int) -> list[float]:
 
 def draw_of(options: GenerationOptions) -> Draw:
     """Return how options draw; the point is that of the token."""
-    given = (options.top_k, options.top_p, options.min_p)
+    given = (options.top_k, options.top_p, options.min_p or None)
     top_k, top_p, min_p = (math.nan if value is None else value for value in given)
     total = 0.0 if needs_row(options) else math.nan
     return Draw(temperature_of(options), top_k, top_p, min_p, 0.0, total)
 
 
 def shortlist(options: GenerationOptions) -> int:
-    """How many of the likeliest tokens are enough to draw from, most of the time; 0: none are."""
+    """How many of the likeliest tokens are enough to draw from, most of the time; 0: all are."""
     if options.top_k is not None:  # one more shows whether the k-th has an equal
-        return options.top_k + 1 if options.top_k < MOST_CANDIDATES else 0
-    narrow = options.min_p is not None or (options.top_p or 1.0) < 1
-    return MOST_CANDIDATES if narrow else 0
+        return options.top_k + 1
+    return MOST_CANDIDATES if (options.top_p or 1.0) < 1 else 0
 
 
 def needs_row(options: GenerationOptions) -> bool:
     """True if it matters how likely the tokens are that are not among the likeliest."""
-    return options.top_k is None and ((options.top_p or 1.0) < 1 or options.min_p is None)
+    return options.top_k is None and ((options.top_p or 1.0) < 1 or not options.min_p)
 
 
 def weight_of_all(logits: Row, options: GenerationOptions) -> float:

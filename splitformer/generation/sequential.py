@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from splitformer.generation.decoding import News, Request, Vocabulary
 from splitformer.generation.inspection import Inspection
 from splitformer.generation.options import GenerationOptions
-from splitformer.generation.rules import Rules
+from splitformer.generation.rules import MOST_CANDIDATES, Rules
 from splitformer.generation.seen import Seen
 from splitformer.generation.selectors import (
     draw_of,
@@ -25,6 +25,10 @@ from splitformer.native import Draw
 
 _HOPE = 8
 """How many of the likeliest tokens may have been said before one that was not, most of the time."""
+
+
+_WIDER = 8
+"""How many times as many tokens are asked for where they were not enough for a draw."""
 
 
 class Sequential:
@@ -62,13 +66,18 @@ class Sequential:
         self._denied_early = tuple(sorted({*suppressed, vocabulary.eos_id}))
         self._denied_late = tuple(suppressed)
         self._count = shortlist(options) if options.sampled else 1
+        self._few = self._count if self._count <= MOST_CANDIDATES else 0  # that are ranked here
         self._row = False  # the whole row is wanted, whatever its likeliest tokens say
-        self._fixed: Rules | None = None
+        self._rows_only = False  # it always is
+        self._fixed: Rules | None = None  # that hold until something is said again
         self._draw = draw_of(options) if options.sampled else None
         self._drawn = False  # the step draws the next token
-        self._hope = None if options.sampled else _HOPE
+        self._hope = _HOPE  # of a greedy choice
         self._missed = 0  # choices for which the likeliest were not enough
+        self._tries = 0  # of them, for the next token
         self._forced = tuple(forced)
+        room = target.max_positions - len(target.start)
+        self._ending = room if vocabulary.end_at_limit else -1  # index at which the end is due
         self._inspection = Inspection(options, vocabulary) if options.inspected else None
         self._told = len(target.produced) if start is None else start
         self._stops = Stops(options.stop) if options.stop else None
@@ -83,14 +92,15 @@ class Sequential:
 
     @property
     def _over(self) -> bool:
-        target = self.target
+        target, stops = self.target, self._stops
         over = target.end is not None or len(target.produced) >= self._most
-        return over or self._stopped
+        return over or (stops is not None and stops.at is not None)
 
     def ask(self, request: Request) -> None:
         """Ask for the row of what was not computed yet."""
-        output = request.add(self.target.pending, self.target.state)
-        self._question(request, output, len(self.target.produced))
+        target = self.target
+        output = request.add(target.pending, target.state)
+        self._question(request, output, len(target.produced))
 
     def take(self, answer: Advanced, first: int) -> None:
         """Take the next token: the one that is due, the likeliest or a drawn one."""
@@ -103,6 +113,7 @@ class Sequential:
             if token < 0:
                 self._ask_again()
                 return
+            self._tries = 0
         else:
             chosen = self._choose(answer, first)
             if chosen is None:
@@ -115,28 +126,30 @@ class Sequential:
         if self._seen is not None:
             self._seen.add(token)
         if self._stops is not None:
-            self._stops.follow(self.target.produced)
+            self._stops.follow(target.produced)
         self.finished = self._over
 
     def certain(self) -> list[tuple[int, Produced]]:
         """Return new tokens, except those that may turn out to belong to a stop string."""
         produced, stops, told = self.target.produced, self._stops, self._told
         until = len(produced) if stops is None or self.finished else stops.certain
-        self._told = until = max(told, min(until, self.limit))
-        tokens = [(i, produced[i]) for i in range(told, until)]
-        return tokens if stops is None else [(i, stops.cut(i, token)) for i, token in tokens]
+        until = min(until, self.limit)
+        if until <= told:
+            return []
+        self._told = until
+        if stops is not None:
+            return [(i, stops.cut(i, produced[i])) for i in range(told, until)]
+        return [(i, produced[i]) for i in range(told, until)]
 
     def news(self) -> list[News]:
         """Return new tokens, and the end once there is nothing left to compute."""
-        events: list[News] = [*self.certain()]
-        if self.finished:
-            events.append(self._reason)
-        return events
+        certain = self.certain()
+        return [*certain, self._reason] if self.finished else [*certain]
 
     def _question(self, request: Request, output: int, index: int) -> None:
         """Ask what it takes to choose the token at an index from an output."""
-        if self._due is not None:
-            request.given[output] = self._due
+        if self._forced or index == self._ending:
+            request.given[output] = self._settled
         elif self._plain:
             if denied := self._denied(index):
                 request.denied[output] = denied
@@ -144,15 +157,17 @@ class Sequential:
                     request.given[output] = self._vocabulary.eos_id
         else:
             self._position_rules = rules = self._rules_at(index)
-            draw, few = self._draw, self._count and not (self._row or rules.shaping)
-            self._drawn = draw is not None and bool(few) and not rules.exhausted
+            draw, rows = self._draw, self._row or self._rows_only
+            self._drawn = draw is not None and not (rows or rules.shaping or rules.exhausted)
             if draw is not None and self._drawn:
                 if denied := rules.denied:
                     request.denied[output] = denied
-                request.draws[output] = self._count, self._drawing(draw, index)
+                room = min(self._count * _WIDER**self._tries, self._vocabulary.size or self._count)
+                request.draws[output] = room, self._drawing(draw, index)
             else:
                 weighs = draw is not None and needs_row(self._options)
-                rules.ask(request, output, self._count, self._row or weighs, self._hope)
+                hope = self._hope if draw is None else None
+                rules.ask(request, output, self._few, self._row or weighs, hope)
         if self._inspection is not None:
             self._inspection.ask(request, output)
 
@@ -165,9 +180,8 @@ class Sequential:
 
     @property
     def _settled(self) -> int:
-        """The token that was due; where everything was ruled out, there is only the end."""
-        due = self._due
-        return self._vocabulary.eos_id if due is None else due
+        """The token that is due; where everything is ruled out, there is only the end."""
+        return self._forced[0] if self._forced else self._vocabulary.eos_id
 
     @property
     def _reason(self) -> EndReason:
@@ -183,22 +197,19 @@ class Sequential:
         return self._stops is not None and self._stops.at is not None
 
     @property
-    def _due(self) -> int | None:
-        """The token that comes whatever is likeliest, if there is one."""
-        if self._forced:
-            return self._forced[0]
-        ends = self._vocabulary.end_at_limit and self.target.nearly_full
-        return self._vocabulary.eos_id if ends else None
+    def _due(self) -> bool:
+        """True if the next token comes whatever is likeliest."""
+        return bool(self._forced) or len(self.target.produced) == self._ending
 
     def _choose(self, answer: Advanced, first: int) -> tuple[int, float] | None:
         """Choose a token and return its logit; None if that takes more than was asked for."""
-        if self._count and (chosen := self._choose_among(answer, first)):
+        if self._few and (chosen := self._choose_among(answer, first)):
             self._row = False
             return chosen
         if first not in answer.logits:
             return None
         options, position = self._options, len(self.target.produced)
-        rules = self._position_rules if self._count else self._rules_at(position)
+        rules = self._position_rules if self._few else self._rules_at(position)
         row = rules.filtered(answer.logits[first])
         left = float(row.max()) > RULED_OUT  # where everything is ruled out, there is only the end
         self._row = False
@@ -208,14 +219,15 @@ class Sequential:
     def _choose_among(self, answer: Advanced, first: int) -> tuple[int, float] | None:
         """Choose from the likeliest tokens; None if it takes more."""
         rules, draw = self._position_rules, self._draw
-        ranking = rules.rank(answer, first, self._count, normalised=False, hope=self._hope)
-        place = 0 if ranking.ids else -1
-        if draw is not None:
-            draw = self._drawing(draw, len(self.target.produced))
-            if needs_row(self._options):
-                row = rules.filtered(answer.logits[first])
-                draw = draw._replace(total=weight_of_all(row, self._options))
-            place = place_of(draw, ranking.values, ranking.ids)
+        if draw is None:
+            found = answer.candidates.get(first)
+            return None if found is None else rules.first(found, self._hope)
+        ranking = rules.rank(answer, first, self._few, normalised=False)
+        draw = self._drawing(draw, len(self.target.produced))
+        if needs_row(self._options):
+            row = rules.filtered(answer.logits[first])
+            draw = draw._replace(total=weight_of_all(row, self._options))
+        place = place_of(draw, ranking.values, ranking.ids)
         return None if place < 0 else (ranking.ids[place], ranking.before[place])
 
     def _drawing(self, draw: Draw, index: int) -> Draw:
@@ -225,25 +237,29 @@ class Sequential:
         return Draw(temperature, top_k, top_p, min_p, point, total)
 
     def _ask_again(self) -> None:
-        """Go back to where the last token was not computed, and ask for its whole row.
+        """Go back to where the last token was not computed, and ask for more, or for its whole row.
 
         The same comes out, bit for bit, so that nothing tells a step that was taken twice. Where
-        few of the likeliest are often not enough for top-p or min-p, no longer try.
+        few of the likeliest are often not enough for a draw, more are asked for to begin with.
         """
-        self._row = True
         self._missed += 1
-        if self._hope is not None:
-            self._hope *= 2
-        elif self._options.top_k is None and 4 * self._missed > 4 + len(self.target.produced):
-            self._count = 0
+        if self._draw is None:
+            self._row, self._hope = True, self._hope * 2
+        elif self._drawn and self._count < self._vocabulary.size:
+            self._tries += 1
+            if 4 * self._missed > 4 + len(self.target.produced):
+                self._count, self._tries = min(self._count * _WIDER, self._vocabulary.size), 0
+        else:
+            self._row = True
         self.target.state.truncate(self.target.state.length - 1)
 
     def _rules_at(self, index: int) -> Rules:
-        if self._seen is not None:
-            return Rules.at(self._options, self._vocabulary, self._seen, index)
-        if self._fixed is None or self._fixed.end_denied != (index < self._options.min_new_tokens):
-            self._fixed = Rules.at(self._options, self._vocabulary, None, index)
-        return self._fixed
+        early, fixed = index < self._options.min_new_tokens, self._fixed
+        repeated = self._seen is not None and bool(self._seen.completing)
+        if repeated or fixed is None or fixed.end_denied != early:
+            fixed = Rules.at(self._options, self._vocabulary, self._seen, index)
+            self._fixed = None if repeated else fixed
+        return fixed
 
 
 def seen_by(options: GenerationOptions, target: Target) -> Seen:

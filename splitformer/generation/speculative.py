@@ -48,7 +48,7 @@ class Speculative(Sequential):
         forced: Sequence[int] = (),
     ) -> None:
         super().__init__(target, options, limit, vocabulary, start, forced)
-        self._count, self._row = 0, True  # what filters rule out depends on the guess
+        self._few, self._rows_only = 0, True  # what filters rule out depends on the guess
         self.drafted = self.kept = 0
         self._guesser = guesser
         self._drafting = drafting
@@ -86,13 +86,13 @@ class Speculative(Sequential):
     def _question_each(self, request: Request, first: int, index: int) -> None:
         """Ask what it takes to choose each token, those before it being the guess."""
         seen = self._seen
-        self._seen = None if seen is None else seen.fork()
+        self._seen, self._fixed = None if seen is None else seen.fork(), None
         self._question(request, first, index)
         for i, token in enumerate(self._draft, 1):
             if self._seen is not None:
                 self._seen.add(token)
             self._question(request, first + i, index + i)
-        self._seen = seen
+        self._seen, self._fixed = seen, None
 
     def _take_each(self, answer: Advanced, first: int) -> int:
         """Take tokens one by one, each as if it were alone; return how many were guessed."""

@@ -25,7 +25,7 @@ class Spoken(Sequential):
     def _rules(self) -> SpeechRules | None:
         """The rules, if they bear on the next token and it is not settled."""
         rules, target = self._vocabulary.speech, self.target
-        if rules is None or self._due is not None:
+        if rules is None or self._due:
             return None
         return rules if rules.bear_on(target.start, len(target.produced)) else None
 

@@ -138,11 +138,6 @@ class Target:
         return [*self.start[done:], *(token.id for token in self.produced)]
 
     @property
-    def nearly_full(self) -> bool:
-        """True if the next token is the last there is room for."""
-        return len(self.start) + len(self.produced) == self.max_positions
-
-    @property
     def finished_search(self) -> Search | None:
         """The beam search that found its last tokens and is over."""
         search = self.search

@@ -1,4 +1,4 @@
-"""Draws from the likeliest tokens: in the native library, or the same in numpy where there is none.
+"""Draws of a token: in the native library, or the same in numpy where there is none.
 
 The order is that of Transformers: top-k, top-p, min-p. What is left is gone through in the order of
 ids, so that it does not matter whether a draw saw all tokens or only these.
@@ -34,15 +34,17 @@ def place_of(draw: Draw, values: Numbers, ids: Sequence[int] | NDArray[Any]) -> 
     return reference_place(draw, np.asarray(values, np.float64), np.asarray(ids, np.int64))
 
 
-def reference_place(draw: Draw, values: NDArray[np.float64], ids: NDArray[np.int64]) -> int:
-    """Do the same in numpy: what the library is compared with."""
+def reference_place(
+    draw: Draw, values: NDArray[np.float64], ids: NDArray[np.int64], complete: bool = False
+) -> int:
+    """Do the same in numpy: what the library is compared with; `complete`: there are no others."""
     if not len(ids):
         return -1
     by_likelihood = np.arange(len(ids))
     if draw.top_p < 1:  # Transformers' nucleus takes the largest id of equals first
         by_likelihood = np.lexsort((-ids, -values))
     weights = np.exp((values[by_likelihood] - values[0]) / draw.temperature)
-    count = _drawable(draw, values, weights)
+    count = _drawable(draw, values, weights, complete)
     by_id = ids[by_likelihood[:count]].argsort()
     sums = weights[by_id].cumsum()
     if not count:
@@ -51,17 +53,31 @@ def reference_place(draw: Draw, values: NDArray[np.float64], ids: NDArray[np.int
     return int(by_likelihood[by_id[min(gone, count - 1)]])
 
 
-def _drawable(draw: Draw, values: NDArray[np.float64], weights: NDArray[np.float64]) -> int:
+def reference_id(draw: Draw, logits: NDArray[Any]) -> int:
+    """Draw from all tokens in numpy: logits (V,), minus infinity for what is ruled out."""
+    values = logits.astype(np.float64)
+    weights = np.exp((values - values.max()) / draw.temperature)
+    if draw.min_p > 0:
+        weights[weights < draw.min_p] = 0
+    sums = weights.cumsum()
+    gone = int(sums.searchsorted(draw.point * sums[-1], "right"))
+    return min(gone, int(weights.nonzero()[0][-1]))
+
+
+def _drawable(
+    draw: Draw, values: NDArray[np.float64], weights: NDArray[np.float64], known: bool
+) -> int:
     """How many of the likeliest may be drawn; 0 if more than there are here may.
 
     Args:
         draw: How.
         values: Logits, likeliest first.
         weights: Relative to the first, in the order in which a nucleus takes them.
+        known: There are no others.
     """
-    count, known, least = len(values), False, values[-1]
-    if draw.top_k > 0:
-        if not draw.top_k < count or values[int(draw.top_k) - 1] == least:
+    count, least = len(values), values[-1]
+    if draw.top_k > 0 and (draw.top_k < count or not known):
+        if not draw.top_k < count or (values[int(draw.top_k) - 1] == least and not known):
             return 0
         count, known = int((values >= values[int(draw.top_k) - 1]).sum()), True
     total = weights[:count].cumsum()[-1] if known else draw.total

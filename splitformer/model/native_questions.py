@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced, Asked, Candidates
@@ -68,7 +67,7 @@ def _logits(result: Outputs, asked: Asked) -> dict[int, FloatArray]:
 
 def _room(asked: Asked) -> dict[int, int]:
     """How many candidates of each output the step has to find."""
-    room = {i: count for i, (count, _) in asked.draws.items()}
+    room = {i: count for i, (count, _) in asked.draws.items() if count}
     if not room:
         return asked.candidates
     for i, count in asked.candidates.items():
@@ -93,8 +92,8 @@ def _draws(asked: Asked, total: int) -> array[float] | None:
     if not asked.draws:
         return None
     draws = array("d", bytes(8 * DRAW_NUMBERS * total))
-    for i, (_, draw) in asked.draws.items():
-        draws[DRAW_NUMBERS * i : DRAW_NUMBERS * (i + 1)] = array("d", draw)
+    for i, (among, draw) in asked.draws.items():
+        draws[DRAW_NUMBERS * i : DRAW_NUMBERS * (i + 1)] = array("d", (*draw, among))
     return draws
 
 
@@ -114,8 +113,9 @@ def _candidates(result: Outputs, asked: Asked, questions: Questions) -> dict[int
 def _rows(result: Outputs, asked: Asked, questions: Questions) -> dict[int, FloatArray]:
     assert questions.attention_from is not None
     shown = sorted(asked.attention)
-    begins = [questions.attention_from[i] for i in shown]
-    return dict(zip(shown, np.split(result.attention, begins[1:]), strict=True))
+    begins = [*(questions.attention_from[i] for i in shown), len(result.attention)]
+    parts = itertools.starmap(slice, itertools.pairwise(begins))
+    return {i: result.attention[part] for i, part in zip(shown, parts, strict=True)}
 
 
 def _attention(

@@ -34,8 +34,8 @@ class Asked:
         logits: Outputs of which all logits are wanted, for a choice of their own.
         given: An id whose logit is wanted.
         attention: Outputs of which the attention over the memory is wanted.
-        draws: How to draw a token, and from how many of the likeliest ids: it takes the place of
-            the likeliest one.
+        draws: How to draw a token, and from how many of the likeliest ids, 0: from all. It takes
+            the place of the likeliest one.
     """
 
     denied: dict[int, tuple[int, ...]] = field(default_factory=dict)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.decoder import Decoder
-from splitformer.model.drawing import place_of
+from splitformer.model.drawing import reference_id, reference_place
 from splitformer.model.stepping import NOTHING, RULED_OUT, Advanced, Asked, Candidates
 from splitformer.native import Draw
 
@@ -87,12 +88,15 @@ def answers(
 
 
 def _drawn(logits: Tensor, count: int, draw: Draw) -> int:
-    """Draw an id from the `count` likeliest of (V,); -1 where others may matter."""
+    """Draw an id from the `count` likeliest of (V,), 0: from all; -1 where others may matter."""
+    if not count:
+        return reference_id(draw, logits.cpu().numpy())
     best = _likeliest(logits, count)
     if not math.isnan(draw.total):
         weights = ((logits.double() - logits.max()) / draw.temperature).exp()
         draw = draw._replace(total=float(weights.sum()))
-    place = place_of(draw, best.logits, best.ids)
+    values, ids = np.array(best.logits), np.array(best.ids)
+    place = reference_place(draw, values, ids, len(ids) < count or count == len(logits))
     return -1 if place < 0 else best.ids[place]
 
 

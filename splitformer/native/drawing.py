@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from splitformer.native.binding import library
 
-DRAW_NUMBERS = 6
+DRAW_NUMBERS = 7
+"""Of `Draw` in src/draw.h: those below, and from how many candidates a step draws."""
 
 
 class Draw(NamedTuple):
@@ -46,6 +47,6 @@ def drawn_place(draw: Draw, values: array[float], ids: array[int]) -> int:
     Raises:
         NativeUnavailableError: The library cannot be used here.
     """
-    how = array("d", draw)
+    how = array("d", (*draw, len(ids)))
     addresses = [each.buffer_info()[0] for each in (how, values, ids)]
     return int(library().draw(*addresses, len(ids)))

@@ -211,8 +211,8 @@ class Questions:
         given: An id whose logit is wanted, or -1; int32.
         attention_from: Where in the answer its attention begins, or -1; int64.
         attention: Length of that answer.
-        draws: How to draw from its candidates, six numbers as `Draw`, temperature 0 where nothing
-            is drawn; doubles.
+        draws: How to draw: the numbers of `Draw`, then from how many candidates, 0: from all ids;
+            temperature 0 where nothing is drawn; doubles.
         log_probabilities: Compute them, and the sums.
     """
 

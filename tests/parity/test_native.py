@@ -234,7 +234,7 @@ def test_draws_are_those_of_torch() -> None:
     draws = {
         i: (2 + i % 30, DRAW._replace(point=i / 40, top_k=(math.nan, 5)[i % 2])) for i in range(40)
     }
-    asked = Asked(draws=draws, denied=dict.fromkeys(range(9), (7, 290)))
+    asked = Asked(draws=draws, denied=dict.fromkeys(range(9), (7, 290)), candidates={3: 2, 30: 9})
     tokens = [[i] for i in range(40)]
     got = ours.advance(tokens, [ours.begin(m) for m in memories], (3,), asked)
     expected = theirs.advance(tokens, [theirs.begin(m) for m in memories], (3,), asked)
@@ -245,6 +245,33 @@ def test_draws_are_those_of_torch() -> None:
     assert [got.log_probabilities[i] for i in drawn] == pytest.approx(
         [expected.log_probabilities[i] for i in drawn], abs=1e-4
     )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_draws_from_all_tokens_are_those_of_torch(temperature: float) -> None:
+    separate: dict[str, object] = VARIANTS["separate output"]
+    torch.manual_seed(3)
+    model = Transformer(tiny_config(3000, **separate)).eval()
+    ours, theirs = NativeDecoder(model.decoder, "fp32", 3), TorchDecoder(model.decoder)
+    memories = [torch.randn(5, model.config.d_model) * 9 for _ in range(60)]
+    ways = (
+        (0, Draw(temperature, math.nan, math.nan, math.nan, 0.0, 0.0)),
+        (0, Draw(temperature, math.nan, math.nan, 0.02, 0.0)),
+        (3000, Draw(temperature, math.nan, 0.9, math.nan, 0.0, 0.0)),
+    )
+    draws = {i: (ways[i % 3][0], ways[i % 3][1]._replace(point=i / 60)) for i in range(60)}
+    denied = dict.fromkeys(range(50), tuple(range(0, 3000, 2)))
+    asked = Asked(draws=draws, denied=denied, candidates=dict.fromkeys(range(0, 60, 5), 3))
+    tokens = [[i] for i in range(60)]
+    got = ours.advance(tokens, [ours.begin(m) for m in memories], (5,), asked)
+    expected = theirs.advance(tokens, [theirs.begin(m) for m in memories], (5,), asked)
+    ours.close()
+    assert got.ids == expected.ids
+    assert got.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-4)
+    for i, few in expected.candidates.items():
+        assert got.candidates[i].ids[:3] == few.ids
+    assert len(set(got.ids)) > 5
 
 
 def test_other_misuse_is_refused(small: NativeDecoder) -> None:
@@ -264,6 +291,8 @@ def test_other_misuse_is_refused(small: NativeDecoder) -> None:
         small.advance([[5]], [state], asked=Asked(denied={1: (2,)}))
     with pytest.raises(IndexError):
         small.advance([[5]], [state], asked=Asked(draws={1: (4, DRAW)}))
+    with pytest.raises(ValueError, match="draws: from all tokens either weigh them or keep near"):
+        small.advance([[5]], [state], asked=Asked(draws={0: (0, DRAW._replace(total=math.nan))}))
     with pytest.raises(ValueError, match="memory: must be"):
         small.begin(torch.randn(3, 31))
     with pytest.raises(ValueError, match="threads: must be at least 1"):

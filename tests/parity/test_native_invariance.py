@@ -38,7 +38,9 @@ MODELS: dict[str, Callable[[], Transformer]] = {
         d_model=36, heads=3, d_feed_forward=50, gated=True, activation="silu"
     ),
 }
-NUCLEUS = Draw(0.7, math.nan, 0.3, math.nan, 0.6, 0.0)
+NUCLEUS = 8, Draw(0.7, math.nan, 0.3, math.nan, 0.6, 0.0)
+FLAT = 0, Draw(0.7, math.nan, math.nan, math.nan, 0.6, 0.0)
+NEAR = 0, Draw(1.0, math.nan, math.nan, 0.05, 0.6)
 SETUPS = [(threads, isa) for threads in (1, 2, 3) for isa in instruction_sets()]
 
 
@@ -57,24 +59,26 @@ class Reference:
 
     decoder: NativeDecoder
 
-    def run(self, memory: Tensor, tokens: list[int]) -> tuple[Advanced, Block, Block]:
+    def run(
+        self, memory: Tensor, tokens: list[int], draw: tuple[int, Draw]
+    ) -> tuple[Advanced, Block, Block]:
         """Return what is known after the last token; own and cross caches."""
         state = self.decoder.begin(memory)
         for token in tokens:
-            result = self.decoder.advance([[token]], [state], (3, 4), _asked(1))
+            result = self.decoder.advance([[token]], [state], (3, 4), _asked([draw]))
         return result, own_of(state), np.stack([state.cross.keys, state.cross.values])
 
 
-def _asked(outputs: int) -> Asked:
-    """Everything that can be asked about so many outputs."""
-    every = range(outputs)
+def _asked(draws: list[tuple[int, Draw]]) -> Asked:
+    """Everything that can be asked about as many outputs."""
+    every = range(len(draws))
     return Asked(
         denied=dict.fromkeys(every, (5, 290)),
         candidates=dict.fromkeys(every, 6),
         logits=set(every),
         given=dict.fromkeys(every, 11),
         attention=set(every),
-        draws=dict.fromkeys(every, (8, NUCLEUS)),
+        draws=dict(enumerate(draws)),
     )
 
 
@@ -128,12 +132,13 @@ def test_mixes_do_not_change_a_bit(
         if chance.random() < 0.3:
             chance.shuffle(sessions)
         news = [_new_tokens(session, chance) for session in sessions]
-        result = decoder.advance(news, [s.state for s in sessions], (3, 4), _asked(len(sessions)))
+        draws = chance.choices((NUCLEUS, FLAT, NEAR), k=len(sessions))
+        result = decoder.advance(news, [s.state for s in sessions], (3, 4), _asked(draws))
         for session, new in zip(sessions, news, strict=True):
             session.tokens += new
         for row in chance.sample(range(len(sessions)), min(4, len(sessions))):
             session = sessions[row]
-            alone, own, cross = reference.run(session.memory, session.tokens)
+            alone, own, cross = reference.run(session.memory, session.tokens, draws[row])
             assert same(result.logits[row], alone.logits[0])
             assert result.log_probabilities[row] == alone.log_probabilities[0]
             assert result.ids[row] == alone.ids[0]

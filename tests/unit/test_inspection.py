@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
-from splitformer.generation.inspection import aligned
+from splitformer.generation.inspection import aligned, with_text
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.tokenizer import SourcePiece, Tokenizer
 from splitformer.model.torch_decoder import TorchDecoder
@@ -69,15 +69,13 @@ def test_peeking_changes_nothing(checkpoint: Checkpoint) -> None:
     assert peeked + detokenizer.finish() == tokenizer.decode(ids)
 
 
-def target_over(*spans: tuple[int, int]) -> Target:
-    nothing: Any = None
-    pieces = tuple(SourcePiece(5, begin, end) for begin, end in spans)
-    return Target((3,), nothing, nothing, 9, source=pieces)
+def texts(*spans: tuple[int, int]) -> list[int]:
+    return with_text([SourcePiece(5, begin, end) for begin, end in spans])
 
 
 def test_positions_that_share_the_attention_align() -> None:
     spans = ((0, 3), (3, 5), (5, 9), (9, 9))
-    assert aligned([0.1, 0.2, 0.3, 0.4], target_over(*spans)) == (1, 2)
-    assert aligned([0.6, 0.2, 0.2, 0.0], target_over(*spans)) == (0,)
-    assert aligned([0.2, 0.4, 0.4], target_over()) == (0, 1, 2)
-    assert aligned([0.2, 0.8], target_over((0, 0), (0, 0))) == (1,), "nothing but added tokens"
+    assert aligned([0.1, 0.2, 0.3, 0.4], texts(*spans)) == (1, 2)
+    assert aligned([0.6, 0.2, 0.2, 0.0], texts(*spans)) == (0,)
+    assert aligned([0.2, 0.4, 0.4], texts()) == (0, 1, 2)
+    assert aligned([0.2, 0.8], texts((0, 0), (0, 0))) == (1,), "nothing but added tokens"

@@ -22,9 +22,16 @@ from splitformer.generation import (
 from splitformer.generation.filters import Row, likeliest
 from splitformer.generation.rules import Rules
 from splitformer.generation.seen import Seen
-from splitformer.generation.selectors import draw_of, needs_row, select, uniform, weight_of_all
+from splitformer.generation.selectors import (
+    draw_of,
+    needs_row,
+    select,
+    shortlist,
+    uniform,
+    weight_of_all,
+)
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.drawing import reference_place
+from splitformer.model.drawing import reference_id, reference_place
 from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.native import Draw, drawn_place
 from tests.support.native import needs_native
@@ -88,6 +95,21 @@ def test_a_shortlist_draws_what_the_whole_row_does(case: dict[str, Any], place_o
             answered += place >= 0
             assert place < 0 or best.ids[place] == select(row, options, seed)
     assert answered > 20
+
+
+@pytest.mark.parametrize("case", [*SAMPLING, {}, {"temperature": 0.4}, {"min_p": 0.0}], ids=str)
+def test_all_tokens_draw_what_the_whole_row_does(case: dict[str, Any]) -> None:
+    options = GenerationOptions(seed=3, **{"temperature": 1.0, **case})
+    for seed in range(40):
+        row = logits(seed)
+        row[seed % VOCABULARY] = -np.inf
+        draw, expected = a_draw(row, options, seed), select(row, options, seed)
+        if not shortlist(options):
+            assert reference_id(draw, row) == expected
+        best = likeliest(row, VOCABULARY)
+        place = reference_place(draw, np.array(best.logits), np.array(best.ids), complete=True)
+        if shortlist(options):
+            assert best.ids[place] == expected
 
 
 @needs_native

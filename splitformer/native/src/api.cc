@@ -64,7 +64,7 @@ std::vector<Weights> WeightsOf(const splitformer_weights* parts, int count) {
 // The binding writes both as arrays of int64.
 static_assert(sizeof(Sequence) == 7 * sizeof(int64_t), "seven fields");
 static_assert(sizeof(Request) == 20 * sizeof(int64_t), "twenty fields");
-static_assert(sizeof(Draw) == 6 * sizeof(double), "six numbers");
+static_assert(sizeof(Draw) == 7 * sizeof(double), "seven numbers");
 static_assert(sizeof(Likeliest) == 2 * sizeof(int32_t), "a float and an int");
 
 }  // namespace
@@ -184,7 +184,7 @@ int32_t splitformer_quantise(int32_t element, const void* weight, int32_t rows, 
 
 int32_t splitformer_draw(const void* draw, const double* values, const int32_t* ids,
                          int32_t count) {
-  return splitformer::DrawPlace(*static_cast<const Draw*>(draw), values, ids, count);
+  return splitformer::DrawPlace(*static_cast<const Draw*>(draw), values, ids, count, false);
 }
 
 int32_t splitformer_plan_profile(void* plan, int32_t on, double* cycles) {

@@ -73,8 +73,8 @@ SPLITFORMER_API int32_t splitformer_quantise(int32_t element, const void* weight
 SPLITFORMER_API void splitformer_narrow(const float* from, int64_t count, void* to);
 SPLITFORMER_API void splitformer_widen(const void* from, int64_t count, float* to);
 
-// Draws from tokens that were ranked elsewhere; `draw` is laid out like `Draw`, in six numbers. What
-// `DrawPlace` returns.
+// Draws from tokens that were ranked elsewhere; `draw` is laid out like `Draw`, in seven numbers.
+// What `DrawPlace` returns.
 SPLITFORMER_API int32_t splitformer_draw(const void* draw, const double* values,
                                          const int32_t* ids, int32_t count);
 

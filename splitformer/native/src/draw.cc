@@ -42,7 +42,7 @@ struct Ordered {
       std::reverse(places.begin() + begin, places.begin() + end);
     }
     for (int i = 0; i < count; ++i) {
-      weights[size_t(i)] = Exp((values[places[size_t(i)]] - values[0]) / draw.temperature);
+      weights[size_t(i)] = WeightOf(draw, values[places[size_t(i)]], values[0]);
     }
   }
 
@@ -59,15 +59,15 @@ struct Ordered {
   }
 };
 
-// How many of the first may be drawn; 0 if others may.
-int Drawable(const Draw& draw, const Ordered& ordered, const double* values, int count) {
+// How many of the first may be drawn; 0 if others may. `known`: there are no others.
+int Drawable(const Draw& draw, const Ordered& ordered, const double* values, int count,
+             bool known) {
   int drawable = count;
-  bool known = false;
   const double least = values[count - 1];
-  if (draw.top_k > 0.0) {
+  if (draw.top_k > 0.0 && (draw.top_k < count || !known)) {
     if (!(draw.top_k < count)) return 0;
     const double kth = values[static_cast<int>(draw.top_k) - 1];
-    if (kth == least) return 0;
+    if (kth == least && !known) return 0;
     drawable = static_cast<int>(
         std::count_if(values, values + count, [kth](double value) { return value >= kth; }));
     known = true;
@@ -97,23 +97,41 @@ int Drawable(const Draw& draw, const Ordered& ordered, const double* values, int
 
 }  // namespace
 
-int DrawPlace(const Draw& draw, const double* values, const int32_t* ids, int count) {
+float Draw::Rate() const { return static_cast<float>(std::min(1.0 / temperature, 1e30)); }
+
+float Draw::Distance() const { return static_cast<float>(-temperature * std::log(min_p)); }
+
+double WeightOf(const Draw& draw, double value, double largest) {
+  return Exp((value - largest) / draw.temperature);
+}
+
+int Reached(const double* weights, int count, double part) {
+  double sum = 0.0;
+  int last = -1;
+  for (int i = 0; i < count; ++i) {
+    if (!(weights[i] > 0.0)) continue;
+    sum += weights[i];
+    last = i;
+    if (sum > part) break;
+  }
+  return last;
+}
+
+int DrawPlace(const Draw& draw, const double* values, const int32_t* ids, int count,
+              bool complete) {
   if (count == 0) return -1;
   Ordered ordered(draw, values, count);
-  const int drawable = Drawable(draw, ordered, values, count);
+  const int drawable = Drawable(draw, ordered, values, count, complete);
   if (drawable == 0) return -1;
   std::vector<std::pair<int32_t, int>> by_id;  // and place in `ordered`
   for (int i = 0; i < drawable; ++i) by_id.emplace_back(ids[ordered.places[size_t(i)]], i);
   std::sort(by_id.begin(), by_id.end());
-  double all = 0.0, sum = 0.0;
-  for (const auto& [id, i] : by_id) all += ordered.weights[size_t(i)];
-  int last = 0;
-  for (const auto& [id, i] : by_id) {
-    sum += ordered.weights[size_t(i)];
-    last = i;
-    if (sum > draw.point * all) break;
-  }
-  return ordered.places[size_t(last)];
+  std::vector<double> weights;
+  for (const auto& [id, i] : by_id) weights.push_back(ordered.weights[size_t(i)]);
+  double all = 0.0;
+  for (const double weight : weights) all += weight;
+  const int reached = Reached(weights.data(), drawable, draw.point * all);
+  return ordered.places[size_t(by_id[size_t(std::max(reached, 0))].second)];
 }
 
 }  // namespace splitformer

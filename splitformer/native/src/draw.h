@@ -15,17 +15,36 @@ struct Draw {
   double min_p;
   double point;  // in [0, 1): how far to go through the tokens, which belongs to seed and position
   double total;  // weight of all tokens, relative to the likeliest, if that matters: see `Weighs`
+  double among;  // in a step's request: from how many candidates, 0: from all tokens
 
   bool Wanted() const { return temperature > 0.0; }
 
   // Whether it matters how likely all tokens are together; `total` is then a number in a step's
   // request too, whatever it is: the step adds it up.
   bool Weighs() const { return total == total; }
+
+  // What logits are multiplied with before they become exponents: a finite number.
+  float Rate() const;
+
+  // Whether a step draws from all tokens of which only those may be drawn that are near the
+  // likeliest.
+  bool Near() const { return Wanted() && among == 0.0 && min_p > 0.0; }
+
+  // How much less their logits may be then.
+  float Distance() const;
 };
 
 // Draws from `count` tokens, the likeliest of all, likeliest first and of equals the smallest id:
 // top-k, top-p and min-p one after the other, then in the order of ids until their weights reach
-// the point. Returns a place among them; -1 where tokens that are not among them may matter.
-int DrawPlace(const Draw& draw, const double* values, const int32_t* ids, int count);
+// the point. `complete`: there are no others. Returns a place among them; -1 where tokens that are
+// not among them may matter.
+int DrawPlace(const Draw& draw, const double* values, const int32_t* ids, int count, bool complete);
+
+// The weight of a token beside that of the likeliest.
+double WeightOf(const Draw& draw, double value, double largest);
+
+// How far it is through some weights to a part of them all: the first place at which the sum of
+// those before and its own exceeds it, else the last that has a weight. -1: none has one.
+int Reached(const double* weights, int count, double part);
 
 }  // namespace splitformer

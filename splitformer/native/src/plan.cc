@@ -183,7 +183,13 @@ void Plan::Check(const Request& request) const {
     Require(request.room[i] >= 0 && request.room[i] <= shape_.vocabulary,
             "candidates: 0 to as many as there are ids" + Got(request.room[i]));
   }
-  Require(request.draw == nullptr || request.room != nullptr, "draws: need candidates");
+  for (int i = 0; request.draw != nullptr && i < request.outputs; ++i) {
+    const Draw& draw = request.draw[i];
+    const int room = request.room == nullptr ? 0 : request.room[i];
+    Require(!draw.Wanted() || draw.among <= room, "draws: need candidates");
+    Require(!draw.Wanted() || draw.among > 0.0 || draw.Near() != draw.Weighs(),
+            "draws: from all tokens either weigh them or keep near the likeliest");
+  }
 }
 
 void Plan::Check(const Sources& sources) const {
@@ -246,20 +252,33 @@ void Plan::Prepare(const Request& request) {
 }
 
 void Plan::PrepareCandidates(const Request& request) {
-  if (request.room == nullptr) return;
+  const int outputs = static_cast<int>(output_row_.size());
+  if (request.room != nullptr) {
+    int sum = 0;
+    first_candidate_.clear();
+    for (int i = 0; i < outputs; ++i) {
+      first_candidate_.push_back(sum);
+      sum += request.room[i];
+    }
+    PrepareLists(&shortlists_, [&](int i, Shortlist* list) { list->Begin(request.room[i]); });
+  }
+  if (request.draw != nullptr) {
+    PrepareLists(&near_, [&](int i, Shortlist* list) {
+      if (request.draw[i].Near()) list->BeginWithin(request.draw[i].Distance());
+    });
+    weights_of_all_.resize(size_t(outputs) * size_t(chunks()));
+  }
+}
+
+// Makes sure that each thread has a list for each output, and begins them.
+template <class F>
+void Plan::PrepareLists(std::vector<std::vector<Shortlist>>* lists, F begin) {
   const size_t outputs = output_row_.size();
-  int sum = 0;
-  first_candidate_.clear();
-  shortlists_.resize(size_t(team_.size()));
-  for (std::vector<Shortlist>& each : shortlists_) {
+  lists->resize(size_t(team_.size()));
+  for (std::vector<Shortlist>& each : *lists) {
     if (each.size() < outputs) each.resize(outputs);
+    for (size_t i = 0; i < outputs; ++i) begin(static_cast<int>(i), &each[i]);
   }
-  for (size_t i = 0; i < outputs; ++i) {
-    first_candidate_.push_back(sum);
-    sum += request.room[i];
-    for (std::vector<Shortlist>& each : shortlists_) each[i].Begin(request.room[i]);
-  }
-  if (request.draw != nullptr) weights_of_all_.resize(outputs * size_t(chunks()));
 }
 
 void Plan::Reserve(int rows, int outputs, int positions) {

@@ -134,7 +134,7 @@ struct Request {
   float* given_logit;             // (outputs): its logit
   const int64_t* attention_from;  // (outputs): where in `attention` its row begins, or -1; nullptr
   float* attention;               // rows of as many elements as its memory has positions
-  const Draw* draw;               // (outputs): how to draw from its candidates; nullptr
+  const Draw* draw;               // (outputs): how to draw, and from what; nullptr
   float* memory;                  // of an encoder: (sum of counts, d_model); never the binding's
 };
 
@@ -229,6 +229,8 @@ class Plan {
   void Run(const Request& request);
   void Prepare(const Request& request);
   void PrepareCandidates(const Request& request);
+  template <class F>
+  void PrepareLists(std::vector<std::vector<Shortlist>>* lists, F begin);
   void Reserve(int rows, int outputs, int positions);
   void RunStep(const Request& request, Member& member);
   void Execute(const RowsOp& op, const Request& request, Member& member);
@@ -251,14 +253,20 @@ class Plan {
   void AttendSource(const AttendOp& op, int64_t count, int first_row, int head,
                     const Member& member);
   void ProjectRows(const float* memory, int first, int rows, void* out, Member& member);
-  void ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
-                   const Member& member);
+  void ReduceChunk(const Request& request, const float* mask, const float* logits, int columns,
+                   int chunk, int i, const Member& member);
+  const float* MaskOf(const Request& request, int chunk) const;
   bool MaskDenied(const Request& request, int base, int columns, int i, float* own) const;
   void Copy(const Request& request, const float* logits, int columns, int base, int i) const;
   void Conclude(const Request& request, const Member& member);
   Likeliest BestOf(int output);
   int Rank(const Request& request, int i) const;
-  void DrawFrom(const Request& request, int i, int held) const;
+  void DrawToken(const Request& request, int i, int held, Likeliest best, const Member& member);
+  Likeliest DrawCandidate(const Request& request, int i, int held, Likeliest best);
+  Likeliest DrawNear(const Draw& draw, int i, Likeliest best) const;
+  Likeliest DrawAny(const Request& request, int i, Likeliest best, const Member& member);
+  std::vector<double> WeighChunks(const Draw& draw, int i, Likeliest best) const;
+  int ComputeChunk(int i, int chunk, const Member& member);
   void ShowAttention(const Request& request, int i) const;
   int64_t SourceOf(const Request& request, int row) const;
   int64_t AttentionFrom(const AttendOp& op, int row) const;
@@ -335,6 +343,7 @@ class Plan {
 
   std::vector<int> first_candidate_;                 // (outputs): where in the answer they begin
   std::vector<std::vector<Shortlist>> shortlists_;  // (threads), (outputs)
+  std::vector<std::vector<Shortlist>> near_;        // likewise: what is near the likeliest
   std::vector<ExponentialSum> weights_of_all_;      // (outputs, chunks), where draws need them
 
   // The last layer's weights over the memory, head by head, of outputs that show them.

@@ -84,9 +84,8 @@ int32_t splitformer_probe_logits(int32_t isa, const float* logits, const float* 
   const RowKernels& kernels = RowsFor(isa);
   Likeliest best = {-std::numeric_limits<float>::infinity(), -1};
   kernels.update_likeliest(logits, mask, count, 0, &best);
-  const ExponentialSum of_all = kernels.sum_exponentials(logits, count);
-  *largest = of_all.largest;
-  *sum = of_all.sum;
+  *largest = kernels.largest(logits, nullptr, count);
+  *sum = kernels.sum_exponentials(logits, nullptr, count, *largest, 1.0f);
   return best.id;
 }
 

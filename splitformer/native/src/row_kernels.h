@@ -55,13 +55,18 @@ struct RowKernels {
                       const float* row_scales, float* out, size_t stride);
   void (*finish_float)(const Sums& sums, const float* bias, float* out, size_t stride);
 
-  // Finds the first of the largest logits, if it exceeds `best`'s, and puts it there. `mask`, added
-  // first, is 0 or minus infinity, or nullptr. `count` is a multiple of 16; `base` is the first id.
-  void (*update_likeliest)(const float* logits, const float* mask, int count, int base,
-                           Likeliest* best);
+  // Finds the first of the largest logits, if it exceeds `best`'s, and puts it there; returns the
+  // largest. `mask`, added first, is 0 or minus infinity, or nullptr. `count` is a multiple of 16;
+  // `base` is the first id.
+  float (*update_likeliest)(const float* logits, const float* mask, int count, int base,
+                            Likeliest* best);
 
-  // `count` is a multiple of 16.
-  ExponentialSum (*sum_exponentials)(const float* logits, int count);
+  // The largest logit; `mask` and `count` are as above.
+  float (*largest)(const float* logits, const float* mask, int count);
+
+  // The sum of exp((logit - largest) * rate), likewise; `largest` is.
+  float (*sum_exponentials)(const float* logits, const float* mask, int count, float largest,
+                            float rate);
 };
 
 extern const RowKernels kRowsAvx2;

@@ -46,7 +46,8 @@ float Quantise(const float* x, int size, uint8_t* out) {
 
 }  // namespace
 
-const RowKernels kRowsAvx2 = {Normalise,  Add,         MultiplyBy,      Activate,       Quantise,
-                              FinishInt8, FinishFloat, UpdateLikeliest, SumExponentials};
+const RowKernels kRowsAvx2 = {Normalise,   Add,             MultiplyBy, Activate,
+                              Quantise,    FinishInt8,      FinishFloat,
+                              UpdateLikeliest, Largest,     SumExponentials};
 
 }  // namespace splitformer

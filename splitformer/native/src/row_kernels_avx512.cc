@@ -23,7 +23,8 @@ float Quantise(const float* x, int size, uint8_t* out) {
 
 }  // namespace
 
-const RowKernels kRowsAvx512 = {Normalise,  Add,         MultiplyBy,      Activate,       Quantise,
-                                FinishInt8, FinishFloat, UpdateLikeliest, SumExponentials};
+const RowKernels kRowsAvx512 = {Normalise,   Add,             MultiplyBy, Activate,
+                                Quantise,    FinishInt8,      FinishFloat,
+                                UpdateLikeliest, Largest,     SumExponentials};
 
 }  // namespace splitformer

@@ -158,30 +158,34 @@ inline Sixteen Masked(const float* logits, const float* mask, int i) {
   return mask == nullptr ? v : v + Sixteen::Load(mask + i);
 }
 
-inline float Largest(const float* logits, const float* mask, int count) {
+float Largest(const float* logits, const float* mask, int count) {
   Sixteen largest = Masked(logits, mask, 0);
   for (int i = 16; i < count; i += 16) largest = Max(largest, Masked(logits, mask, i));
   return Max(largest);
 }
 
-void UpdateLikeliest(const float* logits, const float* mask, int count, int base, Likeliest* best) {
+float UpdateLikeliest(const float* logits, const float* mask, int count, int base,
+                      Likeliest* best) {
   const float largest = Largest(logits, mask, count);
-  if (!(largest > best->logit)) return;
+  if (!(largest > best->logit)) return largest;
   const Sixteen wanted = Sixteen::Of(largest);
   for (int i = 0; i < count; i += 16) {
     if (const unsigned lanes = EqualLanes(Masked(logits, mask, i), wanted)) {
       *best = {largest, base + i + __builtin_ctz(lanes)};
-      return;
+      break;
     }
   }
+  return largest;
 }
 
-ExponentialSum SumExponentials(const float* logits, int count) {
-  const float largest = Largest(logits, nullptr, count);
-  const Sixteen top = Sixteen::Of(largest);
+float SumExponentials(const float* logits, const float* mask, int count, float largest,
+                      float rate) {
+  const Sixteen top = Sixteen::Of(largest), times = Sixteen::Of(rate);
   Sixteen sum = Sixteen::Of(0.0f);
-  for (int i = 0; i < count; i += 16) sum = sum + Exp(Sixteen::Load(logits + i) - top);
-  return {largest, Sum(sum)};
+  for (int i = 0; i < count; i += 16) {
+    sum = AddExp(sum, (Masked(logits, mask, i) - top) * times);
+  }
+  return Sum(sum);
 }
 
 }  // namespace

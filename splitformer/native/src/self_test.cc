@@ -153,7 +153,7 @@ struct Batch {
     request.attention_from = from.data();
     request.attention = attention.data();
     std::vector<Draw> draws(count);
-    if (count > 1) draws.back() = {0.8, std::nan(""), 0.5, std::nan(""), 0.3, 0.0};
+    if (count > 1) draws.back() = {0.8, std::nan(""), 0.5, std::nan(""), 0.3, 0.0, double(kRoom)};
     request.draw = draws.data();
     plan->Step(request);
     for (size_t s = 0; s < count; ++s) held[s] += static_cast<int64_t>(tokens[s].size());

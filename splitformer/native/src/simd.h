@@ -54,6 +54,27 @@ inline Eight PowerOfTwo(Eight n) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
 }
 
+// Of 2 to the power of j / 32 the bits, less j << 18.
+alignas(64) constexpr int32_t kRoots[32] = {
+    0x3f800000, 0x3f7ecd87, 0x3f7daac3, 0x3f7c980f, 0x3f7b95c2, 0x3f7aa43a,
+    0x3f79c3d3, 0x3f78f4f0, 0x3f7837f0, 0x3f778d3a, 0x3f76f532, 0x3f767043,
+    0x3f75fed7, 0x3f75a15b, 0x3f75583f, 0x3f7523f6, 0x3f7504f3, 0x3f74fbaf,
+    0x3f7508a4, 0x3f752c4d, 0x3f75672a, 0x3f75b9be, 0x3f76248c, 0x3f76a81e,
+    0x3f7744fd, 0x3f77fbb8, 0x3f78ccdf, 0x3f79b907, 0x3f7ac0c7, 0x3f7be4ba,
+    0x3f7d257d, 0x3f7e83b3
+};
+
+// Whole numbers n down to -4032 are added to this to become the last bits of a float.
+constexpr float kWhole = 12582912.0f;
+
+// 2 to the power of n / 32, given kWhole + n. The roots' missing part comes with the exponent.
+inline Eight RootOfTwo(Eight n) {
+  const __m256i bits = _mm256_castps_si256(n.v);
+  const __m256i place = _mm256_and_si256(bits, _mm256_set1_epi32(31));
+  const __m256i root = _mm256_i32gather_epi32(kRoots, place, 4);
+  return {_mm256_castsi256_ps(_mm256_add_epi32(root, _mm256_slli_epi32(bits, 18)))};
+}
+
 // A bit for each lane in which both are equal.
 inline unsigned EqualLanes(Eight a, Eight b) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)));
@@ -118,6 +139,12 @@ inline Sixteen PowerOfTwo(Sixteen n) {
   const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
 }
+inline Sixteen RootOfTwo(Sixteen n) {
+  const __m512i bits = _mm512_castps_si512(n.v);
+  const __m512i root = _mm512_permutex2var_epi32(_mm512_load_si512(kRoots), bits,
+                                                 _mm512_load_si512(kRoots + 16));
+  return {_mm512_castsi512_ps(_mm512_add_epi32(root, _mm512_slli_epi32(bits, 18)))};
+}
 inline unsigned EqualLanes(Sixteen a, Sixteen b) {
   return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ);
 }
@@ -158,6 +185,7 @@ inline Sixteen Xor(Sixteen a, Sixteen b) { return {Xor(a.low, b.low), Xor(a.high
 inline Sixteen Or(Sixteen a, Sixteen b) { return {Or(a.low, b.low), Or(a.high, b.high)}; }
 inline Sixteen Round(Sixteen x) { return {Round(x.low), Round(x.high)}; }
 inline Sixteen PowerOfTwo(Sixteen n) { return {PowerOfTwo(n.low), PowerOfTwo(n.high)}; }
+inline Sixteen RootOfTwo(Sixteen n) { return {RootOfTwo(n.low), RootOfTwo(n.high)}; }
 inline unsigned EqualLanes(Sixteen a, Sixteen b) {
   return EqualLanes(a.low, b.low) | EqualLanes(a.high, b.high) << 8;
 }
@@ -193,6 +221,17 @@ inline V Exp(V x) {
   p = Fma(p, r, V::Of(5.0000001201e-1f));
   p = Fma(p, r * r, r + V::Of(1.0f));
   return p * PowerOfTwo(n);
+}
+
+// The sum and e to the x, for x up to 0, within 3e-7 of its size; below -87 as `Exp`. For sums of
+// thousands: half the work of `Exp`, by a table of roots (Tang 1989) and a shorter polynomial.
+template <class V>
+inline V AddExp(V sum, V x) {
+  x = Max(x, V::Of(-87.0f));
+  const V n = Fma(x, V::Of(46.16624f), V::Of(kWhole));
+  const V r = Fnma(n - V::Of(kWhole), V::Of(0.02166085f), x);
+  const V p = Fma(Fma(r, V::Of(0.5000049f), V::Of(1.0000147f)), r, V::Of(1.0f));
+  return Fma(p, RootOfTwo(n), sum);
 }
 
 inline float Exp(float x) { return _mm256_cvtss_f32(Exp(Eight::Of(x)).v); }

@@ -24,9 +24,10 @@ void Plan::Execute(const VocabularyOp& op, const Request& request, Member& membe
       };
       const uint8_t* after = op.matrix.panel(i + 1 < parts ? first : last);
       Multiply(kernels_, part, op.matrix, first, last, after, store);
+      const float* mask = MaskOf(request, chunk);
       for (int r = 0; r < part.rows; ++r) {
-        ReduceChunk(request, Scratch(member) + size_t(r) * kLogitsStride, (last - first) * kPanel,
-                    chunk, row + r, member);
+        ReduceChunk(request, mask, Scratch(member) + size_t(r) * kLogitsStride,
+                    (last - first) * kPanel, chunk, row + r, member);
       }
     }
   }
@@ -46,29 +47,42 @@ bool Plan::MaskDenied(const Request& request, int base, int columns, int i, floa
   return true;
 }
 
+// What is ruled out of a chunk for all outputs; nullptr if nothing is.
+const float* Plan::MaskOf(const Request& request, int chunk) const {
+  static constexpr float kNothing[kChunk] = {};
+  if (request.mask == nullptr) return nullptr;
+  const float* mask = request.mask + size_t(chunk) * kChunk;
+  return std::memcmp(mask, kNothing, sizeof kNothing) == 0 ? nullptr : mask;
+}
+
 // Takes what is asked for output `i` from its logits in one chunk.
-void Plan::ReduceChunk(const Request& request, const float* logits, int columns, int chunk, int i,
-                       const Member& member) {
+void Plan::ReduceChunk(const Request& request, const float* mask, const float* logits, int columns,
+                       int chunk, int i, const Member& member) {
   const int base = chunk * kChunk;
-  const float* mask = request.mask == nullptr ? nullptr : request.mask + base;
-  alignas(32) float own_mask[kChunk];
+  alignas(64) float own_mask[kChunk];
   if (MaskDenied(request, base, columns, i, own_mask)) mask = own_mask;
-  kernels_.rows->update_likeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
+  const RowKernels& rows = *kernels_.rows;
+  const float largest =
+      rows.update_likeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
   if (request.room != nullptr && request.room[i] > 0) {
-    shortlists_[size_t(member.index)][size_t(i)].Add(logits, mask, columns, base);
+    shortlists_[size_t(member.index)][size_t(i)].Add(logits, mask, columns, base, largest);
+  }
+  if (request.draw != nullptr && request.draw[i].Near()) {
+    near_[size_t(member.index)][size_t(i)].Add(logits, mask, columns, base, largest);
+  }
+  const size_t place = size_t(i) * size_t(chunks()) + size_t(chunk);
+  const bool summed = request.log_sum != nullptr;
+  if (summed) {
+    const float top = mask == nullptr ? largest : rows.largest(logits, nullptr, columns);
+    sums_[place] = {top, rows.sum_exponentials(logits, nullptr, columns, top, 1.0f)};
   }
   if (request.draw != nullptr && request.draw[i].Wanted() && request.draw[i].Weighs()) {
-    alignas(64) float scaled[kChunk];
-    const float factor = 1.0f / static_cast<float>(request.draw[i].temperature);
-    for (int c = 0; c < columns; ++c) {
-      scaled[c] = (mask == nullptr ? logits[c] : logits[c] + mask[c]) * factor;
-    }
-    weights_of_all_[size_t(i) * size_t(chunks()) + size_t(chunk)] =
-        kernels_.rows->sum_exponentials(scaled, columns);
-  }
-  if (request.log_sum != nullptr) {
-    sums_[size_t(i) * size_t(chunks()) + size_t(chunk)] =
-        kernels_.rows->sum_exponentials(logits, columns);
+    const float rate = request.draw[i].Rate();
+    weights_of_all_[place] =
+        summed && mask == nullptr && rate == 1.0f
+            ? sums_[place]
+            : ExponentialSum{largest,
+                             rows.sum_exponentials(logits, mask, columns, largest, rate)};
   }
   Copy(request, logits, columns, base, i);
 }
@@ -94,9 +108,9 @@ void Plan::Conclude(const Request& request, const Member& member) {
       request.log_sum[i] = LogSum(sums_.data() + size_t(i) * size_t(chunks()), chunks());
       request.log_probability[i] = best.logit - request.log_sum[i];
     }
-    if (request.room != nullptr && request.room[i] > 0) {
-      const int held = Rank(request, i);
-      if (request.draw != nullptr && request.draw[i].Wanted()) DrawFrom(request, i, held);
+    const int held = request.room != nullptr && request.room[i] > 0 ? Rank(request, i) : 0;
+    if (request.draw != nullptr && request.draw[i].Wanted()) {
+      DrawToken(request, i, held, best, member);
     }
     if (request.attention_from != nullptr && request.attention_from[i] >= 0) {
       ShowAttention(request, i);
@@ -118,26 +132,6 @@ int Plan::Rank(const Request& request, int i) const {
   Ranker ranker;
   for (const std::vector<Shortlist>& part : shortlists_) ranker.Add(part[size_t(i)]);
   return ranker.Rank(request.room[i], request.candidates + first_candidate_[size_t(i)]);
-}
-
-// Puts a drawn token in the likeliest one's place.
-void Plan::DrawFrom(const Request& request, int i, int held) const {
-  const Likeliest* candidates = request.candidates + first_candidate_[size_t(i)];
-  Draw draw = request.draw[i];
-  if (draw.Weighs()) {
-    draw.total = Merge(weights_of_all_.data() + size_t(i) * size_t(chunks()), chunks()).sum;
-  }
-  std::vector<double> values;
-  std::vector<int32_t> ids;
-  for (int place = 0; place < held; ++place) {
-    values.push_back(candidates[place].logit);
-    ids.push_back(candidates[place].id);
-  }
-  const int place = DrawPlace(draw, values.data(), ids.data(), held);
-  request.ids[i] = place < 0 ? -1 : ids[size_t(place)];
-  if (place >= 0 && request.log_sum != nullptr) {
-    request.log_probability[i] = candidates[place].logit - request.log_sum[i];
-  }
 }
 
 // The mean of the heads' weights, head by head in their order.

@@ -1,6 +1,7 @@
 #include "vocabulary.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -54,13 +55,28 @@ void Shortlist::Begin(int room) {
   room_ = room;
   held_ = 0;
   least_ = -std::numeric_limits<float>::infinity();
-  if (room == 0) return;
-  const size_t size = size_t(Most()) + kChunk + 8;
+  most_ = 2 * room + 32;
+  if (room != 0) Reserve();
+}
+
+void Shortlist::BeginWithin(float distance) {
+  Begin(1);
+  room_ = 0;
+  distance_ = distance;
+}
+
+void Shortlist::Reserve() {
+  const size_t size = size_t(most_) + kChunk + 8;
+  if (logits_.size() >= size) return;
   logits_.resize(size);
   ids_.resize(size);
 }
 
-void Shortlist::Add(const float* logits, const float* mask, int count, int base) {
+void Shortlist::Add(const float* logits, const float* mask, int count, int base, float largest) {
+  if (!(largest > least_)) return;
+  if (room_ == 0) {  // a little less, whatever the rounding
+    least_ = std::max(least_, largest - distance_ - 1e-6f * (std::fabs(largest) + distance_));
+  }
   const auto keep = [this, base](__m256 v, int i) {
     const __m256i first = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     Put(v, _mm256_add_epi32(first, _mm256_set1_epi32(base + i)), Above(v, least_));
@@ -74,7 +90,14 @@ void Shortlist::Add(const float* logits, const float* mask, int count, int base)
     for (int part = 0; part < 4; ++part) keep(v[part], i + 8 * part);
   }
   for (; i < count; i += 8) keep(Masked(logits, mask, i), i);
-  if (held_ > Most()) Sift();
+  if (held_ <= most_) return;
+  // They are looked at by the eight.
+  _mm256_storeu_ps(&logits_[size_t(held_)],
+                   _mm256_set1_ps(-std::numeric_limits<float>::infinity()));
+  if (room_ != 0) return Sift();
+  Drop();
+  most_ = std::max(most_, 2 * held_);
+  Reserve();
 }
 
 // Puts some of eight behind those that are held; a branch for each would often be mispredicted.
@@ -91,8 +114,6 @@ inline void Shortlist::Put(__m256 logits, __m256i ids, int lanes) {
 void Shortlist::Sift() {
   constexpr int kTries = 16;
   const int enough = room_ + room_ / 4;
-  _mm256_storeu_ps(&logits_[size_t(held_)],
-                   _mm256_set1_ps(-std::numeric_limits<float>::infinity()));
   const auto [smallest, largest] = std::minmax_element(logits_.begin(), logits_.begin() + held_);
   float least = *smallest, most = *largest;
   int above = CountAbove(least);
@@ -164,17 +185,12 @@ int Ranker::Rank(int room, Likeliest* out) {
   return held;
 }
 
-ExponentialSum Merge(const ExponentialSum* chunks, int count) {
+float LogSum(const ExponentialSum* chunks, int count) {
   float largest = chunks[0].largest;
   for (int c = 1; c < count; ++c) largest = std::max(largest, chunks[c].largest);
   float sum = 0.0f;
   for (int c = 0; c < count; ++c) sum += chunks[c].sum * Exp(chunks[c].largest - largest);
-  return {largest, sum};
-}
-
-float LogSum(const ExponentialSum* chunks, int count) {
-  const ExponentialSum all = Merge(chunks, count);
-  return static_cast<float>(all.largest + Log(all.sum));
+  return static_cast<float>(largest + Log(sum));
 }
 
 }  // namespace splitformer

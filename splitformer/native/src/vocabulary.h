@@ -19,14 +19,23 @@ class Shortlist {
  public:
   void Begin(int room);
 
+  // The same, for all that are at most so far from the likeliest, however many they are; and some
+  // more.
+  void BeginWithin(float distance);
+
   // Takes in the logits of a chunk; minus infinity never counts. `mask`, added first,
-  // is 0 or minus infinity, or nullptr. `count` is a multiple of 8; `base` is the first id.
-  void Add(const float* logits, const float* mask, int count, int base);
+  // is 0 or minus infinity, or nullptr; `largest` is then the largest. `count` is a multiple of 8;
+  // `base` is the first id.
+  void Add(const float* logits, const float* mask, int count, int base, float largest);
+
+  // Those it holds, in the order of their ids.
+  int held() const { return held_; }
+  Likeliest operator[](int i) const { return {logits_[size_t(i)], ids_[size_t(i)]}; }
 
  private:
   friend class Ranker;
 
-  int Most() const { return 2 * room_ + 32; }  // that are held when a chunk comes
+  void Reserve();
   void Put(__m256 logits, __m256i ids, int lanes);
   void Sift();
   int CountAbove(float least) const;
@@ -34,6 +43,8 @@ class Shortlist {
   void DropButEquals(int equals);
 
   int room_ = 0;
+  float distance_ = 0.0f;  // where there is no room to keep to
+  int most_ = 0;           // that are held when a chunk comes
   int held_ = 0;
   float least_ = 0.0f;  // what a logit has to exceed
   std::vector<float> logits_;  // in the order of ids; both have room for one chunk more
@@ -53,9 +64,6 @@ class Ranker {
   std::vector<Likeliest> entries_;
   std::vector<uint64_t> keys_;
 };
-
-// Merges chunks in their order.
-ExponentialSum Merge(const ExponentialSum* chunks, int count);
 
 // Merges chunks in their order: log of the sum of exp over all their logits.
 float LogSum(const ExponentialSum* chunks, int count);

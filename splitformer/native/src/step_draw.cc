@@ -1,0 +1,111 @@
+// Running a plan: drawing tokens from what the output map has left.
+#include <algorithm>
+#include <limits>
+
+#include "plan.h"
+
+namespace splitformer {
+
+// Puts a drawn token in the likeliest one's place.
+void Plan::DrawToken(const Request& request, int i, int held, Likeliest best,
+                     const Member& member) {
+  const Draw& draw = request.draw[i];
+  const Likeliest drawn = draw.among > 0.0 ? DrawCandidate(request, i, held, best)
+                          : draw.Near()    ? DrawNear(draw, i, best)
+                                           : DrawAny(request, i, best, member);
+  request.ids[i] = drawn.id;
+  if (drawn.id >= 0 && request.log_sum != nullptr) {
+    request.log_probability[i] = drawn.logit - request.log_sum[i];
+  }
+}
+
+// Draws from the likeliest; the id is -1 where others may matter.
+Likeliest Plan::DrawCandidate(const Request& request, int i, int held, Likeliest best) {
+  const Likeliest* candidates = request.candidates + first_candidate_[size_t(i)];
+  Draw draw = request.draw[i];
+  if (draw.Weighs()) {
+    const std::vector<double> of_chunks = WeighChunks(draw, i, best);
+    draw.total = 0.0;
+    for (const double weight : of_chunks) draw.total += weight;
+  }
+  std::vector<double> values;
+  std::vector<int32_t> ids;
+  for (int place = 0; place < held; ++place) {
+    values.push_back(candidates[place].logit);
+    ids.push_back(candidates[place].id);
+  }
+  const bool complete = held < request.room[i] || held == shape_.vocabulary;
+  const int place = DrawPlace(draw, values.data(), ids.data(), held, complete);
+  return place < 0 ? Likeliest{0.0f, -1} : candidates[place];
+}
+
+// Draws from those that are likely enough beside the likeliest.
+Likeliest Plan::DrawNear(const Draw& draw, int i, Likeliest best) const {
+  std::vector<Likeliest> near;
+  std::vector<double> weights;
+  double all = 0.0;
+  for (const std::vector<Shortlist>& part : near_) {
+    const Shortlist& list = part[size_t(i)];
+    for (int k = 0; k < list.held(); ++k) {
+      const double weight = WeightOf(draw, list[k].logit, best.logit);
+      if (!(weight >= draw.min_p)) continue;
+      near.push_back(list[k]);
+      weights.push_back(weight);
+      all += weight;
+    }
+  }
+  const int place = Reached(weights.data(), static_cast<int>(near.size()), draw.point * all);
+  return place < 0 ? Likeliest{0.0f, -1} : near[size_t(place)];
+}
+
+// Draws from all: first a chunk by its weight, then one of its tokens, whose logits are computed
+// once more.
+Likeliest Plan::DrawAny(const Request& request, int i, Likeliest best, const Member& member) {
+  const Draw& draw = request.draw[i];
+  const std::vector<double> of_chunks = WeighChunks(draw, i, best);
+  double all = 0.0, before = 0.0;
+  for (const double weight : of_chunks) all += weight;
+  const int chunk = Reached(of_chunks.data(), chunks(), draw.point * all);
+  if (chunk < 0) return {0.0f, -1};
+  for (int c = 0; c < chunk; ++c) before += of_chunks[size_t(c)];
+  alignas(64) float own_mask[kChunk];
+  const float* logits = Scratch(member);
+  const float* mask = MaskOf(request, chunk);
+  const int base = chunk * kChunk, columns = ComputeChunk(i, chunk, member);
+  if (MaskDenied(request, base, columns, i, own_mask)) mask = own_mask;
+  std::vector<double> weights;
+  double sum = 0.0;
+  for (int c = 0; c < columns; ++c) {
+    const float logit = mask == nullptr ? logits[c] : logits[c] + mask[c];
+    weights.push_back(WeightOf(draw, logit, best.logit));
+    sum += weights.back();
+  }
+  const double part = (draw.point * all - before) / of_chunks[size_t(chunk)];
+  const int c = Reached(weights.data(), columns, part * sum);
+  return c < 0 ? Likeliest{0.0f, -1} : Likeliest{logits[c], base + c};
+}
+
+// The weight of each chunk beside that of the likeliest token.
+std::vector<double> Plan::WeighChunks(const Draw& draw, int i, Likeliest best) const {
+  std::vector<double> weights;
+  for (int c = 0; c < chunks(); ++c) {
+    const ExponentialSum& chunk = weights_of_all_[size_t(i) * size_t(chunks()) + size_t(c)];
+    weights.push_back(chunk.sum * WeightOf(draw, chunk.largest, best.logit));
+  }
+  return weights;
+}
+
+// Computes an output's logits in one chunk, to the thread's scratch; returns how many there are.
+int Plan::ComputeChunk(int i, int chunk, const Member& member) {
+  const Matrix& matrix = std::get<VocabularyOp>(ops_.back()).matrix;
+  const int first = chunk * (kChunk / kPanel);
+  const int last = std::min(first + kChunk / kPanel, matrix.panels());
+  const Operand operand = OperandOf(member).Rows(i, 1);
+  Multiply(kernels_, operand, matrix, first, last, nullptr, [&](const Sums& sums) {
+    float* out = Scratch(member) + (sums.column - first * kPanel);
+    matrix.Finish(sums, operand.scales, out, kLogitsStride);
+  });
+  return (last - first) * kPanel;
+}
+
+}  // namespace splitformer
