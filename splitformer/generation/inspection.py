@@ -62,14 +62,15 @@ class Inspection:
     def _others(
         self, answer: Advanced, output: int, token: int, target: Target
     ) -> tuple[Alternative, ...]:
-        likeliest = answer.candidates[output]
-        return tuple(
-            Alternative(
-                other, target.detokenizer.peek(other), answer.log_probability(output, logit)
-            )
+        likeliest, peek = answer.candidates[output], target.detokenizer.peek
+        others = [
+            (other, logit)
             for other, logit in zip(likeliest.ids, likeliest.logits, strict=True)
             if other != token
-        )[: self._alternatives]
+        ][: self._alternatives]
+        return tuple(
+            [Alternative(i, peek(i), answer.log_probability(output, logit)) for i, logit in others]
+        )
 
 
 def most_bytes(options: GenerationOptions, rows: int, tokens: int) -> int:

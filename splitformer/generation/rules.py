@@ -170,13 +170,15 @@ class Rules:
     def first(self, found: Candidates, hope: int) -> tuple[int, float] | None:
         """Return the likeliest token and its logit before filters; None if others may be as likely.
 
-        Penalties lift no token. So none that stands behind the best one so far can be better, and
-        those that were not found stand behind all.
+        Penalties of at least 1 lift no token. So none that stands behind the best one so far can be
+        better, and those that were not found stand behind all.
 
         Args:
             found: What the step has found.
             hope: As in `ask`.
         """
+        if not self._wanted(1, hope):
+            return None
         best, most = None, RULED_OUT
         for token, logit in zip(found.ids, found.logits, strict=True):
             if logit < most:

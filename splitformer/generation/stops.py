@@ -6,6 +6,7 @@ would touch are held back, so that nobody is shown text that does not count.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from splitformer.generation.target import Produced
@@ -38,8 +39,8 @@ class Stops:
         """How many of the tokens will not be touched by a stop string any more, or already are."""
         if self.at is not None:
             return len(self._ends)
-        free = len(self._text) - max((self._begun(s) for s in self._strings), default=0)
-        return sum(end <= free for end in self._ends)
+        begun = max([self._begun(string) for string in self._strings], default=0)
+        return bisect_right(self._ends, len(self._text) - begun) if begun else len(self._ends)
 
     def cut(self, index: int, token: Produced) -> Produced:
         """Return a token without what lies beyond the end of the text."""
@@ -57,10 +58,12 @@ class Stops:
             self.at = min((place for place in found if place >= 0), default=None)
 
     def _begun(self, string: str) -> int:
-        """How many characters of a stop string the text ends with, at most."""
-        most = min(len(string) - 1, len(self._text))
-        sizes = range(most, 0, -1)
-        return next((size for size in sizes if self._text.endswith(string[:size])), 0)
+        """How many characters of a stop string the text ends with, at most, but for a whole one."""
+        text = self._text
+        place = text.find(string[0], max(0, len(text) - len(string) + 1))
+        while place >= 0 and not string.startswith(text[place:]):
+            place = text.find(string[0], place + 1)
+        return len(text) - place if place >= 0 else 0
 
 
 class Said:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced, Asked, Candidates
@@ -79,8 +79,7 @@ def _denied(asked: Asked, total: int) -> tuple[array[int] | None, array[int] | N
     """All that is denied, and where each output's share of it ends."""
     if not asked.denied:
         return None, None
-    if max(asked.denied) >= total:
-        raise IndexError(f"denied: outputs must be below {total}, got {max(asked.denied)}")
+    _check("denied", asked.denied, total)
     denied, ends = array("i"), array("i")
     for i in range(total):
         denied.extend(asked.denied.get(i, ()))
@@ -91,10 +90,17 @@ def _denied(asked: Asked, total: int) -> tuple[array[int] | None, array[int] | N
 def _draws(asked: Asked, total: int) -> array[float] | None:
     if not asked.draws:
         return None
-    draws = array("d", bytes(8 * DRAW_NUMBERS * total))
+    _check("draws", asked.draws, total)
+    draws = [0.0] * (DRAW_NUMBERS * total)
     for i, (among, draw) in asked.draws.items():
-        draws[DRAW_NUMBERS * i : DRAW_NUMBERS * (i + 1)] = array("d", (*draw, among))
-    return draws
+        draws[DRAW_NUMBERS * i : DRAW_NUMBERS * (i + 1)] = *draw, among
+    return array("d", draws)
+
+
+def _check(name: str, outputs: Iterable[int], total: int) -> None:
+    """IndexError if there is no such output."""
+    if (last := max(outputs)) >= total:
+        raise IndexError(f"{name}: outputs must be below {total}, got {last}")
 
 
 def _candidates(result: Outputs, asked: Asked, questions: Questions) -> dict[int, Candidates]:

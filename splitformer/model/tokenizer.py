@@ -107,6 +107,9 @@ class Detokenizer:
 
     def peek(self, token: int) -> str:
         """Return what `add` would return; nothing changes."""
+        surface = self._surfaces[token] if token < len(self._surfaces) else ""
+        if not self._open and isinstance(surface, str):  # most often
+            return surface.removeprefix(" ") if self._strips else surface
         state, strips, opened = self._decoder.getstate(), self._strips, self._open
         text = self.add(token)
         self._decoder.setstate(state)

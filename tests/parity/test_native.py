@@ -291,6 +291,8 @@ def test_other_misuse_is_refused(small: NativeDecoder) -> None:
         small.advance([[5]], [state], asked=Asked(denied={1: (2,)}))
     with pytest.raises(IndexError):
         small.advance([[5]], [state], asked=Asked(draws={1: (4, DRAW)}))
+    with pytest.raises(IndexError, match="draws: outputs must be below 1, got 1"):
+        small.advance([[5]], [state], asked=Asked(draws={1: (0, DRAW)}))
     with pytest.raises(ValueError, match="draws: from all tokens either weigh them or keep near"):
         small.advance([[5]], [state], asked=Asked(draws={0: (0, DRAW._replace(total=math.nan))}))
     with pytest.raises(ValueError, match="memory: must be"):

@@ -161,8 +161,9 @@ def test_no_answer_where_others_may_be_as_likely(place_of: Place) -> None:
         {"repetition_penalty": 0.7, "no_repeat_ngram_size": 2},
         {"suppressed_tokens": (9, 300, 301), "no_repeat_ngram_size": 1},
         {"repetition_penalty": 1.3, "no_repeat_ngram_size": 1, "alternatives": 2},
+        {"repetition_penalty": 0.6, "alternatives": 2},
     ],
-    ids=["plain", "few", "row", "bans", "told"],
+    ids=["plain", "few", "row", "bans", "told", "told row"],
 )
 @pytest.mark.parametrize("hope", [0, 8])
 def test_asking_for_little_chooses_what_looking_at_everything_does(
