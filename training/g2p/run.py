@@ -45,14 +45,14 @@ _FIRST_PHONEME = START + 1
 
 
 def architecture() -> TransformerConfig:
-    """Returns the shape of the model: 0.86 M parameters, deep encoder, shallow decoder."""
+    """Returns the shape of the model: 1.83 M parameters, deep encoder, shallow decoder."""
     return TransformerConfig(
         source_vocabulary_size=1 + max(LETTER_IDS.values()),
         target_vocabulary_size=1 + max(PHONEME_IDS.values()),
-        d_model=128,
-        heads=4,
-        encoder_layers=3,
-        decoder_layers=1,
+        d_model=160,
+        heads=5,
+        encoder_layers=4,
+        decoder_layers=2,
         d_feed_forward=512,
         max_positions=64,
         norm="pre",
@@ -69,14 +69,15 @@ def train_settings(minutes: float, threads: int) -> TrainSettings:
     return TrainSettings(
         minutes=minutes,
         threads=threads,
-        micro_batches=2,
+        micro_batches=1,
         smoothing=0.1,
-        dropout=0.05,
+        dropout=0.2,
         bf16=bf16_pays(),
+        averaged=300,
         log_steps=50,
         probe_minutes=5.0,
-        batches=BatchSettings(tokens=2048, longest=60, languages=()),
-        optimizer=OptimizerSettings(warmup=0.02, decay=0.6, bf16=bf16_pays()),
+        batches=BatchSettings(tokens=4096, longest=60, pool=32768, languages=()),
+        optimizer=OptimizerSettings(weight_decay=0.1, warmup=0.02, decay=0.9, bf16=bf16_pays()),
     )
 
 
