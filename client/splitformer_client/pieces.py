@@ -105,7 +105,8 @@ class Pieces:
             strict = wishes.stricter(piece.text, piece.whole(language, found), options)
             if strict == options:
                 break
-            tries, options = (found, await self._again(piece, language, strict)), strict
+            again, options = await self._again(piece, language, strict), strict
+            tries = (found, again) if again else (found,)
             found = min(tries, key=lambda t: wishes.flaws(piece.text, piece.whole(language, t)))
         for event in found:
             yield event

@@ -136,18 +136,21 @@ async def test_a_prefix_counts(world: World) -> None:
     assert found.placeholders_kept
 
 
-async def test_what_the_server_refuses_the_second_time_does_no_harm(world: World) -> None:
-    first = says("%s")
+@pytest.mark.parametrize(("source", "said"), [(SOURCE, "%s"), ("I was afraid.", "te te te te te")])
+async def test_what_the_server_refuses_the_second_time_does_no_harm(
+    world: World, source: str, said: str
+) -> None:
+    first = says(said)
 
     async def body(request: Any, context: Any) -> AsyncIterator[Any]:
-        if request.options.glossary:
-            await abort(context, errors.InvalidArgumentError("options.glossary: no room"))
+        if request.options.glossary or request.options.no_repeat_ngram_size:
+            await abort(context, errors.InvalidArgumentError("options: no room"))
         async for message in first(request, context):
             yield message
 
     world.decoder.generate = body
-    (found,) = await world.client.translate(SOURCE, "de")
-    assert found.text == "%s"
+    (found,) = await world.client.translate(source, "de")
+    assert found.text == said
 
 
 async def test_other_failures_are_told(world: World) -> None:
