@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from decoder_service.service import DecoderService
+from splitformer.generation.drafting import Drafting
 from splitformer.v1 import decoder_service_pb2 as dec
 from tests.conftest import Services
 from tests.support.checkpoints import MAX_POSITIONS, make_checkpoint
@@ -183,7 +184,8 @@ def test_a_slow_reader_pauses_only_itself(tmp_path: Path, servers: ServerThread)
 
     eventually(stands_still_while_another_works)
     assert quick.session(session).tokens < positions
-    assert len(generation._events) <= window, "memory is bounded"
+    step = 1 + Drafting().most
+    assert len(generation._events) < window + step, "memory is bounded"
     assert [token.index for token in collected(call).tokens] == list(range(positions))
     slow.close_session(session)
     slow.close()
