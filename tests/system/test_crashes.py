@@ -20,7 +20,11 @@ from splitformer.serving.local import LocalServices, Ports
 from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
+from tests.support.checkpoints import make_checkpoint
 from tests.support.rpc import TEXT, collected, eventually
+
+LONG = " ".join([TEXT] * 60)
+"""Its memory takes seconds to fetch, a byte a message."""
 
 CLIENT = """
 import sys, time
@@ -48,9 +52,9 @@ class Both:
         """End a service as a crash does."""
         os.kill(self.services.pids[name], signal.SIGKILL)
 
-    def reference(self, lease_ms: int) -> tensor_pb2.MemoryReference:
+    def reference(self, lease_ms: int, text: str = TEXT) -> tensor_pb2.MemoryReference:
         request = enc.EncodeRequest(
-            source=enc.Source(text=TEXT),
+            source=enc.Source(text=text),
             delivery=enc.MEMORY_DELIVERY_REFERENCE,
             lease_ms=lease_ms,
         )
@@ -95,14 +99,15 @@ class Both:
 
 
 @pytest.fixture
-def both(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
+def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
     """Services whose memories take a while to fetch: every byte is a message."""
     monkeypatch.setenv("SPLITFORMER_ENCODER_CHUNK_BYTES", "1")
     monkeypatch.setenv("SPLITFORMER_ENCODER_LEASE_SECONDS", "1")
+    model = make_checkpoint(tmp_path / "model", max_positions=1024)
     flags = ("--drain-seconds", "0.1")
     decoder_flags = ("--idle-seconds", "3", "--shared-memory", "false")
     with LocalServices(
-        Ports.any(), str(tiny_model), tmp_path / "log", flags=flags, decoder_flags=decoder_flags
+        Ports.any(), str(model), tmp_path / "log", flags=flags, decoder_flags=decoder_flags
     ) as services:
         made = Both(services)
         yield made
@@ -111,7 +116,7 @@ def both(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def test_a_decoder_that_is_killed_while_fetching_strands_no_lease(both: Both) -> None:
-    reference = both.reference(lease_ms=60_000)
+    reference = both.reference(60_000, LONG)
     thread = both.on_its_way(reference)
     both.kill("decoder")
     thread.join()
@@ -123,10 +128,10 @@ def test_a_decoder_that_is_killed_while_fetching_strands_no_lease(both: Both) ->
 
 
 def test_an_encoder_that_is_killed_fails_what_is_on_its_way_and_nothing_else(both: Both) -> None:
-    session = both.open(both.reference(lease_ms=1000))
+    session = both.open(both.reference(1000))
     eventually(lambda: both.leases() == 0)
     held, used = both.load()
-    thread = both.on_its_way(both.reference(lease_ms=60_000))
+    thread = both.on_its_way(both.reference(60_000, LONG))
     both.kill("encoder")
     thread.join()
     assert both.failure is not None
