@@ -28,7 +28,6 @@ from splitformer.serving.layout import Layout
 _POLL_SECONDS = 0.05
 _HOST = "127.0.0.1"
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_IMPATIENT = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
 
 
 class StartError(RuntimeError):
@@ -147,13 +146,12 @@ class LocalServices:
 
     def _wait_until_serving(self, address: str) -> None:
         deadline = time.monotonic() + self.seconds
-        with grpc.insecure_channel(address, _IMPATIENT) as channel:
-            while self.ended() is not None or not _is_serving(channel):
-                if self.ended() is not None:
-                    raise StartError(self._last_words())
-                if time.monotonic() > deadline:
-                    raise StartError(f"{address} is not serving after {self.seconds:.0f} s")
-                time.sleep(_POLL_SECONDS)
+        while self.ended() is not None or not is_serving(address):
+            if self.ended() is not None:
+                raise StartError(self._last_words())
+            if time.monotonic() > deadline:
+                raise StartError(f"{address} is not serving after {self.seconds:.0f} s")
+            time.sleep(_POLL_SECONDS)
 
     def _last_words(self) -> str:
         """Return the last line of the log that says of trouble; both services write there."""
@@ -224,12 +222,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _is_serving(channel: grpc.Channel) -> bool:
-    stub = health_pb2_grpc.HealthStub(channel)
-    try:
-        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)  # type: ignore[attr-defined]
-    except grpc.RpcError:
-        return False
+def is_serving(address: str) -> bool:
+    """Tell whether a service answers, and serves.
+
+    It is asked over a connection of its own: a channel that was refused tries again seconds later.
+    """
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)  # type: ignore[attr-defined]
+        except grpc.RpcError:
+            return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 

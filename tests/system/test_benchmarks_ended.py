@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
 import psutil
 import pytest
 
-from splitformer.serving.local import _is_serving
+from splitformer.serving.local import is_serving
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "benchmarks", "wire-types", "--quick"]
@@ -33,8 +32,7 @@ def serves(services: list[psutil.Process]) -> bool:
     if "--port" not in command:  # still the benchmark's own: it has been forked, and no more
         return False
     port = command[command.index("--port") + 1]
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        return _is_serving(channel)
+    return is_serving(f"127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize(("number", "at_work"), [(signal.SIGHUP, False), (signal.SIGTERM, True)])
