@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from splitformer.errors import SplitformerError
     from splitformer_client import aio
+    from splitformer_client.alignment import Alignment
     from splitformer_client.bulk import Encoded
+    from splitformer_client.info import ModelInfo, SessionInfo, SpeechInfo
     from splitformer_client.memory import Memory
     from splitformer_client.options import GenerationOptions
     from splitformer_client.settings import Tls
-    from splitformer_client.spans import Alignment, Span
+    from splitformer_client.spans import Span
     from splitformer_client.sync import Client, Session, Stream, connect
     from splitformer_client.values import (
         Alternative,
         End,
         EndReason,
         Hypothesis,
-        ModelInfo,
         Rewound,
         Score,
         Segment,
-        SessionInfo,
-        SpeechInfo,
         Timings,
         Token,
         Transcript,
@@ -69,7 +68,9 @@ _HOMES = {
     "Memory": "splitformer_client.memory",
     "GenerationOptions": "splitformer_client.options",
     "Tls": "splitformer_client.settings",
-    **dict.fromkeys(("Alignment", "Span"), "splitformer_client.spans"),
+    "Alignment": "splitformer_client.alignment",
+    "Span": "splitformer_client.spans",
+    **dict.fromkeys(("ModelInfo", "SessionInfo", "SpeechInfo"), "splitformer_client.info"),
     **dict.fromkeys(("Client", "Session", "Stream", "connect"), "splitformer_client.sync"),
 }
 

@@ -5,19 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from splitformer.v1 import decoder_service_pb2 as pb, model_pb2, tensor_pb2
+from splitformer_client.info import ModelInfo, SessionInfo, SpeechInfo
 from splitformer_client.spans import Rows
-from splitformer_client.values import (
-    Alternative,
-    End,
-    EndReason,
-    Hypothesis,
-    ModelInfo,
-    Score,
-    SessionInfo,
-    SpeechInfo,
-    Timings,
-    Token,
-)
+from splitformer_client.values import Alternative, End, EndReason, Hypothesis, Score, Timings, Token
 
 _REASONS = {
     pb.END_REASON_EOS: EndReason.EOS,

@@ -13,6 +13,7 @@ from splitformer.errors import InvalidArgumentError, PermissionDeniedError
 from splitformer.v1 import decoder_service_pb2 as pb, model_pb2, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer_client.convert import model_info_of
+from splitformer_client.info import ModelInfo
 from splitformer_client.link import Link
 from splitformer_client.memory import Memory
 from splitformer_client.options import (
@@ -26,7 +27,6 @@ from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncGeneration, AsyncSession, MakeScope
 from splitformer_client.settings import Settings, decoder_options
 from splitformer_client.spans import Rows
-from splitformer_client.values import ModelInfo
 
 
 @dataclass(frozen=True, slots=True)

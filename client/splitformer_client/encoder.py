@@ -15,12 +15,12 @@ from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from splitformer_client.audio import Audio, AudioForm
 from splitformer_client.bulk import AsyncEncoding
 from splitformer_client.convert import model_info_of
+from splitformer_client.info import ModelInfo
 from splitformer_client.link import Incoming, Link
 from splitformer_client.listening import Listening, listening
 from splitformer_client.memory import Memory
 from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
 from splitformer_client.settings import Settings, encoder_options
-from splitformer_client.values import ModelInfo
 
 Delivery = Literal["auto", "inline", "reference"]
 Pooling = Literal["auto", "mean", "cls"]

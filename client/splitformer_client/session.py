@@ -15,12 +15,13 @@ from splitformer.errors import DataLossError, FailedPreconditionError, Splitform
 from splitformer.v1 import decoder_service_pb2 as pb
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer_client.convert import end_of, hypothesis_of, score_of, session_info_of, token_of
+from splitformer_client.info import SessionInfo
 from splitformer_client.interaction import AsyncInteraction
 from splitformer_client.link import Incoming, Link
 from splitformer_client.options import GenerationOptions, options_message, prefix_message
 from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
 from splitformer_client.spans import Rows
-from splitformer_client.values import End, Hypothesis, Score, SessionInfo, Token
+from splitformer_client.values import End, Hypothesis, Score, Token
 
 MakeScope = Callable[[float | None], Scope]
 """Starts an operation that may take the given seconds, None for the client's default."""

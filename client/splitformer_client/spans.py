@@ -1,4 +1,4 @@
-"""Parts of texts in characters and bytes, and which of a source and its target belong together."""
+"""Parts of texts, in characters and bytes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from splitformer import words
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from splitformer.v1 import tensor_pb2
-    from splitformer_client.values import Token
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,19 +47,6 @@ class Span:
             other.byte_begin + self.byte_begin,
             other.byte_begin + self.byte_end,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Alignment:
-    """Words that belong together.
-
-    Attributes:
-        source: A word of the source.
-        target: A word of the target.
-    """
-
-    source: Span
-    target: Span
 
 
 class Places:
@@ -110,40 +94,3 @@ class Rows:
             return []
         places = Places(header.source_text)
         return [places.span_of_bytes(each.begin, each.end) for each in header.source_tokens]
-
-
-def align_words(source: str, tokens: Sequence[Token]) -> tuple[Alignment, ...]:
-    """Return which words of a source and of its target belong together.
-
-    They do if a token of the one aligns with a token of the other. Where a script puts no spaces
-    between words, tokens stand for them.
-
-    Args:
-        source: The source's text.
-        tokens: All tokens of the target, with what they align with.
-
-    Returns:
-        Pairs, each once, in the order of the target and then of the source.
-    """
-    target = "".join(token.text for token in tokens)
-    sources, targets = Places(source), Places(target)
-    pairs, waiting, end = set[tuple[Span, Span]](), list[Span](), 0
-    for token in tokens:
-        begin, end = end, end + len(token.text)
-        waiting += token.aligned_spans
-        word = _word(target, targets, begin, end)
-        if word is None:  # its text comes with a later token, if it has one
-            continue
-        aligned = (_word(source, sources, span.begin, span.end) for span in waiting)
-        pairs.update((word, each) for each in aligned if each is not None)
-        waiting.clear()
-    return tuple(Alignment(source, target) for target, source in sorted(pairs))
-
-
-def _word(text: str, places: Places, begin: int, end: int) -> Span | None:
-    """Return the words that a part of a text belongs to; None if there is only white space."""
-    part = text[begin:end]
-    if not part.strip():
-        return None
-    begin += len(part) - len(part.lstrip())
-    return places.span(*words.around(text, begin, begin + len(part.strip())))

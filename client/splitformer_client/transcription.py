@@ -11,11 +11,12 @@ from splitformer.errors import InvalidArgumentError
 from splitformer_client.audio import Audio, AudioForm
 from splitformer_client.decoder import Opening
 from splitformer_client.fan import Fan, Services
+from splitformer_client.info import SpeechInfo
 from splitformer_client.listening import Window
 from splitformer_client.options import GenerationOptions
 from splitformer_client.phrases import Phrases
 from splitformer_client.scope import Scope
-from splitformer_client.values import Segment, SpeechInfo, Token, Transcript
+from splitformer_client.values import Segment, Token, Transcript
 
 Task = Literal["transcribe", "translate"]
 Heard = Token | Segment

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from splitformer.v1 import tensor_pb2
-from splitformer_client.spans import Places, Rows, Span, align_words
+from splitformer_client.alignment import align_words
+from splitformer_client.spans import Places, Rows, Span
 from splitformer_client.values import Token
 
 TEXT = "Où est 文書?"

@@ -25,8 +25,8 @@ from splitformer_client.cli.options import (
     TlsOption,
     tls_choice,
 )
+from splitformer_client.info import ModelInfo
 from splitformer_client.tasks import together
-from splitformer_client.values import ModelInfo
 
 
 def info(  # noqa: PLR0913, PLR0917 - the options of a command are its arguments
