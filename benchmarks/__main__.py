@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.measuring import Report
+from benchmarks.report import Report
 
 SCENARIOS = (
     "decode",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import shapes
-from benchmarks.measuring import Contestant, fastest
+from benchmarks.measuring import Contestant, Run, fastest
 from benchmarks.peers import huggingface_model
 from benchmarks.peers.ctranslate2_model import COMPUTE_TYPES, convert, token_names
 from benchmarks.peers.fbgemm import Fbgemm
+from splitformer.model.cache import DecoderState
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
@@ -29,7 +30,10 @@ LAYOUTS = ((1, 2), (2, 1))
 WARM = 2
 """Steps of a run that only warms up."""
 
-Run = Callable[[], object]
+PIECES, PIECE = 8, 4
+"""A turn of `STEPS` in pieces of so many steps."""
+
+assert PIECES * PIECE == STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,35 @@ class Peer:
     def name(self) -> str:
         """What its samples are called."""
         return f"ctranslate2-{self.precision}-{self.inter}x{self.intra}"
+
+
+class Loop:
+    """Our steps, one after the other.
+
+    Args:
+        decoder: Takes them.
+        states: Of sequences that have just begun.
+        log_probabilities: Compute them.
+    """
+
+    def __init__(
+        self, decoder: NativeDecoder, states: list[DecoderState], log_probabilities: bool = False
+    ) -> None:
+        self._decoder = decoder
+        self._states = states
+        self._log_probabilities = log_probabilities
+        self._tokens = [[shapes.START]] * len(states)
+
+    def take(self, count: int) -> None:
+        """Take `count` steps."""
+        for _ in range(count):
+            advanced = self._decoder.advance(
+                self._tokens,
+                self._states,
+                never=(shapes.EOS,),
+                log_probabilities=self._log_probabilities,
+            )
+            self._tokens = [[token] for token in advanced.ids]
 
 
 class Contest:
@@ -97,56 +130,43 @@ class Contest:
         with torch.inference_mode():
             return self.model.encode(self.source[:batch], lengths)
 
-    def steps(self, batch: int) -> Contestant:
-        """Our loop over memories that have been encoded; projecting them is included."""
-        memories = self.memories[:batch]
+    def steps(self, batch: int, log_probabilities: bool = False) -> Contestant:
+        """Our loop over memories that have been projected."""
 
-        def run(count: int) -> object:
-            return self.loop([self.native.begin(memory) for memory in memories], count)
+        def begin() -> list[Run]:
+            self._begun(min(batch, 8), log_probabilities).take(WARM)
+            loop = self._begun(batch, log_probabilities)
+            return [partial(loop.take, PIECE)] * PIECES
 
-        return Contestant(lambda: run(STEPS), lambda: run(WARM))
-
-    def begin(self, batch: int) -> Contestant:
-        """What `steps` does before its first step."""
-        memories = self.memories[:batch]
-
-        def run() -> object:
-            return [self.native.begin(memory) for memory in memories]
-
-        return Contestant(run, lambda: None)  # `steps` has just warmed this up
+        return Contestant(begin)
 
     def floor(self, batch: int) -> Contestant:
-        """The matrix products of as many steps, alone."""
-        plan = self.native.plan
-        return Contestant(lambda: plan.products(batch, STEPS), lambda: plan.products(batch, WARM))
+        """The matrix products of as many steps, alone: by our kernels or by FBGEMM."""
+        ours, fbgemm = self.native.plan.products, self._fbgemm.products
+        trial = {"ours": partial(ours, batch, PIECE), "fbgemm": partial(fbgemm, batch, PIECE)}
+        chosen = fastest(trial)
+        products = ours if chosen == "ours" else fbgemm
 
-    def fbgemm(self, batch: int) -> Contestant:
-        """The same products by FBGEMM."""
-        products = self._fbgemm.products
-        return Contestant(lambda: products(batch, STEPS), lambda: products(batch, WARM))
+        def begin() -> list[Run]:
+            products(batch, WARM)
+            return [partial(products, batch, PIECE)] * PIECES
+
+        return Contestant(begin, spins=chosen == "fbgemm")
 
     def request(self, batch: int) -> Contestant:
         """Everything: encode, project, loop."""
         sources = self.source[:batch].tolist()
 
-        def run(count: int) -> object:
+        def run(count: int) -> None:
             memories = self.encoder.encode(sources)
             states = [self.native.begin(torch.from_numpy(memory)) for memory in memories]
-            return self.loop(states, count)
+            Loop(self.native, states).take(count)
 
-        return Contestant(lambda: run(STEPS), lambda: run(WARM))
+        return Contestant.whole(lambda: run(STEPS), lambda: run(WARM))
 
-    def loop(self, states: list[Any], count: int) -> list[list[int]]:
-        """Take `count` steps."""
-        tokens = [[shapes.START]] * len(states)
-        produced = []
-        for _ in range(count):
-            advanced = self.native.advance(
-                tokens, states, never=(shapes.EOS,), log_probabilities=False
-            )
-            tokens = [[token] for token in advanced.ids]
-            produced.append(advanced.ids)
-        return produced
+    def _begun(self, batch: int, log_probabilities: bool) -> Loop:
+        states = [self.native.begin(memory) for memory in self.memories[:batch]]
+        return Loop(self.native, states, log_probabilities)
 
     def fastest_peers(self, batch: int) -> list[Peer]:
         """Return for each precision the peer whose thread layout is fastest at a batch size.
@@ -166,11 +186,15 @@ class Contest:
             chosen.append(peers[fastest(tries)])
         return chosen
 
-    def translate(self, peer: Peer, batch: int, count: int) -> Contestant:
-        """CTranslate2: `count` tokens of every target, encoding included."""
-        return Contestant(
-            self._translation(peer, batch, count), self._translation(peer, batch, WARM)
-        )
+    def translate(self, peer: Peer, batch: int, *counts: int) -> Contestant:
+        """CTranslate2: a piece for each count of tokens of every target, encoding included."""
+        warm, *pieces = (self._translation(peer, batch, count) for count in (WARM, *counts))
+
+        def begin() -> list[Run]:
+            warm()
+            return pieces
+
+        return Contestant(begin, spins=True)
 
     def _translation(self, peer: Peer, batch: int, count: int) -> Run:
         sources = [[self.names[i] for i in row] for row in self.source[:batch].tolist()]
@@ -188,8 +212,8 @@ class Contest:
         """Our weights as Hugging Face's Marian."""
         return huggingface_model.convert(self.model, shapes.START, shapes.EOS, shapes.PAD)
 
-    def generate(self, batch: int, count: int) -> Contestant:
-        """Hugging Face, float32: `count` tokens of every target, encoding included."""
+    def generate(self, batch: int, *counts: int) -> Contestant:
+        """Hugging Face, float32; as `translate`."""
         source, model = self.source[:batch], self.huggingface
 
         def run(tokens: int) -> object:
@@ -201,7 +225,11 @@ class Contest:
                 min_new_tokens=tokens,
             )
 
-        return Contestant(lambda: run(count), lambda: run(WARM))
+        def begin() -> list[Run]:
+            run(WARM)
+            return [partial(run, count) for count in counts]
+
+        return Contestant(begin, spins=True)
 
 
 def _translator(model: Any, folder: Path, cache: Path, precision: str, inter: int) -> Any:

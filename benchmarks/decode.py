@@ -4,13 +4,11 @@ Every contestant takes 32 sequential steps of one row per sequence; each row cho
 by argmax over the whole vocabulary, with the end token suppressed. A peer that cannot run steps
 alone is measured by its time for 33 tokens minus its time for 1. The floor is the step's matrix
 products alone, in the same precision and with the same threads, looped in C++: by our kernels or by
-FBGEMM, whichever takes less time in a round.
+FBGEMM, whichever takes less time in a trial. It alternates with our loop every four steps.
 """
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,8 @@ from torch import Tensor
 
 from benchmarks import shapes
 from benchmarks.contest import STEPS, Contest
-from benchmarks.measuring import Report, Sample, interleaved
+from benchmarks.measuring import Match, Sample, interleaved, times
+from benchmarks.report import Report
 
 SLOW_STEPS = 8
 """Hugging Face's steps in place of 32: the first ones, which are the fastest."""
@@ -36,21 +35,23 @@ class Scope:
 
     Attributes:
         batches: Sequences per step.
-        rounds: How often each contestant is timed.
+        rounds: How often each contestant is timed, at most.
+        most_seconds: For all rounds but the first.
         precisions: CTranslate2's.
-        slow: The batch at which Hugging Face takes part, once.
-        most_seconds: Per batch, for all rounds but the first.
+        slow: The batch at which Hugging Face takes part, in rounds of its own.
+        slow_rounds: How many.
     """
 
     batches: tuple[int, ...]
     rounds: int
+    most_seconds: float
     precisions: tuple[str, ...] = ("int8",)
     slow: int = 0
-    most_seconds: float = math.inf
+    slow_rounds: int = 1
 
 
-QUICK = Scope((1, 8, 32, 64), 4, slow=32, most_seconds=1.5)
-FULL = Scope((1, 2, 4, 8, 16, 32, 64), 7, ("int8", "fp32"), slow=32, most_seconds=12.0)
+QUICK = Scope((1, 8, 32, 64), 20, 30.0, slow=32)
+FULL = Scope((1, 2, 4, 8, 16, 32, 64), 40, 300.0, ("int8", "fp32"), slow=32, slow_rounds=3)
 
 
 def run(report: Report, cache: Path, quick: bool) -> None:
@@ -58,66 +59,60 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     scope = QUICK if quick else FULL
     folder = shapes.checkpoint_folder("marian-base", cache)
     contest = Contest(folder, cache, scope.precisions, max(ERROR_BATCH, *scope.batches))
-    for batch in scope.batches:
-        measure(report, contest, "decode", batch, scope)
+    measure(report, contest, "decode", scope)
     report.figure("decode.int8_error_vs_ctranslate2", int8_error_ratio(contest))
     contest.close()
 
 
-def measure(report: Report, contest: Contest, prefix: str, batch: int, scope: Scope) -> None:
-    """Time all contestants at one batch size and report `PREFIX.bN.*`."""
+def measure(report: Report, contest: Contest, prefix: str, scope: Scope) -> None:
+    """Time all contestants at all batch sizes and report `PREFIX.bN.*`."""
+    matches = {f"{prefix}.b{batch}": match(contest, batch) for batch in scope.batches}
+    for name, samples in interleaved(matches, scope.rounds, scope.most_seconds).items():
+        report.detail(name, samples)
+        _figures(report, name, samples)
+    if scope.slow:
+        slow(report, contest, prefix, scope)
+
+
+def match(contest: Contest, batch: int) -> Match:
+    """Our loop with its products, and the peers; small batches more often."""
+    companies = [{"ours": contest.steps(batch), "floor": contest.floor(batch)}]
+    for peer in contest.fastest_peers(batch):
+        companies.append({peer.name: contest.translate(peer, batch, STEPS + 1, 1)})
+    return Match(companies, turns=turns(batch))
+
+
+def turns(batch: int) -> int:
+    """How often a batch size takes its turn in a round: the small ones take so much less time."""
+    return 2 if batch <= 8 else 1
+
+
+def slow(report: Report, contest: Contest, prefix: str, scope: Scope) -> None:
+    """Time Hugging Face beside our loop."""
+    name, batch = f"{prefix}.b{scope.slow}", scope.slow
     contestants = {
         "ours": contest.steps(batch),
-        "begin": contest.begin(batch),
-        "floor": contest.floor(batch),
-        "fbgemm": contest.fbgemm(batch),
+        "hf": contest.generate(batch, SLOW_STEPS + 1, 1),
     }
-    for peer in contest.fastest_peers(batch):
-        contestants[f"{peer.name}-33"] = contest.translate(peer, batch, STEPS + 1)
-        contestants[f"{peer.name}-1"] = contest.translate(peer, batch, 1)
-    samples = interleaved(contestants, scope.rounds, scope.most_seconds)
-    if batch == scope.slow:  # far slower than the others: one round is enough
-        slow = {
-            "hf-9": contest.generate(batch, SLOW_STEPS + 1),
-            "hf-1": contest.generate(batch, 1),
-        }
-        samples |= interleaved(slow, 1)
-    report.detail(f"{prefix}.b{batch}", samples)
-    _figures(report, f"{prefix}.b{batch}", samples)
+    samples = interleaved({name: Match.apart(contestants)}, scope.slow_rounds)[name]
+    report.detail(f"{name}.slow", samples)
+    ratio = times(samples["ours"].whole, samples["hf"].first_less_second)
+    report.figure(f"{name}.vs_hf", ratio * STEPS / SLOW_STEPS)
 
 
 def _figures(report: Report, prefix: str, samples: Mapping[str, Sample]) -> None:
-    ours = minus(samples, "ours", "begin")
-    report.figure(f"{prefix}.ms_per_step", 1000 * statistics.median(ours) / STEPS)
-    for precision, names in peers(samples, "-33").items():
-        theirs = [minus(samples, f"{name}-33", f"{name}-1") for name in names]
+    ours = samples["ours"]
+    report.figure(f"{prefix}.ms_per_step", 1000 * ours.median / STEPS)
+    for precision, name in peers(samples).items():
         suffix = "" if precision == "int8" else f"_{precision}"
-        report.figure(f"{prefix}.vs_ctranslate2{suffix}", min(times(ours, t) for t in theirs))
-    floors = zip(samples["floor"].seconds, samples["fbgemm"].seconds, strict=True)
-    report.figure(f"{prefix}.vs_floor", 1 / times(tuple(map(min, floors)), ours))
-    if "hf-9" in samples:
-        theirs_once = minus(samples, "hf-9", "hf-1")[0] / SLOW_STEPS
-        report.figure(f"{prefix}.vs_hf", theirs_once / (statistics.median(ours) / STEPS))
+        theirs = samples[name].first_less_second
+        report.figure(f"{prefix}.vs_ctranslate2{suffix}", times(ours.whole, theirs))
+    report.figure(f"{prefix}.vs_floor", times(ours, samples["floor"]))
 
 
-def peers(samples: Mapping[str, Sample], suffix: str = "") -> dict[str, list[str]]:
-    """Return CTranslate2's contestants by precision, their names without `suffix`."""
-    found: dict[str, list[str]] = {}
-    for name in samples:
-        if name.startswith("ctranslate2-") and name.endswith(suffix):
-            found.setdefault(name.split("-")[1], []).append(name.removesuffix(suffix))
-    return found
-
-
-def minus(samples: Mapping[str, Sample], whole: str, part: str) -> tuple[float, ...]:
-    """Seconds of one contestant less those of another, round by round."""
-    pairs = zip(samples[whole].seconds, samples[part].seconds, strict=True)
-    return tuple(a - b for a, b in pairs)
-
-
-def times(ours: tuple[float, ...], theirs: tuple[float, ...]) -> float:
-    """How many times faster we are: the median of the rounds' own ratios."""
-    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+def peers(samples: Mapping[str, Sample]) -> dict[str, str]:
+    """Return the names of CTranslate2's contestants by precision."""
+    return {name.split("-")[1]: name for name in samples if name.startswith("ctranslate2-")}
 
 
 def int8_error_ratio(contest: Contest) -> float:

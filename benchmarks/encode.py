@@ -9,8 +9,7 @@ be if nothing but these took time. `hf_padding` is the share of padding among Hu
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import torch
 
 from benchmarks import shapes
 from benchmarks.contest import Contest
-from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
+from benchmarks.measuring import Contestant, Match, Sample, fastest, interleaved, times
+from benchmarks.report import Report
 
 PADDED = 32
 """Sentences in a batch of Hugging Face's."""
@@ -39,15 +39,19 @@ class Plan:
         sentences: In all.
         slices: Parts of them that contestants take turns with.
         slow: Slices in which Hugging Face takes part.
+        rounds: How often each slice is encoded, at most.
+        most_seconds: For all rounds but the first.
     """
 
     sentences: int
     slices: int
     slow: int
+    rounds: int
+    most_seconds: float
 
 
-QUICK = Plan(512, 8, 1)
-FULL = Plan(512, 8, 8)
+QUICK = Plan(512, 8, 2, 12, 25.0)
+FULL = Plan(512, 8, 8, 12, 120.0)
 
 Sources = list[list[int]]
 
@@ -58,34 +62,41 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     contest = Contest(shapes.checkpoint_folder("marian-base", cache), cache)
     sources = mixed(plan.sentences, contest.model.config.source_vocabulary_size)
     translator = _fastest_layout(contest, sources[:PADDED])
-    samples: dict[str, list[float]] = {}
-    tokens = []
-    for run_once in _runs(contest, translator, sources[:PADDED], slow=True).values():
-        run_once()  # warm-up
-    for number in range(plan.slices):
-        part = sources[number :: plan.slices]
-        runs = _runs(contest, translator, part, slow=number < plan.slow)
-        contestants = {name: Contestant(each, lambda: None) for name, each in runs.items()}
-        for name, sample in interleaved(contestants, 1).items():
-            samples.setdefault(name, []).extend(sample.seconds)
-        tokens.append(sum(map(len, part)))
-    _figures(report, samples, tokens)
+    parts = [sources[number :: plan.slices] for number in range(plan.slices)]
+    matches = {
+        f"encode.{number}": Match.apart(
+            _contestants(contest, translator, part, slow=number < plan.slow)
+        )
+        for number, part in enumerate(parts)
+    }
+    found = interleaved(matches, plan.rounds, plan.most_seconds)
+    for name, samples in found.items():
+        report.detail(name, samples)
+    _figures(report, list(found.values()), sum(map(len, sources)))
     report.figure("encode.hf_padding", padding(sources[:: plan.slices]))
     report.figure("encode.hf_threads", float(torch.get_num_threads()))
     contest.close()
 
 
-def _runs(
+def _contestants(
     contest: Contest, translator: Any, part: Sources, slow: bool
-) -> dict[str, Callable[[], object]]:
-    runs = {
-        "ours": lambda: contest.encoder.encode(part),
-        "floor": _floor(contest, part),
-        "ctranslate2": _ctranslate2(contest, translator, part),
+) -> dict[str, Contestant]:
+    some = part[:8]  # warm all weights
+    contestants = {
+        "ours": Contestant.whole(
+            lambda: contest.encoder.encode(part), lambda: contest.encoder.encode(some)
+        ),
+        "floor": Contestant.whole(_floor(contest, part), _floor(contest, some)),
+        "ctranslate2": Contestant.whole(
+            _ctranslate2(contest, translator, part),
+            _ctranslate2(contest, translator, some),
+            spins=True,
+        ),
     }
     if slow:
-        runs["hf"] = _hugging_face(contest, part)
-    return runs
+        run, warm = _hugging_face(contest, part), _hugging_face(contest, some)
+        contestants["hf"] = Contestant.whole(run, warm, spins=True)
+    return contestants
 
 
 def mixed(count: int, vocabulary: int) -> Sources:
@@ -95,19 +106,23 @@ def mixed(count: int, vocabulary: int) -> Sources:
     return [numbers.integers(8, vocabulary, length).tolist() for length in lengths]
 
 
-def _figures(report: Report, samples: dict[str, list[float]], tokens: Sequence[int]) -> None:
-    ours = samples["ours"]
-    report.figure("encode.tokens_per_second", sum(tokens) / sum(ours))
-    report.figure("encode.vs_hf", _times(ours, samples["hf"]))
-    report.figure("encode.vs_ctranslate2", _times(ours, samples["ctranslate2"]))
-    report.figure("encode.vs_floor", 1 / _times(samples["floor"], ours))
-    report.figure("encode.floor_vs_hf", _times(samples["floor"], samples["hf"]))
-    report.detail("encode", {name: Sample(tuple(each)) for name, each in samples.items()})
+def _figures(report: Report, slices: Sequence[Mapping[str, Sample]], tokens: int) -> None:
+    taken = sum(samples["ours"].median for samples in slices)
+    report.figure("encode.tokens_per_second", tokens / taken)
+    report.figure("encode.vs_hf", _times(slices, "ours", "hf"))
+    report.figure("encode.vs_ctranslate2", _times(slices, "ours", "ctranslate2"))
+    report.figure("encode.vs_floor", _times(slices, "ours", "floor"))
+    report.figure("encode.floor_vs_hf", _times(slices, "floor", "hf"))
 
 
-def _times(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """How many times faster we are: the median of the slices' own ratios."""
-    return statistics.median(b / a for a, b in zip(ours, theirs, strict=False))
+def _times(slices: Sequence[Mapping[str, Sample]], ours: str, theirs: str) -> float:
+    """How many times faster the one is, over all slices in which both take part."""
+    both = [samples for samples in slices if theirs in samples]
+    return times(*(_together(samples[name] for samples in both) for name in (ours, theirs)))
+
+
+def _together(samples: Iterable[Sample]) -> Sample:
+    return Sample.of(seconds for sample in samples for seconds in sample.seconds)
 
 
 def _floor(contest: Contest, part: Sources) -> Callable[[], object]:

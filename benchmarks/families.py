@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.contest import STEPS, THREADS, WARM
-from benchmarks.decode import times
 from benchmarks.family_models import MODELS, MOST_STREAMS, audio, converted, folder_of, sources
 from benchmarks.family_peers import Audio, CTranslate2, Text, fastest_layout, transformers, turns
-from benchmarks.measuring import Contestant, Report, Sample, interleaved
+from benchmarks.measuring import Contestant, Match, Sample, interleaved, times
+from benchmarks.report import Report
 from benchmarks.whisper_model import START, marks
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.encoding import Features, Source
@@ -32,7 +32,7 @@ from splitformer.model.native_encoder import NativeEncoder
 from splitformer.model.stepping import Asked
 
 QUICK, FULL = ("opus-mt",), tuple(MODELS)
-ROUNDS, QUICK_SECONDS, MOST_SECONDS = 5, 2.0, 40.0
+ROUNDS, QUICK_SECONDS, MOST_SECONDS = 20, 6.0, 40.0
 
 MIB = 2**20
 PARTS = ("encoder", "decoder", "both", "ctranslate2")
@@ -70,9 +70,10 @@ def measure_speed(report: Report, name: str, batch: int, cache: Path, most_secon
     if report.wants(f"{prefix}.vs_hf"):
         torch.set_num_threads(THREADS)  # CTranslate2 has set OpenMP's, which are torch's too
         hf = transformers(folder_of(name, cache), ours.hears, batch)
-        samples = interleaved({"ours": ours.turns(batch, STEPS), "hf": hf}, 1)
+        contestants = {"ours": ours.turns(batch, STEPS), "hf": hf}
+        samples = interleaved({prefix: Match.apart(contestants)}, 1)[prefix]
         report.detail(f"{prefix}.vs_hf", samples)
-        report.figure(f"{prefix}.vs_hf", times(samples["ours"].seconds, samples["hf"].seconds))
+        report.figure(f"{prefix}.vs_hf", times(samples["ours"], samples["hf"]))
     ours.close()
 
 
@@ -86,7 +87,7 @@ def _against_ctranslate2(
         "ctranslate2": turns(theirs, batch, STEPS, warm),
         "ctranslate2-first": turns(theirs, batch, 1, warm),
     }
-    return interleaved(contestants, ROUNDS, most_seconds)
+    return interleaved({"": Match.apart(contestants)}, ROUNDS, most_seconds)[""]
 
 
 def _theirs(folder: Path, ours: Ours, inter: int) -> CTranslate2:
@@ -121,7 +122,7 @@ class Ours:
     def turns(self, batch: int, count: int) -> Contestant:
         """Encode, project, and decode `count` tokens of every target."""
         warm = 1 if self.hears else batch  # an encoder of audio takes long
-        return Contestant(lambda: self._run(batch, count), lambda: self._run(warm, WARM))
+        return Contestant.whole(lambda: self._run(batch, count), lambda: self._run(warm, WARM))
 
     def _run(self, batch: int, count: int) -> None:
         memories = self._encoder.encode(self._sources[:batch])
@@ -143,8 +144,8 @@ def peak_bytes(part: str, folder: Path) -> int:
 def _figures(report: Report, prefix: str, batch: int, samples: Mapping[str, Sample]) -> None:
     ours, theirs = samples["ours"], samples["ctranslate2"]
     report.figure(f"{prefix}.tokens_per_second", batch * STEPS / ours.median)
-    report.figure(f"{prefix}.vs_ctranslate2", times(ours.seconds, theirs.seconds))
+    report.figure(f"{prefix}.vs_ctranslate2", times(ours, theirs))
     first = samples["ours-first"]
     report.figure(f"{prefix}.ttft_ms", 1000 * first.median)
-    ratio = times(first.seconds, samples["ctranslate2-first"].seconds)
+    ratio = times(first, samples["ctranslate2-first"])
     report.figure(f"{prefix}.ttft_vs_ctranslate2", ratio)

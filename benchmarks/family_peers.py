@@ -89,7 +89,8 @@ def fastest_layout(make: Callable[[int], CTranslate2], batch: int) -> CTranslate
 
 def turns(peer: CTranslate2, batch: int, count: int, warm: int) -> Contestant:
     """Return CTranslate2's turn; `warm` sequences warm it up."""
-    return Contestant(lambda: peer.run(batch, count), lambda: peer.run(warm, WARM))
+    run, prepare = partial(peer.run, batch, count), partial(peer.run, warm, WARM)
+    return Contestant.whole(run, prepare, spins=True)
 
 
 def transformers(folder: Path, hears: bool, batch: int) -> Contestant:
@@ -112,7 +113,7 @@ def transformers(folder: Path, hears: bool, batch: int) -> Contestant:
             min_new_tokens=count,
         )
 
-    return Contestant(lambda: generate(STEPS), lambda: generate(1))
+    return Contestant.whole(lambda: generate(STEPS), lambda: generate(1), spins=True)
 
 
 def _layout(inter: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.measuring import Report
+from benchmarks.report import Report
 from benchmarks.speculative import PLAIN, Bench, Outcome
 from benchmarks.texts import chrf, lines
 from splitformer.generation import GenerationOptions

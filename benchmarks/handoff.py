@@ -25,7 +25,8 @@ from grpc import aio
 
 from benchmarks import shapes
 from benchmarks.load import SOURCE_TOKENS
-from benchmarks.measuring import Report, Sample
+from benchmarks.measuring import Sample
+from benchmarks.report import Report
 from benchmarks.servers import our_services, started
 from decoder_service.allow_list import AllowList
 from decoder_service.channels import EncoderChannels
@@ -109,7 +110,7 @@ async def _bytes(report: Report, encoder: str, plan: Plan) -> None:
     size = wire.packed_bytes(reference.header.dtype, reference.header.shape)
     for name, times in seconds.items():
         report.figure(f"handoff.{name}_mb_s", size / float(np.median(times)) / 1e6)
-    report.detail("handoff.bytes", {name: Sample(tuple(each)) for name, each in seconds.items()})
+    report.detail("handoff.bytes", {name: Sample.of(each) for name, each in seconds.items()})
 
 
 @asynccontextmanager
@@ -168,7 +169,7 @@ async def _openings(
         middle = {name: 1000 * float(np.median(each)) for name, each in times.items()}
         for name, value in middle.items():
             report.figure(f"{prefix}.{name}.open_ms", value)
-        report.detail(f"{prefix}.open", {name: Sample(tuple(each)) for name, each in times.items()})
+        report.detail(f"{prefix}.open", {name: Sample.of(each) for name, each in times.items()})
         for name, stub in stubs.items():
             crowd = await asyncio.gather(*(_several(stub, plan.crowd) for _ in range(CALLERS)))
             slowest = 1000 * float(np.percentile(np.concatenate(crowd), 95))

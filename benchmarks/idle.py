@@ -19,8 +19,9 @@ from grpc import aio
 
 from benchmarks import shapes
 from benchmarks.load import SOURCE_TOKENS, closed_loop, options_for
-from benchmarks.measuring import Report, Sample
+from benchmarks.measuring import Sample
 from benchmarks.processes import Usage
+from benchmarks.report import Report
 from benchmarks.servers import our_services
 from splitformer import wire
 from splitformer.serving.local import LocalServices
@@ -170,4 +171,4 @@ async def _steps(
         report.figure(f"{prefix}.{name}.tokens_per_second", float(np.median(each_rate)))
     pairs = zip(gaps[WITH], gaps[WITHOUT], strict=True)
     report.figure(f"{prefix}.step_time_ratio", float(np.median([a / b for a, b in pairs])))
-    report.detail("idle", {name: Sample(tuple(each)) for name, each in rates.items()})
+    report.detail("idle", {name: Sample.of(each) for name, each in rates.items()})

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import shapes
-from benchmarks.measuring import Report
+from benchmarks.report import Report
 from splitformer.model.cache import DecoderState
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.native_decoder import NativeDecoder

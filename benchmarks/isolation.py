@@ -26,7 +26,8 @@ from grpc import aio
 
 from benchmarks import shapes
 from benchmarks.idle import Uploading
-from benchmarks.measuring import Report, Sample
+from benchmarks.measuring import Sample
+from benchmarks.report import Report
 from benchmarks.servers import laid_out, started
 from splitformer.v1 import encoder_service_pb2 as enc
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
@@ -112,7 +113,7 @@ async def _measure(report: Report, contestants: dict[str, Engines], plan: Plan) 
     ):
         ratios = [a / b for a, b in zip(slowest[over], slowest[under], strict=True)]
         report.figure(f"isolation.{figure}", float(np.median(ratios)))
-    report.detail("isolation", {name: Sample(tuple(each)) for name, each in slowest.items()})
+    report.detail("isolation", {name: Sample.of(each) for name, each in slowest.items()})
 
 
 def _p99(gaps: list[float]) -> float:

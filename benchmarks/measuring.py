@@ -1,44 +1,70 @@
-"""Interleaved timing, and results as lines and JSON."""
+"""Timing in turns, and ratios of what was timed beside each other."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-import torch
+from benchmarks.processes import others_cpu
 
 J = TypeVar("J")
 W = TypeVar("W")
 
-PAUSE = 0.25
-"""Seconds before a turn. Torch's threads spin for some 9 ms once they are idle, and those of other
-OpenMP libraries may for 0.2 s: they would take cores from whoever comes next."""
+Run = Callable[[], object]
+Pieces = tuple[float, ...]
+"""Seconds of the pieces of a turn."""
+
+QUIET = 0.1
+"""Most of a core that other processes may use during a turn that counts."""
+
+LOOK, LONGEST_SPIN = 0.004, 0.3
+"""Seconds between two looks at whether threads spin on, and until nobody looks any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Seconds of one contestant, over the rounds."""
+    """What one contestant took.
 
-    seconds: tuple[float, ...]
+    Attributes:
+        rounds: Seconds of every piece of every turn.
+    """
+
+    rounds: tuple[Pieces, ...]
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> Sample:
+        """Turns of one piece each."""
+        return cls(tuple((each,) for each in seconds))
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Of every turn."""
+        return tuple(map(sum, self.rounds))
+
+    @property
+    def whole(self) -> Sample:
+        """Its turns as one piece each, to be compared with turns of other pieces."""
+        return Sample.of(self.seconds)
 
     @property
     def median(self) -> float:
-        """The middle round."""
+        """The middle turn."""
         return statistics.median(self.seconds)
 
     @property
     def spread(self) -> float:
-        """Slowest over fastest round."""
+        """Slowest over fastest turn."""
         return max(self.seconds) / min(self.seconds)
+
+    @property
+    def first_less_second(self) -> Sample:
+        """Of turns of two pieces: the first, less the second, which is a part of it."""
+        return Sample.of(first - second for first, second in self.rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,38 +72,153 @@ class Contestant:
     """Something to time.
 
     Attributes:
-        run: What is timed.
-        warm: Runs untimed right before: what the contestant before left behind (its weights in the
-            caches) would otherwise count against this one.
+        begin: Begins a turn, untimed, and returns its pieces, which are timed. It warms up: what
+            the contestant before left behind (its weights in the caches) would otherwise count
+            against this one.
+        spins: Its threads wait for more to do, and take cores from whoever comes next.
     """
 
-    run: Callable[[], object]
-    warm: Callable[[], object]
+    begin: Callable[[], Sequence[Run]]
+    spins: bool = False
+
+    @classmethod
+    def whole(cls, run: Run, warm: Run, spins: bool = False) -> Contestant:
+        """One piece, and what runs untimed right before it."""
+
+        def begin() -> list[Run]:
+            warm()
+            return [run]
+
+        return cls(begin, spins)
+
+
+Company = Mapping[str, Contestant]
+"""Contestants that alternate piece by piece; all have as many pieces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Contestants that are compared with each other.
+
+    Attributes:
+        companies: They take turns one after the other.
+        turns: How often in a round.
+    """
+
+    companies: Sequence[Company]
+    turns: int = 1
+
+    @classmethod
+    def apart(cls, contestants: Company, turns: int = 1) -> Match:
+        """One whole turn after the other."""
+        return cls([{name: each} for name, each in contestants.items()], turns)
 
 
 def interleaved(
-    contestants: Mapping[str, Contestant], rounds: int, most_seconds: float = math.inf
-) -> dict[str, Sample]:
-    """Time all contestants in turn, round by round.
+    matches: Mapping[str, Match], rounds: int, most_seconds: float = math.inf
+) -> dict[str, dict[str, Sample]]:
+    """Time all contestants in short turns, left to chance, round by round.
+
+    The speed of a machine changes within a second and for seconds. So contestants whose ratio is
+    asked for alternate in pieces of some ten milliseconds where they can, and the rounds of all
+    matches together last as long as there is time: none of them has a bad moment for itself.
 
     Args:
-        contestants: What to run, by name.
+        matches: Who is compared, by name.
         rounds: How often each is timed, at most.
         most_seconds: No round is begun, but the first, that would likely end later than this.
+
+    Returns:
+        What each contestant took, by match and name.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    chance = random.Random(0)
+    taken: dict[str, list[Turn]] = {name: [] for name in matches}
     began = time.perf_counter()
     for done in range(rounds):
         spent = time.perf_counter() - began
         if done and spent * (done + 1) / done > most_seconds:
             break
-        for name, contestant in contestants.items():
-            time.sleep(PAUSE)
-            contestant.warm()
-            started = time.perf_counter()
-            contestant.run()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: Sample(tuple(taken)) for name, taken in seconds.items()}
+        for name, match in matches.items():
+            taken[name] += [_turn(match, chance) for _ in range(match.turns)]
+    return {name: _samples(quiet(turns)) for name, turns in taken.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What happened when all contestants of a match took a turn.
+
+    Attributes:
+        pieces: What each took.
+        others: CPU seconds a second that went to other processes.
+    """
+
+    pieces: Mapping[str, Pieces]
+    others: float
+
+
+def quiet(turns: Sequence[Turn]) -> list[Turn]:
+    """Leave out turns that other processes disturbed, as long as half of all are left."""
+    least = sorted(turn.others for turn in turns)[(len(turns) - 1) // 2]
+    return [turn for turn in turns if turn.others <= max(least, QUIET)]
+
+
+def _turn(match: Match, chance: random.Random) -> Turn:
+    """Let each contestant of a match take a turn."""
+    pieces: dict[str, Pieces] = {}
+    began, others = time.perf_counter(), others_cpu()
+    for company in chance.sample(match.companies, len(match.companies)):
+        pieces |= _alternated(company, chance)
+    return Turn(pieces, (others_cpu() - others) / (time.perf_counter() - began))
+
+
+def _samples(turns: Sequence[Turn]) -> dict[str, Sample]:
+    return {name: Sample(tuple(turn.pieces[name] for turn in turns)) for name in turns[0].pieces}
+
+
+def _alternated(company: Company, chance: random.Random) -> dict[str, Pieces]:
+    """Take one turn of each; return the seconds of their pieces."""
+    pieces: dict[str, Sequence[Run]] = {}
+    for name, contestant in company.items():
+        pieces[name] = contestant.begin()
+        if contestant.spins and len(company) > 1:
+            come_to_rest()
+    seconds: dict[str, list[float]] = {name: [] for name in company}
+    for place in range(max(map(len, pieces.values()))):
+        for name in chance.sample(list(company), len(company)):
+            seconds[name].append(_seconds(pieces[name][place]))
+            if company[name].spins:
+                come_to_rest()
+    return {name: tuple(each) for name, each in seconds.items()}
+
+
+def come_to_rest() -> None:
+    """Wait until no thread of this process spins: GNU's OpenMP does for 10 ms, others for 200."""
+    for _ in range(round(LONGEST_SPIN / LOOK)):
+        before = time.process_time()
+        time.sleep(LOOK)
+        if time.process_time() - before < LOOK / 10:
+            return
+
+
+def _seconds(run: Run) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def times(ours: Sample, theirs: Sample) -> float:
+    """How many times faster we are.
+
+    Each piece is compared with the other's that was timed beside it; of each place in a turn the
+    median of these ratios counts, by the share of our turn that the place has. A core that was lost
+    for a moment, or a change of speed, changes few ratios, and medians do not see few.
+    """
+    total = weighed = 0.0
+    for a, b in zip(zip(*ours.rounds, strict=True), zip(*theirs.rounds, strict=True), strict=True):
+        usual = statistics.median(a)
+        weighed += usual * statistics.median(y / x for x, y in zip(a, b, strict=True))
+        total += usual
+    return weighed / total
 
 
 def in_turns(
@@ -105,83 +246,16 @@ def in_turns(
     return {way: sum(each[way] for each in seconds) for way in ways}
 
 
-def fastest(contestants: Mapping[str, Callable[[], object]]) -> str:
-    """Return the name of the one that is fastest in one try, after one that does not count."""
-    seconds = {}
-    for name, run in contestants.items():
-        run()
-        began = time.perf_counter()
-        run()
-        seconds[name] = time.perf_counter() - began
-    return min(seconds, key=lambda name: seconds[name])
+def fastest(contestants: Mapping[str, Run], tries: int = 3) -> str:
+    """Return the name of the one whose fastest try, in turns, is the fastest.
 
-
-@dataclass(slots=True)
-class Report:
-    """Figures by name, printed as they come and kept as JSON.
-
-    Attributes:
-        scenario: What is measured.
-        quick: With the most important sizes only, and few rounds.
-        only: Beginnings of the figures that are wanted; empty: all are.
-        figures: Values by name.
-        details: The timings that figures were made of.
+    A first try of each does not count, and after each try its threads come to rest.
     """
-
-    scenario: str
-    quick: bool = False
-    only: tuple[str, ...] = ()
-    figures: dict[str, float] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def wants(self, part: str) -> bool:
-        """True if any of the figures whose names begin so is wanted."""
-        return not self.only or any(part.startswith(o) or o.startswith(part) for o in self.only)
-
-    def figure(self, name: str, value: float) -> None:
-        """Add and print a figure."""
-        self.figures[name] = value
-        plain = f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}"
-        print(f"{name} {plain}", flush=True)
-
-    def detail(self, name: str, samples: Mapping[str, Sample]) -> None:
-        """Keep the timings that a figure was made of."""
-        self.details[name] = {
-            key: {"median_s": s.median, "spread": s.spread, "rounds_s": list(s.seconds)}
-            for key, s in samples.items()
-        }
-
-    def write(self, path: Path) -> None:
-        """Write everything with facts about the machine.
-
-        If only a part was wanted, what the file holds of the same machine stays beside it.
-        """
-        facts = machine()
-        others = json.loads(path.read_text()) if self.only and path.exists() else {}
-        same = others.get("machine") == facts
-        figures = {**(others["figures"] if same else {}), **self.figures}
-        details = {**(others["details"] if same else {}), **self.details}
-        content = {
-            "scenario": self.scenario,
-            "quick": self.quick,
-            "machine": facts,
-            "figures": figures,
-            "details": details,
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def machine() -> dict[str, Any]:
-    """Return what a reader needs to place the figures."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    models = {line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line}
-    flags = next((line for line in info.splitlines() if line.startswith("flags")), "").split()
-    interesting = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
-    return {
-        "cpu": sorted(models),
-        "cores": os.cpu_count(),
-        "features": [flag for flag in interesting if flag in flags],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+    seconds = dict.fromkeys(contestants, math.inf)
+    for number in range(1 + tries):
+        for name, run in contestants.items():
+            taken = _seconds(run)
+            come_to_rest()
+            if number:
+                seconds[name] = min(seconds[name], taken)
+    return min(seconds, key=lambda name: seconds[name])

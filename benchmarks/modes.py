@@ -9,7 +9,7 @@ without, and rows a second of a batch of every mode beside a batch of greedy one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 
 from benchmarks import shapes
-from benchmarks.contest import SOURCE_TOKENS, STEPS, WARM, Contest, Peer
-from benchmarks.decode import peers, times
-from benchmarks.measuring import Contestant, Report, interleaved
+from benchmarks.contest import PIECE, PIECES, SOURCE_TOKENS, STEPS, WARM, Contest, Peer
+from benchmarks.decode import peers
+from benchmarks.measuring import Contestant, Match, Run, Sample, interleaved, times
+from benchmarks.report import Report
 from splitformer.generation import (
     Decoding,
     DraftMode,
@@ -56,8 +57,8 @@ class Plan:
     Attributes:
         batches: Sources of a beam search.
         rows: Rows of a step for all else; a multiple of 32.
-        rounds: How often each contestant is timed, at most.
-        most_seconds: Per comparison, for all rounds but the first.
+        rounds: How often all are timed, at most.
+        most_seconds: For all rounds but the first.
     """
 
     batches: tuple[int, ...]
@@ -66,8 +67,10 @@ class Plan:
     most_seconds: float
 
 
-QUICK = Plan((8, 32), 32, 5, 8.0)
-FULL = Plan((1, 8, 32), 32, 9, 60.0)
+QUICK = Plan((8, 32), 32, 12, 33.0)
+FULL = Plan((1, 8, 32), 32, 30, 180.0)
+MODES_TURNS = 3
+"""In a round: they take far less time than beam search."""
 
 
 class Loops:
@@ -87,28 +90,32 @@ class Loops:
 
     def contestant(self, every: Sequence[dict[str, object]]) -> Contestant:
         """One decoding per entry, with these options, over memories that are there."""
-        run = partial(self._over_memories, every)
-        return Contestant(lambda: run(STEPS), lambda: run(WARM))
+
+        def begin() -> list[Run]:
+            self._take(self._over_memories(every, WARM))
+            decodings = self._over_memories(every, STEPS)
+            pieces: list[Run] = [partial(self._take, decodings, PIECE)] * (PIECES - 1)
+            return [*pieces, partial(self._take, decodings)]
+
+        return Contestant(begin)
 
     def searches(self, batch: int) -> Contestant:
         """Beam searches, sources included."""
         run = partial(self._from_sources, batch)
-        return Contestant(lambda: run(STEPS), lambda: run(WARM))
+        return Contestant.whole(lambda: run(STEPS), lambda: run(WARM))
 
     def _from_sources(self, batch: int, count: int) -> None:
         sources = self._contest.source[:batch].tolist()
         memories = map(torch.from_numpy, self._contest.encoder.encode(sources))
         options: dict[str, object] = {"num_beams": BEAMS}
-        self._run([self._decoding(memory, options, count) for memory in memories])
+        self._take([self._decoding(memory, options, count) for memory in memories])
 
-    def _over_memories(self, every: Sequence[dict[str, object]], count: int) -> None:
+    def _over_memories(self, every: Sequence[dict[str, object]], count: int) -> list[Decoding]:
         memories = self._contest.memories
-        self._run(
-            [
-                self._decoding(memories[i % len(memories)], options, count, seed=i)
-                for i, options in enumerate(every)
-            ]
-        )
+        return [
+            self._decoding(memories[i % len(memories)], options, count, seed=i)
+            for i, options in enumerate(every)
+        ]
 
     def _decoding(
         self, memory: torch.Tensor, options: dict[str, object], count: int, seed: int = 0
@@ -125,10 +132,12 @@ class Loops:
         )
         return decoding_for(target, chosen, count, self._vocabulary)
 
-    def _run(self, decodings: list[Decoding]) -> None:
-        never = self._vocabulary.never
-        while active := [each for each in decodings if not each.finished]:
-            assert not step(self._contest.native, active, never)
+    def _take(self, decodings: list[Decoding], count: int = STEPS) -> None:
+        """Take so many steps, or as many as are left."""
+        for _ in range(count):
+            if not (active := [each for each in decodings if not each.finished]):
+                break
+            assert not step(self._contest.native, active, self._vocabulary.never)
             for each in active:
                 each.news()
 
@@ -139,23 +148,33 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     folder = shapes.checkpoint_folder("marian-base", cache)
     contest = Contest(folder, cache, ("int8",), max(plan.rows, *plan.batches))
     loops = Loops(contest, folder)
+    matches = {searching(batch): beams(contest, loops, batch) for batch in plan.batches}
+    matches["modes"] = modes(contest, loops, plan.rows)
+    found = interleaved(matches, plan.rounds, plan.most_seconds)
+    for name, samples in found.items():
+        report.detail(name, samples)
     for batch in plan.batches:
-        beside_peer(report, contest, loops, batch, plan)
-    beside_greedy(report, contest, loops, plan)
+        beside_peer(report, batch, found[searching(batch)])
+    beside_greedy(report, plan.rows, found["modes"])
     contest.close()
 
 
-def beside_peer(report: Report, contest: Contest, loops: Loops, batch: int, plan: Plan) -> None:
-    """Time beam search, ours and CTranslate2's."""
-    contestants = {"ours": loops.searches(batch)}
-    for peer in contest.fastest_peers(batch):
-        contestants[peer.name] = translated(contest, peer, batch)
-    samples = interleaved(contestants, plan.rounds, plan.most_seconds)
-    name = f"modes.beam{BEAMS}.b{batch}"
-    report.detail(name, samples)
-    report.figure(f"{name}.tokens_per_s", batch * STEPS / samples["ours"].median)
-    theirs = [samples[peer].seconds for peer in peers(samples)["int8"]]
-    report.figure(f"{name}.vs_ctranslate2", min(times(samples["ours"].seconds, t) for t in theirs))
+def searching(batch: int) -> str:
+    """What figures of beam search begin with."""
+    return f"modes.beam{BEAMS}.b{batch}"
+
+
+def beams(contest: Contest, loops: Loops, batch: int) -> Match:
+    """Beam search, ours and CTranslate2's."""
+    peer = contest.fastest_peers(batch)[0]
+    return Match.apart({"ours": loops.searches(batch), peer.name: translated(contest, peer, batch)})
+
+
+def beside_peer(report: Report, batch: int, samples: Mapping[str, Sample]) -> None:
+    """Report beam search."""
+    ours, name = samples["ours"], searching(batch)
+    report.figure(f"{name}.tokens_per_s", batch * STEPS / ours.median)
+    report.figure(f"{name}.vs_ctranslate2", times(ours, samples[peers(samples)["int8"]]))
 
 
 def translated(contest: Contest, peer: Peer, batch: int) -> Contestant:
@@ -173,41 +192,31 @@ def translated(contest: Contest, peer: Peer, batch: int) -> Contestant:
             return_scores=True,
         )
 
-    return Contestant(lambda: run(STEPS), lambda: run(WARM))
+    return Contestant.whole(lambda: run(STEPS), lambda: run(WARM), spins=True)
 
 
-def beside_greedy(report: Report, contest: Contest, loops: Loops, plan: Plan) -> None:
-    """Time the other modes beside greedy decoding."""
-    rows, mixed = plan.rows, [o for _, o, many in MODES for _ in range(many * plan.rows // 32)]
+def modes(contest: Contest, loops: Loops, rows: int) -> Match:
+    """The other modes beside greedy decoding, and log-probabilities beside none."""
+    mixed = [options for _, options, many in MODES for _ in range(many * rows // 32)]
     sampling = next(options for name, options, _ in MODES if name == "sampling")
-    contestants = {
+    engine = {
         "greedy": loops.contestant([{}] * rows),
         "sampling": loops.contestant([sampling] * rows),
         "whole row": loops.contestant([{"temperature": 0.8}] * rows),
         "mixed": loops.contestant(mixed),
-        "plain": bare(contest, rows, log_probabilities=False),
-        "logprobs": bare(contest, rows, log_probabilities=True),
     }
-    samples = interleaved(contestants, plan.rounds, plan.most_seconds * 2)
-    report.detail("modes", samples)
-    seconds = {name: sample.seconds for name, sample in samples.items()}
-    report.figure("modes.greedy.tokens_per_s", rows * STEPS / samples["greedy"].median)
-    report.figure("modes.sampling_vs_greedy", times(seconds["sampling"], seconds["greedy"]))
-    report.figure("modes.whole_row_vs_greedy", times(seconds["whole row"], seconds["greedy"]))
-    report.figure("modes.logprobs_vs_plain", times(seconds["logprobs"], seconds["plain"]))
-    report.figure("modes.mixed_vs_greedy", times(seconds["mixed"], seconds["greedy"]))
+    bare = {
+        "plain": contest.steps(rows),
+        "logprobs": contest.steps(rows, log_probabilities=True),
+    }
+    return Match([engine, bare], MODES_TURNS)
 
 
-def bare(contest: Contest, rows: int, log_probabilities: bool) -> Contestant:
-    """The loop without anything around it, with log-probabilities or without."""
-
-    def run(count: int) -> None:
-        states = [contest.native.begin(memory) for memory in contest.memories[:rows]]
-        tokens = [[shapes.START]] * rows
-        for _ in range(count):
-            advanced = contest.native.advance(
-                tokens, states, never=(shapes.EOS,), log_probabilities=log_probabilities
-            )
-            tokens = [[token] for token in advanced.ids]
-
-    return Contestant(lambda: run(STEPS), lambda: run(WARM))
+def beside_greedy(report: Report, rows: int, samples: Mapping[str, Sample]) -> None:
+    """Report the other modes."""
+    greedy = samples["greedy"]
+    report.figure("modes.greedy.tokens_per_s", rows * STEPS / greedy.median)
+    report.figure("modes.sampling_vs_greedy", times(samples["sampling"], greedy))
+    report.figure("modes.whole_row_vs_greedy", times(samples["whole row"], greedy))
+    report.figure("modes.logprobs_vs_plain", times(samples["logprobs"], samples["plain"]))
+    report.figure("modes.mixed_vs_greedy", times(samples["mixed"], greedy))

@@ -11,13 +11,13 @@ from pathlib import Path
 from benchmarks import decode, request, shapes
 from benchmarks.contest import Contest
 from benchmarks.decode import Scope
-from benchmarks.measuring import Report
+from benchmarks.report import Report
 
-QUICK = {shapes.EMBEDDED: Scope((1, 32), 2)}
+QUICK = {shapes.EMBEDDED: Scope((1, 32), 10, 8.0)}
 FULL = {
-    shapes.EMBEDDED: Scope((1, 8, 32, 64), 7, ("int8", "fp32"), most_seconds=5.0),
-    "deep-shallow": Scope((1, 8, 32), 5, most_seconds=5.0),
-    "nllb-600m-like": Scope((1, 8), 2),
+    shapes.EMBEDDED: Scope((1, 8, 32, 64), 20, 30.0, ("int8", "fp32")),
+    "deep-shallow": Scope((1, 8, 32), 15, 30.0),
+    "nllb-600m-like": Scope((1, 8), 5, 60.0),
 }
 
 
@@ -26,7 +26,6 @@ def run(report: Report, cache: Path, quick: bool) -> None:
     for shape, scope in (QUICK if quick else FULL).items():
         folder = shapes.checkpoint_folder(shape, cache)
         contest = Contest(folder, cache, scope.precisions, max(scope.batches))
-        for batch in scope.batches:
-            decode.measure(report, contest, f"decode.{shape}", batch, scope)
-            request.measure(report, contest, f"request.{shape}", batch, scope)
+        decode.measure(report, contest, f"decode.{shape}", scope)
+        request.measure(report, contest, f"request.{shape}", scope)
         contest.close()

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks import event_loop, shapes
 from benchmarks.load import Contestant, Load, Splitformer, batching_peer, open_loop
-from benchmarks.measuring import Report
 from benchmarks.peers.ctranslate2_model import convert
+from benchmarks.report import Report
 from benchmarks.servers import ctranslate2_server, our_services, started
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving.local import LocalServices

@@ -31,9 +31,10 @@ from benchmarks.load import (
     closed_loop,
     direct_peer,
 )
-from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
+from benchmarks.measuring import Contestant, Match, Sample, fastest, interleaved
 from benchmarks.peers.ctranslate2_model import convert, token_names
 from benchmarks.processes import Usage, cpu_between, usages
+from benchmarks.report import Report
 from benchmarks.servers import ctranslate2_server, laid_out, started
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving.local import LocalServices
@@ -215,8 +216,9 @@ def _offline(peer: Path, vocabulary: int, streams: int, rounds: int) -> float:
         for layout, translator in translators.items()
     }
     best = fastest({name: partial(run, 5) for name, run in runs.items()})
-    contestant = Contestant(partial(runs[best], TARGET_TOKENS), partial(runs[best], 2))
-    return streams * TARGET_TOKENS / interleaved({best: contestant}, rounds)[best].median
+    contestant = Contestant.whole(partial(runs[best], TARGET_TOKENS), partial(runs[best], 2))
+    taken = interleaved({best: Match.apart({best: contestant})}, 3 * rounds)[best][best]
+    return streams * TARGET_TOKENS / taken.median
 
 
 def _translate(translator: object, sources: list[list[str]], inter: int) -> Callable[[int], object]:
@@ -247,7 +249,7 @@ def _report(report: Report, streams: int, slices: Mapping[str, Slices], offline:
     for name, each in slices.items():
         for process, seconds in each.cpu_per_token().items():
             report.figure(f"{prefix}.{name}.{process}.cpu_us_per_token", 1e6 * seconds)
-    report.detail(prefix, {name: Sample(tuple(each.rates)) for name, each in slices.items()})
+    report.detail(prefix, {name: Sample.of(each.rates) for name, each in slices.items()})
 
 
 def _report_latency(report: Report, prefix: str, slices: Mapping[str, Slices]) -> None:

@@ -28,8 +28,9 @@ from typing import TypeVar
 
 import torch
 
-from benchmarks.measuring import Report, in_turns
+from benchmarks.measuring import in_turns
 from benchmarks.one_stream import BY_STEP, BY_TOKEN, PLAIN as PLAIN_STREAM, OneStream
+from benchmarks.report import Report
 from benchmarks.servers import our_services
 from benchmarks.texts import chrf, lines
 from splitformer.generation import (

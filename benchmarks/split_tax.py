@@ -25,7 +25,8 @@ from benchmarks.load import (
     closed_loop,
     ours_in_one_process,
 )
-from benchmarks.measuring import Report, Sample
+from benchmarks.measuring import Sample
+from benchmarks.report import Report
 from benchmarks.servers import laid_out, started
 
 SPLIT, WHOLE = "two_services", "one_process"
@@ -94,7 +95,7 @@ async def _measure(report: Report, endpoints: Endpoints, plan: Plan, vocabulary:
     pairs = zip(rates[SPLIT], rates[WHOLE], strict=True)
     ratio = float(np.median([ours / theirs for ours, theirs in pairs]))
     report.figure(f"split_tax.s{plan.streams}.throughput_ratio", ratio)
-    report.detail("split_tax", {name: Sample(tuple(each)) for name, each in rates.items()})
+    report.detail("split_tax", {name: Sample.of(each) for name, each in rates.items()})
     for contestant in contestants.values():
         await contestant.close()
 

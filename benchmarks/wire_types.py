@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measuring import Report
+from benchmarks.report import Report
 from benchmarks.servers import our_services
 from benchmarks.texts import chrf, lines
 from splitformer.wire import DTYPE_NAMES, packed_bytes

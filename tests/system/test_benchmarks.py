@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("ctranslate2", reason="a peer, installed by `make dev`")
 shapes: Any = importlib.import_module("benchmarks.shapes")
-measuring: Any = importlib.import_module("benchmarks.measuring")
+reports: Any = importlib.import_module("benchmarks.report")
 
 FIGURES = {
     "decode": "decode.b2.vs_ctranslate2 decode.b2.vs_floor decode.b2.vs_hf"
@@ -65,14 +65,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     model = shapes.marian_like(1, 1, 64, 128, 320)
     for name in ("marian-base", "tiny"):
         monkeypatch.setitem(shapes.SHAPES, name, model)
-    scope = importlib.import_module("benchmarks.decode").Scope((2,), 1, ("int8", "fp32"), slow=2)
+    scope = importlib.import_module("benchmarks.decode").Scope((2,), 1, 9.0, ("int8", "fp32"), 2)
     changes: dict[str, dict[str, Any]] = {
         "speculative": {"texts": 6, "rounds": 1, "served": 1, "passes": (1,)},
         "serve": {"streams": (2,), "rounds": 1, "seconds": 0.3, "trial_seconds": 0.1}
         | {"batching": ((1, "2"),)},
         "open_loop": {"rates": (20,), "seconds": 1.0},
         "split_tax": {"streams": 2, "requests": 2, "seconds": 0.3},
-        "encode": {"sentences": 16, "slices": 2},
+        "encode": {"sentences": 16, "slices": 2, "rounds": 1},
         "handoff": {"pulls": 2, "openings": 2, "crowd": 1},
         "wire_types": {"texts": 1},
         "isolation": {"rounds": 1, "seconds": 0.1, "source": 500, "target": 500, "under_way": 0.0},
@@ -111,7 +111,7 @@ def _tiny_families(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("scenario", FIGURES)
 def test_every_program_prints_its_figures(scenario: str, cache: Path) -> None:
-    report = measuring.Report(scenario)
+    report = reports.Report(scenario)
     importlib.import_module(f"benchmarks.{scenario}").run(report, cache, True)
     missing = set(FIGURES[scenario].split()) - set(report.figures)
     assert not missing

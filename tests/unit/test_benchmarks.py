@@ -12,37 +12,100 @@ import torch
 
 from benchmarks import family_table, measuring, page
 from benchmarks.invariance import Comparison
-from benchmarks.measuring import Contestant, Report, Sample, fastest, interleaved
+from benchmarks.measuring import (
+    Contestant,
+    Match,
+    Run,
+    Sample,
+    Turn,
+    fastest,
+    interleaved,
+    quiet,
+    times,
+)
+from benchmarks.processes import others_cpu
+from benchmarks.report import Report
 
 
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "PAUSE", 0.0)
+def noting(calls: list[str], name: str, pieces: int = 1, spins: bool = False) -> Contestant:
+    """A contestant that notes what it is asked to do."""
+
+    def begin() -> list[Run]:
+        calls.append(f"warm {name}")
+        return [partial(calls.append, name)] * pieces
+
+    return Contestant(begin, spins)
 
 
-def test_contestants_take_turns_and_are_warm_when_timed() -> None:
+def test_contestants_are_warm_when_timed_and_take_turns_left_to_chance() -> None:
     calls: list[str] = []
-    contestants = {
-        name: Contestant(partial(calls.append, name), partial(calls.append, f"warm {name}"))
-        for name in ("a", "b")
-    }
-    samples = interleaved(contestants, rounds=2)
-    assert calls == ["warm a", "a", "warm b", "b"] * 2
-    assert [len(sample.seconds) for sample in samples.values()] == [2, 2]
+    match = Match.apart({name: noting(calls, name) for name in "ab"}, turns=2)
+    samples = interleaved({"m": match}, rounds=20)["m"]
+    turns = [calls[i : i + 4] for i in range(0, len(calls), 4)]
+    either = (["warm a", "a", "warm b", "b"], ["warm b", "b", "warm a", "a"])
+    assert all(turn in either for turn in turns)
+    assert all(turn in turns for turn in either)
+    assert len(turns) == 40
+    assert {len(sample.seconds) for sample in samples.values()} <= set(range(20, 41))
+
+
+def test_a_company_alternates_piece_by_piece() -> None:
+    calls: list[str] = []
+    company = {name: noting(calls, name, pieces=3) for name in "ab"}
+    samples = interleaved({"m": Match([company])}, rounds=1)["m"]
+    assert calls[:2] == ["warm a", "warm b"]
+    assert [sorted(calls[i : i + 2]) for i in (2, 4, 6)] == [["a", "b"]] * 3
+    assert {len(sample.rounds[0]) for sample in samples.values()} == {3}
+
+
+def test_all_matches_share_the_rounds() -> None:
+    calls: list[str] = []
+    matches = {name: Match.apart({name: noting(calls, name)}) for name in "ab"}
+    interleaved(matches, rounds=2)
+    assert [call for call in calls if len(call) == 1] == ["a", "b", "a", "b"]
 
 
 def test_there_is_one_round_however_long_it_takes() -> None:
-    contestant = Contestant(lambda: None, lambda: None)
-    assert len(interleaved({"a": contestant}, 5, most_seconds=0.0)["a"].seconds) == 1
+    match = Match.apart({"a": noting([], "a")})
+    assert len(interleaved({"m": match}, 5, most_seconds=0.0)["m"]["a"].seconds) == 1
 
 
-def test_the_fastest_is_found() -> None:
-    assert fastest({"slow": lambda: time.sleep(0.2), "quick": lambda: None}) == "quick"
+def test_the_fastest_is_found_though_it_stumbles_once() -> None:
+    stumbles = iter((0.0, 0.3, 0.0, 0.0))
+    tries = {"slow": lambda: time.sleep(0.05), "quick": lambda: time.sleep(next(stumbles))}
+    assert fastest(tries) == "quick"
 
 
 def test_a_sample_knows_its_middle_and_its_spread() -> None:
-    sample = Sample((2.0, 1.0, 4.0))
-    assert (sample.median, sample.spread) == (2.0, 4.0)
+    sample = Sample(((1.0, 1.0), (0.5, 0.5), (3.0, 1.0)))
+    assert (sample.seconds, sample.median, sample.spread) == ((2.0, 1.0, 4.0), 2.0, 4.0)
+    assert sample.first_less_second.seconds == (0.0, 0.0, 2.0)
+
+
+def test_a_ratio_is_the_usual_one_of_pieces_beside_each_other() -> None:
+    ours = Sample(((1.0, 3.0), (2.0, 6.0), (1.0, 3.0)))  # the machine is slow in between,
+    theirs = Sample(((2.0, 3.0), (4.0, 6.0), (2.0, 99.0)))  # and a core is lost at the end
+    assert times(ours, theirs) == pytest.approx((2.0 + 3.0) / (1.0 + 3.0))
+    assert times(ours.whole, theirs.whole) == pytest.approx(5 / 4)
+
+
+def test_turns_that_others_disturbed_do_not_count_while_half_are_left() -> None:
+    def shares(*others: float) -> list[float]:
+        return [turn.others for turn in quiet([Turn({}, share) for share in others])]
+
+    assert shares(0.0, 0.9, 0.05) == [0.0, 0.05]
+    assert shares(0.9, 0.5, 0.7, 0.02) == [0.5, 0.02]
+    assert shares(0.8) == [0.8]
+
+
+def test_the_cpu_time_of_others_is_that_of_all_processes_but_this(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stat = "cpu  100 20 30 9999 9999 4 6 70 5 5\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+    monkeypatch.setattr("pathlib.Path.read_text", lambda _: stat)
+    monkeypatch.setattr("time.process_time", lambda: 0.25)
+    monkeypatch.setattr("os.sysconf", lambda _: 100)
+    assert others_cpu() == pytest.approx(1.6 - 0.25)
 
 
 def test_figures_are_plain_numbers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -60,10 +123,12 @@ def test_a_turn_begins_when_the_threads_of_the_one_before_have_stopped_spinning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(measuring, "PAUSE", 0.25)
-    monkeypatch.setattr("time.sleep", lambda seconds: calls.append(f"sleep {seconds}"))
-    interleaved({"a": Contestant(lambda: calls.append("a"), lambda: calls.append("warm"))}, 1)
-    assert calls == ["sleep 0.25", "warm", "a"]
+    cpu = iter((0.0, 0.004, 0.004, 0.006, 0.006, 0.006))  # it spins until the third look
+    monkeypatch.setattr("time.process_time", lambda: next(cpu))
+    monkeypatch.setattr("time.sleep", lambda _: calls.append("sleep"))
+    monkeypatch.setattr(measuring, "others_cpu", lambda: 0.0)
+    interleaved({"m": Match.apart({"a": noting(calls, "a", spins=True)})}, 1)
+    assert calls == ["warm a", "a", "sleep", "sleep", "sleep"]
 
 
 def test_a_part_of_a_scenario_is_named_by_how_its_figures_begin() -> None:
