@@ -29,8 +29,10 @@ Us and the peers with the same weights, on the same machine, in one run: `make b
 `python -m benchmarks NAME` for one of them and `--quick` for less of it. This page is written by
 `python -m benchmarks.page` from what `python -m benchmarks --json benchmarks/results` measured.
 
-Contestants take turns, and a ratio is taken within a round or a run: the speed of a machine drifts,
-and a figure of one run says nothing about another's. All of them share the same cores, clients
+Contestants take short turns in an order left to chance, those of one ratio side by side, and a
+ratio is the median of the ratios of what was timed beside each other
+([record 0048](decisions/0048-ratios-that-repeat.md)): the speed of a machine changes within
+seconds, and times of one run say nothing about another's. All of them share the same cores, clients
 included. CTranslate2 takes part in the thread layout that is fastest in a trial. Figures named
 `vs_…` are how many times faster we are; `vs_floor` is the share of the time that the bare matrix
 products take: of decoding, by our kernels or by FBGEMM, whichever takes less; of encoding, by ours.

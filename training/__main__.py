@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from training.caches import compare as compare_caches, lines as cache_lines
 from training.card import model_card
 from training.console import run_until_stopped
 from training.curve import read_curve
@@ -175,6 +176,16 @@ def _add_run(workspace: Workspace, model: Path, results: dict[str, Any]) -> None
     if workspace.checkpoint.exists():
         results["facts"] = read_facts(workspace, model)
         shutil.copyfile(workspace.run / "curve.csv", CURVE)
+
+
+@app.command()
+def caches(work: Work = WORK, model: Model = MODEL, results: Results = RESULTS) -> None:
+    """Measure what keys and values in 16 bits do to translations of the test part."""
+    workspace = Workspace(work)
+    _ensure_test_part(workspace, model)
+    found = compare_caches(model, read_examples(workspace.part(Part.TEST)))
+    print("\n".join(cache_lines(found)))
+    write_results(read_results(results) | {"caches": found}, results)
 
 
 @app.command()

@@ -56,6 +56,7 @@ def model_card(
         _limits(results["facts"], test),
         _quality(test),
         _variants(results),
+        _caches(results.get("caches", {})),
         _quality_by(test, "by_source", "source"),
         _quality_by(test, "by_length", "length of the English"),
         _checks(variants),
@@ -167,6 +168,26 @@ def _variants(results: dict[str, Any]) -> Iterable[str]:
         for variant, found in results.get(part, {}).items():
             cells = (f"{found['languages'][language]['chrf']:.1f}" for language in LANGUAGES)
             yield f"| {label} | {variant} | {' | '.join(cells)} |"
+
+
+def _caches(found: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    """What it costs to hold keys and values in 16 bits, as decoders in int8 do."""
+    if not found:
+        return
+    yield (
+        "Decoders in int8 hold keys and values in 16 bits. What 32 would give, with all else the "
+        "same (greedy, by the model alone, all test strings; `python -m training caches`):"
+    )
+    yield ""
+    yield f"| | {' | '.join(found)} |"
+    yield "|---|" + "---:|" * len(found)
+    for cache, label in (("f16", "16 bits"), ("f32", "32 bits")):
+        scores = (f"{each['chrf'][cache]:.2f}" for each in found.values())
+        yield f"| chrF2, {label} | {' | '.join(scores)} |"
+    shares = (f"{100 * each['differing'] / each['strings']:.0f} %" for each in found.values())
+    yield f"| translations that differ | {' | '.join(shares)} |"
+    near = (f"{each['chrf_to_f32']:.1f}" for each in found.values())
+    yield f"| chrF2 of the one with the other as reference | {' | '.join(near)} |"
 
 
 def _quality_by(test: dict[str, Any], kind: str, head: str) -> Iterable[str]:

@@ -126,7 +126,9 @@ def results(model: Transformer, tokenizer: Tokenizer) -> dict[str, Any]:
     }
     sample = {"en": "This is a <b>pen</b>."} | dict.fromkeys(LANGUAGES, "%s <b>x</b>")
     test = {"int8-greedy": variant, "int8-greedy-plain": plain}
-    return {"facts": facts, "test": test, "samples": [sample] * 12}
+    chrf = {"f16": 46.25, "f32": 46.5}
+    caches = {"de": {"strings": 4, "differing": 1, "chrf_to_f32": 90.0, "chrf": chrf}}
+    return {"facts": facts, "test": test, "samples": [sample] * 12, "caches": caches}
 
 
 def test_card_is_made_of_measured_results(tmp_path: Path, results: dict[str, Any]) -> None:
@@ -144,6 +146,8 @@ def test_card_is_made_of_measured_results(tmp_path: Path, results: dict[str, Any
     german = results["test"]["int8-greedy"]["languages"]["de"]
     assert f"| German | 2 | {german['chrf']:.1f} | 50: {50 - german['chrf']:.2f} short |" in card
     assert german["bleu_signature"] in card
+    assert "| translations that differ | 25 % |" in card
+    assert "| chrF2, 32 bits | 46.50 |" in card
     assert "| every number is there | 75.00 % | 50.00 % |  | 4 |" in card
     assert "it ends, and nothing is repeated over and over | 100.00 % | – | 99.5 % | 8 |" in card
     assert "| 2.0 | 2 | 2.50 | 1.0 | 2.0 | 3.0 | 4.0 | 5.0 |" in card
