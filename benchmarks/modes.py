@@ -69,7 +69,7 @@ class Plan:
 
 QUICK = Plan((8, 32), 32, 12, 33.0)
 FULL = Plan((1, 8, 32), 32, 30, 180.0)
-MODES_TURNS = 3
+MODES_TURNS = 2
 """In a round: they take far less time than beam search."""
 
 
