@@ -42,6 +42,9 @@ class Diary:
         self.entries: list[str] = []
         self.stepping, self.may_step = threading.Event(), threading.Event()
 
+    async def a_step(self) -> None:
+        assert await asyncio.to_thread(self.stepping.wait, 20), "no step has begun"
+
     def begin(self, memory: Any) -> Any:
         self.entries.append("opening")
         self.clock.now += OPENING_SECONDS
@@ -79,7 +82,7 @@ async def test_openings_hold_running_generations_up_for_a_step_at_most(diary: Di
     running = engine_of(diary)
     one = generation()
     running.join(one)
-    await asyncio.to_thread(diary.stepping.wait)
+    await diary.a_step()
     memory = np.zeros((1, 1), np.float32)
     openings = [asyncio.ensure_future(running.begin(memory)) for _ in range(5)]
     await asyncio.sleep(0)  # all five are waiting when the step ends
@@ -96,7 +99,7 @@ async def test_memories_are_projected_while_a_step_runs(diary: Diary) -> None:
     running = engine_of(diary)
     one = generation()
     running.join(one)
-    await asyncio.to_thread(diary.stepping.wait)
+    await diary.a_step()
     await running.begin(np.zeros((1, 1), np.float32))
     diary.may_step.set()
     await one.left
@@ -108,7 +111,7 @@ async def test_openings_that_wait_when_the_engine_stops_are_answered(diary: Diar
     running = engine_of(diary)
     one = generation()
     running.join(one)
-    await asyncio.to_thread(diary.stepping.wait)
+    await diary.a_step()
     memory = np.zeros((1, 1), np.float32)
     openings = [asyncio.ensure_future(running.begin(memory)) for _ in range(5)]
     await asyncio.sleep(0)
