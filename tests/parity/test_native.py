@@ -17,9 +17,9 @@ from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.stepping import Asked
 from splitformer.model.torch_decoder import TorchDecoder
-from splitformer.native import Draw, Precision
+from splitformer.native import Draw, InstructionSet, Precision
 from tests.support.checkpoints import tiny_config
-from tests.support.native import needs_native
+from tests.support.native import instruction_sets, needs_native
 from tests.unit.test_model import RELATIVE
 
 pytestmark = needs_native
@@ -204,24 +204,28 @@ def test_a_bad_step_changes_nothing(
         assert np.array_equal(state.own.values, values)
 
 
+@pytest.mark.parametrize("isa", instruction_sets(), ids=lambda isa: isa.name)
+@pytest.mark.parametrize("never", [(), (0, 299)])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("distinct", [1, 7, 400, 3000])
 @torch.inference_mode()
-def test_candidates_are_the_likeliest_and_of_equals_the_first(distinct: int, threads: int) -> None:
+def test_candidates_are_the_likeliest_and_of_equals_the_first(
+    distinct: int, threads: int, never: tuple[int, ...], isa: InstructionSet
+) -> None:
     separate: dict[str, object] = VARIANTS["separate output"]
     model = Transformer(tiny_config(3000, **separate)).eval()
     for values in model.decoder.output.parameters():
         values.copy_(torch.randn_like(values)[torch.arange(3000) % distinct])
-    decoder = NativeDecoder(model.decoder, "fp32", threads)
-    counts = {0: 1, 1: 5, 2: 51, 3: 1000, 4: 3000}
+    decoder = NativeDecoder(model.decoder, "fp32", threads, isa=isa)
+    counts = {0: 1, 1: 5, 2: 51, 3: 200, 4: 1000, 5: 3000}
     states = [decoder.begin(torch.randn(3, model.config.d_model)) for _ in counts]
     asked = Asked(candidates=counts, logits=set(counts), denied=dict.fromkeys(counts, (2, 1800)))
-    answer = decoder.advance([[5]] * len(counts), states, (0, 299), asked)
+    answer = decoder.advance([[5]] * len(counts), states, never, asked)
     decoder.close()
     for i, count in counts.items():
         row = answer.logits[i].copy()
-        row[[0, 2, 299, 1800]] = -np.inf
-        ids = (-row).argsort(kind="stable")[: min(count, 2996)]
+        row[[2, 1800, *never]] = -np.inf
+        ids = (-row).argsort(kind="stable")[: min(count, 2998 - len(never))]
         assert answer.candidates[i].ids == ids.tolist()
         assert answer.candidates[i].logits == row[ids].tolist()
 

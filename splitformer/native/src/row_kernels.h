@@ -61,10 +61,14 @@ struct RowKernels {
   float (*update_likeliest)(const float* logits, const float* mask, int count, int base,
                             Likeliest* best);
 
-  // The largest logit; `mask` and `count` are as above.
+  // Says which logits exceed another: a bit for each, 64 to a word; `mask` and `count` are as above.
+  void (*find_above)(const float* logits, const float* mask, int count, float least,
+                     uint64_t* lanes);
+
+  // The largest logit, likewise.
   float (*largest)(const float* logits, const float* mask, int count);
 
-  // The sum of exp((logit - largest) * rate), likewise; `largest` is.
+  // The sum of exp((logit - largest) * rate), likewise.
   float (*sum_exponentials)(const float* logits, const float* mask, int count, float largest,
                             float rate);
 };

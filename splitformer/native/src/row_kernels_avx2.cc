@@ -48,6 +48,6 @@ float Quantise(const float* x, int size, uint8_t* out) {
 
 const RowKernels kRowsAvx2 = {Normalise,   Add,             MultiplyBy, Activate,
                               Quantise,    FinishInt8,      FinishFloat,
-                              UpdateLikeliest, Largest,     SumExponentials};
+                              UpdateLikeliest, FindAbove,   Largest,         SumExponentials};
 
 }  // namespace splitformer

@@ -25,6 +25,6 @@ float Quantise(const float* x, int size, uint8_t* out) {
 
 const RowKernels kRowsAvx512 = {Normalise,   Add,             MultiplyBy, Activate,
                                 Quantise,    FinishInt8,      FinishFloat,
-                                UpdateLikeliest, Largest,     SumExponentials};
+                                UpdateLikeliest, FindAbove,   Largest,         SumExponentials};
 
 }  // namespace splitformer

@@ -159,9 +159,14 @@ inline Sixteen Masked(const float* logits, const float* mask, int i) {
 }
 
 float Largest(const float* logits, const float* mask, int count) {
-  Sixteen largest = Masked(logits, mask, 0);
-  for (int i = 16; i < count; i += 16) largest = Max(largest, Masked(logits, mask, i));
-  return Max(largest);
+  Sixteen even = Masked(logits, mask, 0), odd = even;  // two, as one would wait for itself
+  int i = 16;
+  for (; i + 16 < count; i += 32) {
+    odd = Max(odd, Masked(logits, mask, i));
+    even = Max(even, Masked(logits, mask, i + 16));
+  }
+  if (i < count) odd = Max(odd, Masked(logits, mask, i));
+  return Max(Max(even, odd));
 }
 
 float UpdateLikeliest(const float* logits, const float* mask, int count, int base,
@@ -178,10 +183,25 @@ float UpdateLikeliest(const float* logits, const float* mask, int count, int bas
   return largest;
 }
 
+void FindAbove(const float* logits, const float* mask, int count, float least, uint64_t* lanes) {
+  const Sixteen limit = Sixteen::Of(least);
+  for (int first = 0; first < count; first += 64) {
+    uint64_t found = 0;
+    for (int i = first; i < first + 64 && i < count; i += 16) {
+      found |= uint64_t{LanesAbove(Masked(logits, mask, i), limit)} << (i - first);
+    }
+    *lanes++ = found;
+  }
+}
+
 float SumExponentials(const float* logits, const float* mask, int count, float largest,
                       float rate) {
   const Sixteen top = Sixteen::Of(largest), times = Sixteen::Of(rate);
   Sixteen sum = Sixteen::Of(0.0f);
+  if (mask == nullptr && rate == 1.0f) {  // most often
+    for (int i = 0; i < count; i += 16) sum = AddExp(sum, Sixteen::Load(logits + i) - top);
+    return Sum(sum);
+  }
   for (int i = 0; i < count; i += 16) {
     sum = AddExp(sum, (Masked(logits, mask, i) - top) * times);
   }

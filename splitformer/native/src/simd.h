@@ -75,9 +75,12 @@ inline Eight RootOfTwo(Eight n) {
   return {_mm256_castsi256_ps(_mm256_add_epi32(root, _mm256_slli_epi32(bits, 18)))};
 }
 
-// A bit for each lane in which both are equal.
+// A bit for each lane in which both are equal, or the first is the larger.
 inline unsigned EqualLanes(Eight a, Eight b) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)));
+}
+inline unsigned LanesAbove(Eight a, Eight b) {
+  return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)));
 }
 
 inline float Sum(Eight x) {
@@ -148,6 +151,9 @@ inline Sixteen RootOfTwo(Sixteen n) {
 inline unsigned EqualLanes(Sixteen a, Sixteen b) {
   return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ);
 }
+inline unsigned LanesAbove(Sixteen a, Sixteen b) {
+  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ);
+}
 
 #else
 
@@ -188,6 +194,9 @@ inline Sixteen PowerOfTwo(Sixteen n) { return {PowerOfTwo(n.low), PowerOfTwo(n.h
 inline Sixteen RootOfTwo(Sixteen n) { return {RootOfTwo(n.low), RootOfTwo(n.high)}; }
 inline unsigned EqualLanes(Sixteen a, Sixteen b) {
   return EqualLanes(a.low, b.low) | EqualLanes(a.high, b.high) << 8;
+}
+inline unsigned LanesAbove(Sixteen a, Sixteen b) {
+  return LanesAbove(a.low, b.low) | LanesAbove(a.high, b.high) << 8;
 }
 
 #endif

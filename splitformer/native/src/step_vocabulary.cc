@@ -6,6 +6,17 @@
 #include "plan.h"
 
 namespace splitformer {
+namespace {
+
+// Asks for a row's share of a chunk of weights, behind what products ask for themselves: memory
+// would have nothing to do while logits are looked at. More at once would be waited for.
+void Ask(const uint8_t* weights, size_t bytes, int row) {
+  constexpr size_t kShare = 24 * 64;
+  const size_t from = kAhead + size_t(row) * kShare, to = std::min(bytes, from + kShare);
+  for (size_t at = from; at < to; at += 64) _mm_prefetch(weights + at, _MM_HINT_T1);
+}
+
+}  // namespace
 
 void Plan::Execute(const VocabularyOp& op, const Request& request, Member& member) {
   const Operand operand = OperandOf(member);
@@ -25,7 +36,10 @@ void Plan::Execute(const VocabularyOp& op, const Request& request, Member& membe
       const uint8_t* after = op.matrix.panel(i + 1 < parts ? first : last);
       Multiply(kernels_, part, op.matrix, first, last, after, store);
       const float* mask = MaskOf(request, chunk);
+      const bool waits = part.rows <= kernels_.hasty_rows && request.log_sum != nullptr;
+      const bool asks = waits && i + 1 == parts && chunk + 1 < end;
       for (int r = 0; r < part.rows; ++r) {
+        if (asks) Ask(after, size_t(last - first) * op.matrix.groups() * 64, r);
         ReduceChunk(request, mask, Scratch(member) + size_t(r) * kLogitsStride,
                     (last - first) * kPanel, chunk, row + r, member);
       }
@@ -65,10 +79,10 @@ void Plan::ReduceChunk(const Request& request, const float* mask, const float* l
   const float largest =
       rows.update_likeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
   if (request.room != nullptr && request.room[i] > 0) {
-    shortlists_[size_t(member.index)][size_t(i)].Add(logits, mask, columns, base, largest);
+    shortlists_[size_t(member.index)][size_t(i)].Add(rows, logits, mask, columns, base, largest);
   }
   if (request.draw != nullptr && request.draw[i].Near()) {
-    near_[size_t(member.index)][size_t(i)].Add(logits, mask, columns, base, largest);
+    near_[size_t(member.index)][size_t(i)].Add(rows, logits, mask, columns, base, largest);
   }
   const size_t place = size_t(i) * size_t(chunks()) + size_t(chunk);
   const bool summed = request.log_sum != nullptr;
@@ -129,9 +143,9 @@ Likeliest Plan::BestOf(int output) {
 
 // Merges what the threads have kept for an output; returns how many candidates there are.
 int Plan::Rank(const Request& request, int i) const {
-  Ranker ranker;
-  for (const std::vector<Shortlist>& part : shortlists_) ranker.Add(part[size_t(i)]);
-  return ranker.Rank(request.room[i], request.candidates + first_candidate_[size_t(i)]);
+  std::vector<const Shortlist*> parts;
+  for (const std::vector<Shortlist>& part : shortlists_) parts.push_back(&part[size_t(i)]);
+  return splitformer::Rank(parts, request.room[i], request.candidates + first_candidate_[size_t(i)]);
 }
 
 // The mean of the heads' weights, head by head in their order.

@@ -5,16 +5,12 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <utility>
 
 #include "simd.h"
 
 namespace splitformer {
 namespace {
-
-inline __m256 Masked(const float* logits, const float* mask, int i) {
-  const __m256 v = _mm256_loadu_ps(logits + i);
-  return mask == nullptr ? v : _mm256_add_ps(v, _mm256_loadu_ps(mask + i));
-}
 
 // For each set of eight lanes, their numbers in order.
 struct Packings {
@@ -41,12 +37,44 @@ int Above(__m256 logits, float least) {
   return _mm256_movemask_ps(_mm256_cmp_ps(logits, _mm256_set1_ps(least), _CMP_GT_OQ));
 }
 
+constexpr uint64_t kLastLane = uint64_t{1} << 63;
+
 // A number that is the larger the less likely, for logits that are not minus infinity.
 uint64_t Order(float logit) {
   const float positive = logit + 0.0f;  // there are two zeros, and they are equal
   uint32_t bits;
   std::memcpy(&bits, &positive, sizeof bits);
   return (bits & 0x80000000u) != 0 ? bits : ~bits & 0x7FFFFFFFu;
+}
+
+// The smallest and the largest of at least eight logits.
+std::pair<float, float> Range(const float* logits, int count) {
+  Eight least = Eight::Load(logits + count - 8), most = least;
+  for (int i = 0; i + 8 <= count; i += 8) {
+    least = Min(least, Eight::Load(logits + i));
+    most = Max(most, Eight::Load(logits + i));
+  }
+  return {-Max(Negate(least)), Max(most)};
+}
+
+// How many values are compared with at a time.
+constexpr int kCuts = 4;
+
+// How many logits exceed each of some values; logits come by the eight.
+void CountAbove(const float* logits, int count, const float* cuts, int* above) {
+  __m256i sums[kCuts] = {};
+  for (int i = 0; i < count; i += 8) {
+    const __m256 v = _mm256_loadu_ps(logits + i);
+    for (int k = 0; k < kCuts; ++k) {
+      const __m256 exceeds = _mm256_cmp_ps(v, _mm256_set1_ps(cuts[k]), _CMP_GT_OQ);
+      sums[k] = _mm256_sub_epi32(sums[k], _mm256_castps_si256(exceeds));
+    }
+  }
+  const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]),
+                                          _mm256_hadd_epi32(sums[2], sums[3]));
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(above),
+      _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
 }
 
 }  // namespace
@@ -66,38 +94,57 @@ void Shortlist::BeginWithin(float distance) {
 }
 
 void Shortlist::Reserve() {
-  const size_t size = size_t(most_) + kChunk + 8;
+  const size_t size = size_t(std::max(most_, held_)) + kChunk + 8;
   if (logits_.size() >= size) return;
   logits_.resize(size);
   ids_.resize(size);
 }
 
-void Shortlist::Add(const float* logits, const float* mask, int count, int base, float largest) {
+void Shortlist::Add(const RowKernels& rows, const float* logits, const float* mask, int count,
+                    int base, float largest) {
   if (!(largest > least_)) return;
   if (room_ == 0) {  // a little less, whatever the rounding
     least_ = std::max(least_, largest - distance_ - 1e-6f * (std::fabs(largest) + distance_));
   }
-  const auto keep = [this, base](__m256 v, int i) {
-    const __m256i first = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    Put(v, _mm256_add_epi32(first, _mm256_set1_epi32(base + i)), Above(v, least_));
-  };
-  int i = 0;
-  for (; i + 32 <= count; i += 32) {
-    const __m256 v[] = {Masked(logits, mask, i), Masked(logits, mask, i + 8),
-                        Masked(logits, mask, i + 16), Masked(logits, mask, i + 24)};
-    const __m256 largest = _mm256_max_ps(_mm256_max_ps(v[0], v[1]), _mm256_max_ps(v[2], v[3]));
-    if (Above(largest, least_) == 0) continue;  // most often
-    for (int part = 0; part < 4; ++part) keep(v[part], i + 8 * part);
+  if (held_ == 0 && room_ != 0 && mask == nullptr) Narrow(logits, count);
+  uint64_t lanes[kChunk / 64];
+  rows.find_above(logits, mask, count, least_, lanes);
+  size_t held = size_t(held_);
+  for (int first = 0; first < count; first += 64) {
+    uint64_t left = lanes[first / 64];
+    const auto take = [&] {
+      const int place = first + __builtin_ctzll(left | kLastLane);
+      logits_[held] = logits[place];
+      ids_[held] = base + place;
+      held += left != 0;
+      left &= left - 1;
+    };
+    take();  // most often there are no more than two: to ask whether costs more
+    take();
+    while (left != 0) take();
   }
-  for (; i < count; i += 8) keep(Masked(logits, mask, i), i);
+  held_ = static_cast<int>(held);
   if (held_ <= most_) return;
-  // They are looked at by the eight.
-  _mm256_storeu_ps(&logits_[size_t(held_)],
-                   _mm256_set1_ps(-std::numeric_limits<float>::infinity()));
   if (room_ != 0) return Sift();
+  Pad();
   Drop();
   most_ = std::max(most_, 2 * held_);
   Reserve();
+}
+
+void Shortlist::Append(const Shortlist& part) {
+  room_ = part.room_;
+  const size_t held = size_t(held_), more = size_t(part.held_);
+  held_ += part.held_;
+  Reserve();
+  std::copy_n(part.logits_.begin(), more, logits_.begin() + long(held));
+  std::copy_n(part.ids_.begin(), more, ids_.begin() + long(held));
+}
+
+// What is held is looked at by the eight: behind it comes what counts nowhere.
+void Shortlist::Pad() {
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  std::fill_n(logits_.begin() + held_, 7, kNever);
 }
 
 // Puts some of eight behind those that are held; a branch for each would often be mispredicted.
@@ -109,38 +156,36 @@ inline void Shortlist::Put(__m256 logits, __m256i ids, int lanes) {
   held_ += __builtin_popcount(static_cast<unsigned>(lanes));
 }
 
-// Raises `least_`, such that no more exceed it than are wanted and some: where many are equal, for
-// which no such value may be found, with the first of those equal to it.
-void Shortlist::Sift() {
-  constexpr int kTries = 16;
+// Raises `least_`, such that no more of these logits exceed it than are wanted and some; false if no
+// such value is found, as where many are equal.
+bool Shortlist::Narrow(const float* logits, int count) {
+  constexpr int kTries = 8;
   const int enough = room_ + room_ / 4;
-  const auto [smallest, largest] = std::minmax_element(logits_.begin(), logits_.begin() + held_);
-  float least = *smallest, most = *largest;
-  int above = CountAbove(least);
-  for (int tries = 0; above > enough && tries < kTries; ++tries) {
-    const float middle = least + (most - least) * 0.5f;
-    const int count = CountAbove(middle);
-    (count < room_ ? most : least) = middle;
-    if (count >= room_) above = count;
-  }
-  if (above >= room_ && above <= enough) {
+  auto [least, most] = Range(logits, count);
+  for (int tries = 0; tries < kTries; ++tries) {
+    float cuts[kCuts];
+    for (int k = 0; k < kCuts; ++k) cuts[k] = least + (most - least) * (float(k + 1) / (kCuts + 1));
+    int above[kCuts], last = kCuts - 1;
+    CountAbove(logits, count, cuts, above);
+    while (last >= 0 && above[last] < room_) most = cuts[last--];
+    if (last < 0) continue;
+    least = cuts[last];
+    if (above[last] > enough) continue;
     least_ = least;
-    return Drop();
+    return true;
   }
+  return false;
+}
+
+void Shortlist::Sift() {
+  Pad();
+  if (Narrow(logits_.data(), held_)) return Drop();
   std::vector<float> sorted(logits_.begin(), logits_.begin() + held_);
   const auto last = sorted.begin() + (room_ - 1);
   std::nth_element(sorted.begin(), last, sorted.end(), std::greater<float>());
   least_ = *last;
-  DropButEquals(room_ - CountAbove(least_));
-}
-
-int Shortlist::CountAbove(float least) const {
-  int count = 0;
-  for (int i = 0; i < held_; i += 8) {
-    const int lanes = Above(_mm256_loadu_ps(&logits_[size_t(i)]), least);
-    count += __builtin_popcount(static_cast<unsigned>(lanes));
-  }
-  return count;
+  const auto likelier = [this](float logit) { return logit > least_; };
+  DropButEquals(room_ - static_cast<int>(std::count_if(sorted.begin(), last, likelier)));
 }
 
 // Drops what does not exceed `least_`.
@@ -167,20 +212,15 @@ void Shortlist::DropButEquals(int equals) {
   }
 }
 
-void Ranker::Add(const Shortlist& part) {
-  for (size_t i = 0; i < size_t(part.held_); ++i) {
-    keys_.push_back(Order(part.logits_[i]) << 32 | entries_.size());
-    entries_.push_back({part.logits_[i], part.ids_[i]});
-  }
-}
-
-int Ranker::Rank(int room, Likeliest* out) {
-  const int held = std::min(room, static_cast<int>(keys_.size()));
-  if (held < static_cast<int>(keys_.size())) {
-    std::nth_element(keys_.begin(), keys_.begin() + held, keys_.end());
-  }
-  std::sort(keys_.begin(), keys_.begin() + held);
-  for (int i = 0; i < held; ++i) out[i] = entries_[keys_[size_t(i)] & 0xFFFFFFFFu];
+int Rank(const std::vector<const Shortlist*>& parts, int room, Likeliest* out) {
+  Shortlist all;
+  for (const Shortlist* part : parts) all.Append(*part);
+  if (all.held() > std::max(8, room + room / 4)) all.Sift();
+  std::vector<uint64_t> keys;
+  for (int i = 0; i < all.held(); ++i) keys.push_back(Order(all[i].logit) << 32 | uint64_t(i));
+  std::sort(keys.begin(), keys.end());
+  const int held = std::min(room, all.held());
+  for (int i = 0; i < held; ++i) out[i] = all[static_cast<int>(keys[size_t(i)] & 0xFFFFFFFFu)];
   std::fill(out + held, out + room, Likeliest{0.0f, -1});
   return held;
 }

@@ -26,19 +26,24 @@ class Shortlist {
   // Takes in the logits of a chunk; minus infinity never counts. `mask`, added first,
   // is 0 or minus infinity, or nullptr; `largest` is then the largest. `count` is a multiple of 8;
   // `base` is the first id.
-  void Add(const float* logits, const float* mask, int count, int base, float largest);
+  void Add(const RowKernels& rows, const float* logits, const float* mask, int count, int base,
+           float largest);
+
+  // Takes in what another holds, of later ids.
+  void Append(const Shortlist& part);
+
+  // Drops all but as many of the likeliest as there is room for, and some more. There are eight.
+  void Sift();
 
   // Those it holds, in the order of their ids.
   int held() const { return held_; }
   Likeliest operator[](int i) const { return {logits_[size_t(i)], ids_[size_t(i)]}; }
 
  private:
-  friend class Ranker;
-
   void Reserve();
   void Put(__m256 logits, __m256i ids, int lanes);
-  void Sift();
-  int CountAbove(float least) const;
+  void Pad();
+  bool Narrow(const float* logits, int count);
   void Drop();
   void DropButEquals(int equals);
 
@@ -51,19 +56,10 @@ class Shortlist {
   std::vector<int32_t> ids_;
 };
 
-// Merges shortlists of consecutive parts of the vocabulary.
-class Ranker {
- public:
-  void Add(const Shortlist& part);
-
-  // Writes the `room` likeliest, likeliest first, to `out`, with id -1 where there are no more;
-  // returns how many there are.
-  int Rank(int room, Likeliest* out);
-
- private:
-  std::vector<Likeliest> entries_;
-  std::vector<uint64_t> keys_;
-};
+// Merges shortlists of consecutive parts of the vocabulary: writes the `room` likeliest, likeliest
+// first and of equals the smallest id, to `out`, with id -1 where there are no more; returns how many
+// there are.
+int Rank(const std::vector<const Shortlist*>& parts, int room, Likeliest* out);
 
 // Merges chunks in their order: log of the sum of exp over all their logits.
 float LogSum(const ExponentialSum* chunks, int count);
