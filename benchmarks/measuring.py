@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ def interleaved(
             break
         for name, match in matches.items():
             taken[name] += [_turn(match, chance) for _ in range(match.turns)]
-    return {name: _samples(quiet(turns)) for name, turns in taken.items()}
+    return {name: _samples(counted(name, turns)) for name, turns in taken.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,14 @@ def quiet(turns: Sequence[Turn]) -> list[Turn]:
     """Leave out turns that other processes disturbed, as long as half of all are left."""
     least = sorted(turn.others for turn in turns)[(len(turns) - 1) // 2]
     return [turn for turn in turns if turn.others <= max(least, QUIET)]
+
+
+def counted(name: str, turns: Sequence[Turn]) -> list[Turn]:
+    """Return the turns that count; says so where the machine was too busy for them to mean much."""
+    kept = quiet(turns)
+    if (others := statistics.median(turn.others for turn in kept)) > QUIET:
+        print(f"{name}: other processes took {others:.1f} cores meanwhile", file=sys.stderr)
+    return kept
 
 
 def _turn(match: Match, chance: random.Random) -> Turn:

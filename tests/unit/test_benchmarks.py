@@ -18,6 +18,7 @@ from benchmarks.measuring import (
     Run,
     Sample,
     Turn,
+    counted,
     fastest,
     interleaved,
     quiet,
@@ -96,6 +97,13 @@ def test_turns_that_others_disturbed_do_not_count_while_half_are_left() -> None:
     assert shares(0.0, 0.9, 0.05) == [0.0, 0.05]
     assert shares(0.9, 0.5, 0.7, 0.02) == [0.5, 0.02]
     assert shares(0.8) == [0.8]
+
+
+def test_who_measures_on_a_busy_machine_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    counted("decode.b8", [Turn({}, 0.0), Turn({}, 0.05), Turn({}, 1.5)])
+    assert not capsys.readouterr().err
+    counted("decode.b8", [Turn({}, 0.9), Turn({}, 1.5), Turn({}, 1.5)])
+    assert capsys.readouterr().err == "decode.b8: other processes took 1.5 cores meanwhile\n"
 
 
 def test_the_cpu_time_of_others_is_that_of_all_processes_but_this(
