@@ -6,13 +6,8 @@ from dataclasses import dataclass
 
 from splitformer.generation import EndReason, Hypotheses, Produced
 
-
-@dataclass(frozen=True, slots=True)
-class IndexedToken:
-    """A produced token and its index in the target."""
-
-    index: int
-    token: Produced
+IndexedToken = tuple[int, Produced]
+"""A produced token behind its index in the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from decoder_service.budget import Budget, Reservation, Share
 from decoder_service.engine import DecoderEngine
@@ -21,6 +22,25 @@ from splitformer.v1 import tensor_pb2
 CheckHeader = Callable[[tensor_pb2.MemoryHeader], None]
 Transfer = Callable[[CheckHeader], Awaitable[tuple[tensor_pb2.MemoryHeader, wire.Buffer]]]
 """Brings a memory: checks its header with what it is given, then returns header and bytes."""
+
+
+async def _nothing_more() -> None:
+    """What follows a memory that was pulled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a memory comes.
+
+    Attributes:
+        route: "upload" or "reference", for counting.
+        transfer: Brings it.
+        end: Awaited beside its projection; raises if more comes than was promised.
+    """
+
+    route: str
+    transfer: Transfer
+    end: Callable[[], Awaitable[None]] = _nothing_more
 
 
 class Beginnings:
@@ -51,11 +71,19 @@ class Beginnings:
         self._budget = budget
         self._metrics = metrics
 
-    async def over_memory(self, wish: Wish, start: tuple[int, ...], transfer: Transfer) -> Opened:
-        """Open a session over the memory that `transfer` brings.
+    async def over_memory(
+        self, wish: Wish, start: tuple[int, ...], way: Way, named: bool = True
+    ) -> Opened:
+        """Open a session over a memory.
+
+        Args:
+            wish: What the caller asks for.
+            start: The decoder's first input.
+            way: How the memory comes.
+            named: The caller will learn the session's id.
 
         Raises:
-            SplitformerError: What the rules, the budget and `transfer` raise.
+            SplitformerError: What the rules, the budget and `way` raise.
         """
         began = time.perf_counter()
         positions = self._rules.positions(wish)
@@ -67,12 +95,10 @@ class Beginnings:
                 size = own + self._rules.memory_bytes(header.shape[0])
                 reservation.add(size + wire.packed_bytes(header.dtype, header.shape), "memory")
 
-            header, data = await transfer(admit)
+            header, data = await way.transfer(admit)
             received = time.perf_counter()
             self._metrics.received_bytes.inc(len(data))
-            memory = packing.unpack(data, header.dtype, header.shape, "memory")
-            self._rules.check_values(memory)
-            state = await self._engine.begin(memory)
+            state = await self._projected(header, data, way)
             language = header.target_language or wish.language
             if self._rules.detects(language):
                 language = await self._detected(state)
@@ -82,7 +108,7 @@ class Beginnings:
             target.forced = self._rules.forced(wish, start)
             memory_bytes = self._rules.memory_bytes(header.shape[0])
             share = Share(self._budget, memory_bytes)
-            session = self._sessions.add(target, language, header.shape[0], own, share)
+            session = self._sessions.add(target, language, header.shape[0], own, share, named=named)
             reservation.keep(own + memory_bytes)
         return Opened(session, received - began, time.perf_counter() - received)
 
@@ -117,6 +143,19 @@ class Beginnings:
             )
             reservation.keep(own + details)
         return Opened(session, 0.0, time.perf_counter() - began)
+
+    async def _projected(
+        self, header: tensor_pb2.MemoryHeader, data: wire.Buffer, way: Way
+    ) -> DecoderState:
+        """Compute a memory's keys and values, and see meanwhile that nothing follows it."""
+        memory = packing.unpack(data, header.dtype, header.shape, "memory")
+        self._rules.check_values(memory)
+        projecting = self._engine.begin(memory)
+        try:
+            await way.end()
+            return await projecting
+        finally:
+            projecting.cancel()  # without effect once it is done
 
     async def _detected(self, state: DecoderState) -> str:
         """Find out the language of a memory; what was computed for that stays in the state."""

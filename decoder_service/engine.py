@@ -14,9 +14,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from decoder_service.errands import Errand, Runner
 from decoder_service.generation import Event, Generation, deliver, goes_on
 from decoder_service.metrics import DecoderMetrics
 from splitformer.errors import InternalError, NotFoundError, SplitformerError, UnavailableError
@@ -26,7 +26,6 @@ from splitformer.model.stepping import StepDecoder
 from splitformer.wire import FloatArray
 
 R = TypeVar("R")
-T = TypeVar("T")
 _logger = logging.getLogger("splitformer.engine")
 
 
@@ -59,7 +58,7 @@ class DecoderEngine:
         self._closed = False
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._openings: deque[Callable[[], None]] = deque()
-        self._projector = ThreadPoolExecutor(1, "decoder-projector")
+        self._projector = Runner("decoder-projector")
         self._unprepared = 0
         self._step_seconds = 0.0
         self._loop = asyncio.get_running_loop()
@@ -81,18 +80,20 @@ class DecoderEngine:
         """Generations without their first step, and openings without their keys and values."""
         return sum(not generation.steps for generation in list(self._running)) + self._unprepared
 
-    async def begin(self, memory: FloatArray) -> DecoderState:
+    def begin(self, memory: FloatArray) -> asyncio.Future[DecoderState]:
         """Project a memory (S, D) into keys and values: beside the steps if possible."""
         prepare = self._beside if self._decoder.begins_beside else self._call
-        return await prepare(lambda: self._project(memory))
+        return prepare(lambda: self._decoder.begin(memory))
 
-    async def likeliest_of(self, state: DecoderState, token: int, among: Sequence[int]) -> int:
-        """Feed a state its first token; return the likeliest of some ids to come next."""
-        return await self._call(lambda: likeliest_of(self._decoder, state, token, among))
+    def likeliest_of(
+        self, state: DecoderState, token: int, among: Sequence[int]
+    ) -> asyncio.Future[int]:
+        """Feed a state its first token; give the likeliest of some ids to come next."""
+        return self._call(lambda: likeliest_of(self._decoder, state, token, among))
 
-    async def fork(self, state: DecoderState) -> DecoderState:
+    def fork(self, state: DecoderState) -> asyncio.Future[DecoderState]:
         """Copy a state that no generation is using."""
-        return await self._call(state.fork)
+        return self._call(state.fork)
 
     def join(self, generation: Generation) -> None:
         """Let a generation take part from the next step on; UnavailableError DRAINING if closed."""
@@ -123,7 +124,7 @@ class DecoderEngine:
         self._closed = True
         self._inbox.put(self._stop)
         self._thread.join()
-        self._projector.shutdown()
+        self._projector.close()
 
     def _run(self) -> None:
         self._settle()
@@ -206,37 +207,27 @@ class DecoderEngine:
             if time.perf_counter() >= until:
                 return
 
-    async def _beside(self, function: Callable[[], R]) -> R:
+    def _beside(self, function: Callable[[], R]) -> asyncio.Future[R]:
         """Run a function while the engine takes steps."""
-        self._check_open()
-        self._unprepared += 1
-        try:
-            return await self._loop.run_in_executor(self._projector, function)
-        finally:
-            self._unprepared -= 1
+        errand = self._errand(function)
+        self._projector.run(errand)
+        return errand.answer
 
-    async def _call(self, function: Callable[[], R]) -> R:
+    def _call(self, function: Callable[[], R]) -> asyncio.Future[R]:
         """Run a function between two steps."""
+        errand = self._errand(function)
+        self._inbox.put(lambda: self._openings.append(errand.run))
+        return errand.answer
+
+    def _errand(self, function: Callable[[], R]) -> Errand[R]:
         self._check_open()
-        answer: asyncio.Future[R] = self._loop.create_future()
-
-        def run() -> None:
-            try:
-                result = function()
-            except Exception as error:
-                self._loop.call_soon_threadsafe(_settle, answer, answer.set_exception, error)
-            else:
-                self._loop.call_soon_threadsafe(_settle, answer, answer.set_result, result)
-
-        self._inbox.put(lambda: self._openings.append(run))
+        errand = Errand(function)
         self._unprepared += 1
-        try:
-            return await answer
-        finally:
-            self._unprepared -= 1
+        errand.answer.add_done_callback(self._prepared)
+        return errand
 
-    def _project(self, memory: FloatArray) -> DecoderState:
-        return self._decoder.begin(memory)
+    def _prepared(self, _: object) -> None:
+        self._unprepared -= 1
 
     def _remove(self, generation: Generation) -> None:
         self._running = [g for g in self._running if g is not generation]
@@ -265,8 +256,3 @@ def _fitting(able: list[Generation], most: int) -> list[Generation]:
         if room < 0 and count:
             return able[:count]
     return able
-
-
-def _settle(answer: asyncio.Future[R], setter: Callable[[T], None], value: T) -> None:
-    if not answer.done():
-        setter(value)

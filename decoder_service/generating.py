@@ -37,7 +37,6 @@ from splitformer.generation import (
     EndReason,
     GenerationOptions,
     Glossary,
-    Hypotheses,
     Vocabulary,
     decoding_for,
     drafts_of,
@@ -231,7 +230,7 @@ class Generating:
             reservation.add(held, "options.num_beams")
             reservation.add(told, f"options.{'attention' if options.attention else 'alternatives'}")
             reservation.keep(held + told)
-        known = [IndexedToken(*each) for each in decoding.certain()]
+        known = list(decoding.certain())
         generation = Generation(decoding, self._window)
         generation.left.add_done_callback(lambda _: self._settle(session, held, told))
         session.generation, session.end = generation, None
@@ -259,8 +258,7 @@ class Generating:
     def count_read(self, generation: Generation, count: int) -> None:
         """Count tokens as read, and go on with a run that was waiting for that."""
         self.metrics.tokens.inc(count)
-        woken = [generation.take() for _ in range(count)]
-        if any(woken):
+        if generation.take(count):
             self.engine.wake()
 
     def _ended(self, session: Session, generation: Generation, start: int, called: float) -> Ended:
@@ -301,15 +299,15 @@ def arrived(generation: Generation, most: int) -> list[IndexedToken]:
     """
     tokens: list[IndexedToken] = []
     while len(tokens) < most and (event := generation.next_nowait()) is not None:
-        if isinstance(event, SplitformerError):
+        if isinstance(event, tuple):
+            tokens.append(event)
+        elif isinstance(event, SplitformerError):
             raise event
-        if isinstance(event, EndReason):
+        elif isinstance(event, EndReason):
             generation.end = event
             break
-        if isinstance(event, Hypotheses):
-            generation.hypotheses = event
         else:
-            tokens.append(IndexedToken(*event))
+            generation.hypotheses = event
     return tokens
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from splitformer.errors import SplitformerError
 from splitformer.generation import Decoding, EndReason, Hypotheses, News
@@ -49,9 +49,9 @@ class Generation:
         self._published += len(news) - (not goes_on(news))
         return news
 
-    def put(self, event: Event) -> None:
-        """Add an event for the reader; on the event loop only."""
-        self._events.append(event)
+    def put(self, events: Iterable[Event]) -> None:
+        """Add events for the reader; on the event loop only."""
+        self._events.extend(events)
         self.stir()
 
     def has_left(self) -> None:
@@ -80,14 +80,14 @@ class Generation:
         """Return the next event if there is one."""
         return self._events.popleft() if self._events else None
 
-    def take(self) -> bool:
-        """Count a token as read; True if that ended a pause, so that the engine must be woken.
+    def take(self, count: int) -> bool:
+        """Count tokens as read; True if that ended a pause, so that the engine must be woken.
 
         The order matters: counting first and looking second, while the engine publishes first and
         looks second, makes sure that at least one side sees the other.
         """
-        self._taken += 1
-        return self._published - self._taken + 1 >= self._window
+        self._taken += count
+        return self._published - self._taken + count >= self._window
 
 
 def goes_on(events: Sequence[Event]) -> bool:
@@ -98,7 +98,6 @@ def goes_on(events: Sequence[Event]) -> bool:
 def deliver(news: Sequence[tuple[Generation, Sequence[Event]]]) -> None:
     """Give events to readers; on the event loop only."""
     for generation, events in news:
-        for event in events:
-            generation.put(event)
+        generation.put(events)
         if not goes_on(events):
             generation.has_left()

@@ -205,7 +205,7 @@ class Interaction:
         tokens, self._known = known[:most], known[most:]
         tokens = tokens or self._computed(most)
         if tokens:
-            self._sent = tokens[-1].index + 1
+            self._sent = tokens[-1][0] + 1
             self._streamed += len(tokens)
         return tokens
 
@@ -249,7 +249,7 @@ class Interaction:
         """Take back all from a token on; return what the caller lacks before it, and the answer."""
         target = self._target
         check_rewind(index, len(target.produced), f"{field}.index")
-        lacking = [IndexedToken(i, target.produced[i]) for i in range(self._sent, index)]
+        lacking = [(i, target.produced[i]) for i in range(self._sent, index)]
         kept = (token.id for token in target.produced[:index])
         target.rewind(index, self._rules.detokenizer(target.start, *kept))
         self._sent, self._forced = index, ()

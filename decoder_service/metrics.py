@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from splitformer.generation import DraftMode
+from splitformer.serving.counters import QuickCounter
 from splitformer.serving.histograms import StepHistogram
 from splitformer.serving.telemetry import (
     FIRST_TOKEN_BUCKETS,
@@ -34,10 +37,10 @@ class DecoderMetrics:
         self.slots = self._gauge("slots", "Sequences per step at most.")
         self.memory_bytes = self._gauge("memory_bytes", "Bytes reserved for sessions.")
         self.memory_budget_bytes = self._gauge("memory_budget_bytes", "Budget for sessions.")
-        self.opened = self._counter("sessions_opened", "Sessions opened, by route.", "route")
-        self.closed = self._counter("sessions_closed", "Sessions let go, by how.", "how")
-        self.ends = self._counter("generations", "Generations ended, by how.", "how")
-        self.tokens = self._counter("tokens", "Tokens produced.")
+        self.opened = self._quick_counter("sessions_opened", "Sessions opened, by route.", "route")
+        self.closed = self._quick_counter("sessions_closed", "Sessions let go, by how.", "how")
+        self.ends = self._quick_counter("generations", "Generations ended, by how.", "how")
+        self.tokens = self._quick_counter("tokens", "Tokens produced.")
         self.steps = self._counter("steps", "Steps of the engine.")
         self.drafted = self._counter("drafted_tokens", "Tokens guessed, by mode.", "draft")
         self.accepted = self._counter(
@@ -47,7 +50,7 @@ class DecoderMetrics:
         self.received_bytes = self._counter(
             "memory_received_bytes", "Memory bytes received or mapped."
         )
-        self.transfers = self._counter(
+        self.transfers = self._quick_counter(
             "memory_transfers",
             "Memories that came, by path: uploaded, fetched in chunks, or mapped on this host.",
             "path",
@@ -82,7 +85,7 @@ class DecoderMetrics:
         self.inter_token_seconds = self._step_histogram(
             "inter_token_seconds", "Between two tokens of a generation.", INTER_TOKEN_BUCKETS
         )
-        for counter, values in (
+        expected: tuple[tuple[Counter | QuickCounter, Sequence[str]], ...] = (
             (self.opened, MEMORY_ROUTES),
             (self.transfers, MEMORY_PATHS),
             (self.fallbacks, FALLBACKS),
@@ -90,7 +93,8 @@ class DecoderMetrics:
             (self.ends, GENERATION_ENDS),
             (self.drafted, DRAFTS),
             (self.accepted, DRAFTS),
-        ):
+        )
+        for counter, values in expected:
             for value in values:
                 counter.labels(value)
         for route in TRANSFER_ROUTES:
@@ -109,6 +113,10 @@ class DecoderMetrics:
 
     def _counter(self, name: str, explanation: str, *labels: str) -> Counter:
         return Counter(f"splitformer_decoder_{name}", explanation, labels, registry=self._registry)
+
+    def _quick_counter(self, name: str, explanation: str, *labels: str) -> QuickCounter:
+        """A counter that the event loop alone counts."""
+        return QuickCounter(f"splitformer_decoder_{name}", explanation, labels, self._registry)
 
     def _histogram(self, name: str, explanation: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(

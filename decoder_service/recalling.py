@@ -48,7 +48,7 @@ def cut(produced: Sequence[Produced], options: GenerationOptions) -> list[Indexe
     """Return tokens as a generation with these options shows them."""
     stops = Stops(options.stop)
     stops.follow(produced)
-    return [IndexedToken(i, stops.cut(i, token)) for i, token in enumerate(produced)]
+    return [(i, stops.cut(i, token)) for i, token in enumerate(produced)]
 
 
 def seed_of(options: GenerationOptions, default: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from decoder_service.allow_list import AllowList
 from decoder_service.answers import Yielded
-from decoder_service.beginnings import Beginnings, Transfer
+from decoder_service.beginnings import Beginnings, Way
 from decoder_service.budget import Budget
 from decoder_service.channels import EncoderChannels
 from decoder_service.engine import DecoderEngine
@@ -202,44 +202,48 @@ class DecoderService:
         if self._main is self:
             await self.puller.close()
 
-    async def open(self, wish: Wish, request_id: str, route: str, transfer: Transfer) -> Opened:
+    async def open(self, wish: Wish, request_id: str, way: Way) -> Opened:
         """Open a session over a memory.
 
         Args:
             wish: What the caller asks for.
             request_id: Empty, or the same for repeated calls that mean one session.
-            route: "upload" or "reference", for counting.
-            transfer: Brings the memory.
+            way: How the memory comes.
 
         Raises:
-            SplitformerError: What `OpeningRules`, the budget and `transfer` raise.
+            SplitformerError: What `OpeningRules`, the budget and `way` raise.
             UnavailableError: DRAINING.
         """
+        if not request_id:
+            return await self._opened(wish, way)
         self._check_not_draining()
-        start = self.rules.start_tokens(wish)
         async with self.sessions.opening(request_id) as opening:
             if not opening.done():
-                self._opening += 1
-                try:
-                    opened = await self._beginnings.over_memory(wish, start, transfer)
-                finally:
-                    self._opening -= 1
-                self._telemetry.model_requests.labels(self.name).inc()
-                self.metrics.opened.labels(route).inc()
-                if route == "upload":
-                    self.metrics.transfers.labels(route).inc()
-                self.metrics.transfer_seconds.labels(route).observe(opened.transfer_seconds)
-                self.metrics.project_seconds.observe(opened.project_seconds)
-                tracing.parts(transfer=opened.transfer_seconds, project=opened.project_seconds)
-                opening.set_result(opened)
+                opening.set_result(await self._opened(wish, way))
             return opening.result()
+
+    async def _opened(self, wish: Wish, way: Way, named: bool = True) -> Opened:
+        self._check_not_draining()
+        start = self.rules.start_tokens(wish)
+        self._opening += 1
+        try:
+            opened = await self._beginnings.over_memory(wish, start, way, named)
+        finally:
+            self._opening -= 1
+        self._telemetry.model_requests.labels(self.name).inc()
+        self.metrics.opened.labels(way.route).inc()
+        if way.route == "upload":
+            self.metrics.transfers.labels(way.route).inc()
+        self.metrics.transfer_seconds.labels(way.route).observe(opened.transfer_seconds)
+        self.metrics.project_seconds.observe(opened.project_seconds)
+        tracing.parts(transfer=opened.transfer_seconds, project=opened.project_seconds)
+        return opened
 
     @contextlib.asynccontextmanager
     async def one_shot(
         self,
         wish: Wish,
-        route: str,
-        transfer: Transfer,
+        way: Way,
         options: GenerationOptions,
         tokens_per_message: int,
     ) -> AsyncIterator[AsyncIterator[Yielded]]:
@@ -248,7 +252,7 @@ class DecoderService:
         Raises:
             SplitformerError: What `open` and `Generating.generate` raise.
         """
-        session = (await self.open(wish, "", route, transfer)).session
+        session = (await self._opened(wish, way, named=False)).session
         try:
             parts = self.generating.generate(
                 session.id, options, None, tokens_per_message, close_on_end=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -12,21 +11,19 @@ from grpc import aio
 
 from decoder_service import messages
 from decoder_service.answers import Ended
-from decoder_service.beginnings import CheckHeader, Transfer
+from decoder_service.beginnings import Way
 from decoder_service.service import DecoderService
 from decoder_service.sessions import Opened, Record, Session
-from splitformer import wire
-from splitformer.errors import DeadlineExceededError, InvalidArgumentError
+from decoder_service.uploading import Requests, Upload
+from splitformer.errors import InvalidArgumentError
 from splitformer.generation import Produced
-from splitformer.v1 import decoder_service_pb2 as pb, tensor_pb2
+from splitformer.v1 import decoder_service_pb2 as pb
 from splitformer.v1.decoder_service_pb2_grpc import (
     DecoderServiceServicer,
     add_DecoderServiceServicer_to_server,
 )
 
 Context = aio.ServicerContext[Any, Any]
-Requests = AsyncIterator[pb.OpenSessionRequest] | AsyncIterator[pb.DecodeRequest]
-"""What follows a header: chunks."""
 
 
 class DecoderServicer(DecoderServiceServicer):
@@ -41,8 +38,8 @@ class DecoderServicer(DecoderServiceServicer):
         """Open a session over a memory that is streamed up or pulled from its encoder."""
         header = await _first_header(request_iterator)
         service = self._service.models.named(header.model)
-        route, transfer = self._route(header, request_iterator)
-        opened = await service.open(messages.wish_of(header), header.request_id, route, transfer)
+        way = self._way(header, request_iterator)
+        opened = await service.open(messages.wish_of(header), header.request_id, way)
         return _opened(service, opened)
 
     async def Decode(
@@ -53,10 +50,10 @@ class DecoderServicer(DecoderServiceServicer):
         messages.check_one_shot(header.session)
         options = messages.options_of(header.options)
         most = messages.tokens_per_message(header.max_tokens_per_message)
-        route, transfer = self._route(header.session, request_iterator)
+        way = self._way(header.session, request_iterator)
         wish = messages.wish_of(header.session)
         service = self._service.models.named(header.session.model)
-        async with service.one_shot(wish, route, transfer, options, most) as parts:
+        async with service.one_shot(wish, way, options, most) as parts:
             async for part in parts:
                 yield messages.part_message(part, pb.DecodeResponse())
 
@@ -142,8 +139,8 @@ class DecoderServicer(DecoderServiceServicer):
         """Say how busy the service is."""
         return pb.DecoderServiceGetLoadResponse(load=self._service.load())
 
-    def _route(self, header: pb.SessionHeader, requests: Requests) -> tuple[str, Transfer]:
-        """Check where a memory comes from; return the route's name and what brings it."""
+    def _way(self, header: pb.SessionHeader, requests: Requests) -> Way:
+        """Check where a memory comes from; return how it comes."""
         source = header.WhichOneof("memory")
         if source is None:
             raise InvalidArgumentError.of(
@@ -151,9 +148,9 @@ class DecoderServicer(DecoderServiceServicer):
             )
         if source == "reference":
             self._service.puller.check_endpoint(header.reference.endpoint)
-            return source, partial(self._service.puller.pull, header.reference)
-        seconds = self._service.settings.fetch_seconds
-        return source, partial(_receive, header.upload, requests, seconds)
+            return Way(source, partial(self._service.puller.pull, header.reference))
+        upload = Upload(header.upload, requests, self._service.settings.fetch_seconds)
+        return Way(source, upload.take, upload.end)
 
     def _holding(self, request: Any) -> DecoderService:
         """Return the service of a session's model."""
@@ -219,37 +216,6 @@ async def _first_header(requests: AsyncIterator[Any]) -> Any:
     raise InvalidArgumentError.of(
         "header", "must be the first message of the stream", None, reason="NO_HEADER"
     )
-
-
-async def _receive(
-    header: tensor_pb2.MemoryHeader, requests: Requests, seconds: float, check: CheckHeader
-) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
-    """Take a memory's chunks off the stream until it ends, waiting `seconds` at most for each.
-
-    Raises:
-        DeadlineExceededError: UPLOAD_STALLED.
-        SplitformerError: What `check` and the chunks' checks raise.
-    """
-    check(header)
-    assembler = wire.ChunkAssembler(wire.packed_bytes(header.dtype, header.shape))
-    now = asyncio.get_running_loop().time
-    try:
-        async with asyncio.timeout(seconds) as patience:
-            async for request in requests:
-                if request.WhichOneof("part") != "chunk":
-                    raise _no_chunk(request)
-                assembler.add(request.chunk)
-                patience.reschedule(now() + seconds)
-    except TimeoutError as error:
-        raise DeadlineExceededError(
-            f"chunk: must come within {seconds} s of the one before", reason="UPLOAD_STALLED"
-        ) from error
-    return header, assembler.finish()
-
-
-def _no_chunk(request: pb.OpenSessionRequest | pb.DecodeRequest) -> InvalidArgumentError:
-    part = request.WhichOneof("part")
-    return InvalidArgumentError.of("chunk", "must follow the header", part, reason="NO_CHUNK")
 
 
 def _text(produced: list[Produced] | tuple[Produced, ...], end: Produced | None) -> str:

@@ -12,12 +12,13 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from decoder_service.budget import Budget, Details, Share
 from decoder_service.generation import Generation
 from splitformer.errors import AbortedError, NotFoundError, shown
 from splitformer.generation import EndReason, Produced, Search, Target
+from splitformer.serving.ids import fresh_ids
 
 
 @dataclass(eq=False, slots=True)
@@ -32,8 +33,8 @@ class Session:
         own_bytes: What its own keys and values count against the budget.
         memory: What the memory's keys and values count, together with its forks.
         details: What attention and the like of its tokens count.
-        seed: Key of the generator for calls that name none.
         last_used: When a call last ended or began, on the registry's clock.
+        named: Its caller knows its id, so that its tokens are remembered when it is let go.
         end: Why the last generation ended.
         generation: The one that is running or being taken out.
     """
@@ -46,9 +47,17 @@ class Session:
     memory: Share
     details: Details
     last_used: float
-    seed: int = field(default_factory=lambda: secrets.randbits(63))
+    named: bool = True
     end: EndReason | None = None
     generation: Generation | None = None
+    _seed: int | None = None
+
+    @property
+    def seed(self) -> int:
+        """Key of the generator for calls that name none."""
+        if self._seed is None:
+            self._seed = secrets.randbits(63)
+        return self._seed
 
     @property
     def size_bytes(self) -> int:
@@ -117,6 +126,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._records: dict[str, Record] = {}
         self._openings: dict[str, asyncio.Future[Opened]] = {}
+        self._ids = fresh_ids()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -129,9 +139,10 @@ class Sessions:
         own_bytes: int,
         memory: Share,
         details_bytes: int = 0,
+        named: bool = True,
     ) -> Session:
         """Register a new session; its bytes have been reserved already."""
-        session_id = secrets.token_hex(16)
+        session_id = next(self._ids)
         memory.hold()
         session = Session(
             session_id,
@@ -142,6 +153,7 @@ class Sessions:
             memory,
             Details(self.budget, details_bytes),
             self._clock(),
+            named,
         )
         self._sessions[session_id] = session
         return session
@@ -206,7 +218,12 @@ class Sessions:
         self.budget.release(session.own_bytes)
         session.details.let_go()
         self._closed(how)
-        self._records[session.id] = Record(
+        if session.named:
+            self._records[session.id] = self._record_of(session, how)
+        return session.own_bytes + session.memory.let_go()
+
+    def _record_of(self, session: Session, how: str) -> Record:
+        return Record(
             tuple(session.target.produced),
             session.target.end,
             session.end if how == "ended" else None,
@@ -216,7 +233,6 @@ class Sessions:
             session.target.finished_search,
             self._clock() + self._record_seconds,
         )
-        return session.own_bytes + session.memory.let_go()
 
     def sweep(self) -> None:
         """Let go idle sessions and forget old records."""

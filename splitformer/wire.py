@@ -197,6 +197,11 @@ class ChunkAssembler:
         self._buffer = bytearray(total_bytes)
         self._filled = 0
 
+    @property
+    def full(self) -> bool:
+        """True once all bytes are there."""
+        return self._filled == len(self._buffer)
+
     def add(self, chunk: Chunk) -> None:
         """Check and copy the next chunk.
 
@@ -228,7 +233,7 @@ class ChunkAssembler:
 
     def finish(self) -> bytearray:
         """Return the whole; DataLossError MEMORY_TRUNCATED if bytes are missing."""
-        if self._filled != len(self._buffer):
+        if not self.full:
             raise DataLossError(
                 f"chunk: the stream ended after {self._filled} of {len(self._buffer)} bytes",
                 reason="MEMORY_TRUNCATED",

@@ -28,6 +28,7 @@ from encoder_service.servicer import EncoderServicer
 from encoder_service.settings import EncoderSettings
 from splitformer import errors
 from splitformer.serving.arithmetic import ModelSettings
+from splitformer.serving.counters import QuickCounter
 from splitformer.serving.histograms import StepHistogram
 from splitformer.serving.settings import Settings
 from splitformer.serving.telemetry import Telemetry
@@ -102,7 +103,7 @@ def shared_settings() -> list[str]:
 # --- metrics --------------------------------------------------------------------------------------
 
 
-Metric = MetricWrapperBase | StepHistogram
+Metric = MetricWrapperBase | QuickCounter | StepHistogram
 
 
 def metrics_table(holder: object) -> str:

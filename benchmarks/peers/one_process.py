@@ -20,7 +20,7 @@ import numpy as np
 from grpc import aio
 
 from decoder_service import messages
-from decoder_service.beginnings import CheckHeader
+from decoder_service.beginnings import CheckHeader, Way
 from decoder_service.hand_off import MemoryPuller
 from decoder_service.opening import Wish
 from decoder_service.service import DecoderService
@@ -107,7 +107,7 @@ class OneProcess:
             check(source.header)
             return source.header, source.encoded.memory.data
 
-        opened = await self.decoder.open(Wish(self._language), "", "upload", transfer)
+        opened = await self.decoder.open(Wish(self._language), "", Way("upload", transfer))
         options = GenerationOptions(max_new_tokens=count or None, min_new_tokens=count)
         parts = self.decoder.generating.generate(opened.session.id, options, close_on_end=True)
         async for part in parts:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -30,6 +29,7 @@ from splitformer.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from splitformer.serving.ids import fresh_ids
 from splitformer.serving.logs import log
 from splitformer.serving.telemetry import MethodSeries, Telemetry
 
@@ -58,12 +58,13 @@ class _Method:
     service: str
     name: str
     series: MethodSeries
+    ids: Iterator[str]
 
     def begin(self, context: aio.ServicerContext[Any, Any]) -> _Call:
         """Return a call that has just come in."""
         metadata = dict(context.invocation_metadata() or ())
         given = str(metadata.get(REQUEST_ID_KEY, ""))
-        request_id = given[:_LONGEST_REQUEST_ID] or os.urandom(16).hex()
+        request_id = given[:_LONGEST_REQUEST_ID] or next(self.ids)
         _request_id.set(request_id)
         span = tracing.serve(f"{self.service}/{self.name}", metadata)
         span.note(request_id=request_id)
@@ -98,6 +99,7 @@ class RpcInterceptor(aio.ServerInterceptor):
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._wrapped: dict[str, tuple[Any, Any]] = {}
+        self._ids = fresh_ids()
         self.ready = False
         self.in_flight = 0
 
@@ -116,7 +118,7 @@ class RpcInterceptor(aio.ServerInterceptor):
         inner, wrapped = self._wrapped.get(handler_call_details.method, (None, None))
         if inner is not handler:  # another server of ours may have another one, or none
             series = self._telemetry.of_method(service, method)
-            wrapped = self._wrap(handler, _Method(service, method, series))
+            wrapped = self._wrap(handler, _Method(service, method, series, self._ids))
             self._wrapped[handler_call_details.method] = handler, wrapped
         return wrapped
 
@@ -163,8 +165,13 @@ class RpcInterceptor(aio.ServerInterceptor):
 
 def _unary(inner: Any, handler: Any, series: MethodSeries) -> Answer:
     async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-        async with _heard_out(request) if handler.request_streaming else nullcontext():
-            response = await inner(_counted(request, handler, series), context)
+        if handler.request_streaming:
+            requests = _Requests(context, series)
+            async with _heard_out(requests):
+                response = await inner(requests, context)
+        else:
+            series.received.inc()
+            response = await inner(_well_formed(request), context)
         series.sent.inc()
         return response
 
@@ -173,20 +180,18 @@ def _unary(inner: Any, handler: Any, series: MethodSeries) -> Answer:
 
 def _streaming(inner: Any, handler: Any, series: MethodSeries) -> Answer:
     async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
-        counted, write, sent = _counted(request, handler, series), context.write, series.sent.inc
-        async with aclosing(inner(counted, context)) as responses:
+        write, sent = context.write, series.sent
+        if handler.request_streaming:
+            asked = _Requests(context, series)
+        else:
+            series.received.inc()
+            asked = _well_formed(request)
+        async with aclosing(inner(asked, context)) as responses:
             async for response in responses:
                 await write(response)
-                sent()
+                sent.value += 1
 
     return answer
-
-
-def _counted(request: Any, handler: Any, series: MethodSeries) -> Any:
-    if handler.request_streaming:
-        return _counting(request, series.received.inc)
-    series.received.inc()
-    return _well_formed(request)
 
 
 def _ended(call: _Call) -> None:
@@ -226,10 +231,24 @@ async def _end_of(requests: Any) -> None:
                 pass
 
 
-async def _counting(requests: Any, count: Callable[[], None]) -> AsyncIterator[Any]:
-    async for request in requests:
-        count()
-        yield _well_formed(request)
+class _Requests:
+    """What a caller streams up, counted; read off the call itself, without gRPC's generator."""
+
+    def __init__(self, context: aio.ServicerContext[Any, Any], series: MethodSeries) -> None:
+        self._read = context.read
+        self._received = series.received
+        self._ended = False
+
+    def __aiter__(self) -> _Requests:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = aio.EOF if self._ended else await self._read()
+        if request is aio.EOF:
+            self._ended = True
+            raise StopAsyncIteration
+        self._received.inc()
+        return _well_formed(request)
 
 
 def _forgiving(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

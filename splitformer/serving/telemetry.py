@@ -15,6 +15,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from splitformer.errors import Code
+from splitformer.serving.counters import QuickCounter, Tally
 from splitformer.serving.reasons import REASONS
 
 LATENCY_BUCKETS = (
@@ -39,19 +40,17 @@ class Telemetry:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         labels = ("grpc_service", "grpc_method")
-        self.started = Counter("grpc_server_started", "RPCs begun.", labels, registry=self.registry)
-        self.handled = Counter(
+        self.started = QuickCounter("grpc_server_started", "RPCs begun.", labels, self.registry)
+        self.handled = QuickCounter(
             "grpc_server_handled",
             "RPCs ended, by status code.",
             (*labels, "grpc_code"),
-            registry=self.registry,
+            self.registry,
         )
-        self.received = Counter(
-            "grpc_server_msg_received", "Messages received.", labels, registry=self.registry
+        self.received = QuickCounter(
+            "grpc_server_msg_received", "Messages received.", labels, self.registry
         )
-        self.sent = Counter(
-            "grpc_server_msg_sent", "Messages sent.", labels, registry=self.registry
-        )
+        self.sent = QuickCounter("grpc_server_msg_sent", "Messages sent.", labels, self.registry)
         self.handling_seconds = Histogram(
             "grpc_server_handling_seconds",
             "Whole RPCs.",
@@ -101,8 +100,9 @@ class Telemetry:
         """Let all series of our services exist, at 0, so that the first event is an increase."""
         for service in services:
             for method in descriptor_pool.Default().FindServiceByName(service).methods:
-                for metric in (self.started, self.received, self.sent, self.handling_seconds):
+                for metric in (self.started, self.received, self.sent):
                     metric.labels(service, method.name)
+                self.handling_seconds.labels(service, method.name)
                 for code in Code:
                     self.handled.labels(service, method.name, code.name)
 
@@ -122,11 +122,11 @@ class Telemetry:
 class MethodSeries:
     """What the gRPC layer counts of one method."""
 
-    started: Counter
-    received: Counter
-    sent: Counter
+    started: Tally
+    received: Tally
+    sent: Tally
     handling_seconds: Histogram
-    handled: Mapping[Code, Counter]
+    handled: Mapping[Code, Tally]
     failures: Counter
 
     def ended(self, code: Code, reason: str, seconds: float) -> None:

@@ -143,7 +143,7 @@ async def generate(engine: DecoderEngine, target: Target, life: Life, run: Any) 
     come = 0
     while (read is None or come < read) and isinstance(await generation.next(), tuple):
         come += 1
-        if generation.take():
+        if generation.take(1):
             engine.wake()
     if not generation.left.done():
         engine.leave(generation)

@@ -131,6 +131,16 @@ def test_a_session_let_go_is_remembered_for_a_while(
     assert not sessions._records
 
 
+def test_what_nobody_can_ask_for_is_not_remembered(sessions: Sessions, ends: list[str]) -> None:
+    sessions.budget.reserve(10, "memory")
+    target: Any = SimpleNamespace(produced=[Produced(5, "x", -1.0)], end=None, finished_search=None)
+    session = sessions.add(target, "de", 3, 1, Share(sessions.budget, 9), named=False)
+    assert sessions.get(session.id) is session
+    assert sessions.close(session, "ended") == 10
+    assert not sessions.knows(session.id)
+    assert (ends, sessions.budget.used) == (["ended"], 0)
+
+
 async def test_claiming_a_busy_session_is_refused(sessions: Sessions) -> None:
     session = add(sessions)
     generation = running(sessions, session)
