@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import reduce
-from operator import itemgetter
-from typing import NamedTuple
 
-import numpy as np
-
+from splitformer.generation.beam_states import BeamStates
 from splitformer.generation.decoding import News, Request, Vocabulary
 from splitformer.generation.hypotheses import (
     Complete,
+    Continuation,
     Live,
     Node,
     Search,
@@ -32,30 +30,7 @@ from splitformer.generation.rules import Ranking, Rules
 from splitformer.generation.seen import Seen
 from splitformer.generation.stops import Said, Stops
 from splitformer.generation.target import EndReason, Produced, Target
-from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced
-
-_total = itemgetter(0)
-
-
-class Continuation(NamedTuple):
-    """A hypothesis and one more token.
-
-    Attributes:
-        total: Sum of log-probabilities after filters.
-        parent: The hypothesis.
-        id: The token.
-        log_probability: The token's own, before filters.
-    """
-
-    total: float
-    parent: Node
-    id: int
-    log_probability: float
-
-    def node(self) -> Node:
-        """Return it as a hypothesis; its log-probability in the precision that all have."""
-        return Node(self.parent, self.id, float(np.float32(self.log_probability)))
 
 
 class Beam:
@@ -94,7 +69,7 @@ class Beam:
         self._search = search_of(target, options, limit)
         if not self.finished:
             target.search = self._search
-        self._states: dict[Node, DecoderState] = {}
+        self._states = BeamStates(target, self._search.origin)
         self._rules: list[Rules] = []
         self._said: dict[Node, Said] = {}
         self._seen: dict[Node, Seen] = {}  # of the beams
@@ -116,18 +91,17 @@ class Beam:
 
     def ask(self, request: Request) -> None:
         """Ask for the likeliest next tokens of every beam."""
-        live = self._search.live
+        live, first = self._search.live, request.count
+        for node, _ in live:
+            request.add(*self._states.inputs(node))
         if self._options.reshaped:
-            self._rules = [self._rules_at(each.node) for each in live]
-            self._seen = {each.node: self._seen[each.node] for each in live}
+            self._rules = [self._rules_at(node) for node, _ in live]
+            self._seen = {node: self._seen[node] for node, _ in live}
+            for output, rules in enumerate(self._rules, first):
+                rules.ask(request, (output,), 2 * self.width)
         else:  # they depend on how much was said, not on what
             self._rules = [self._rules_at(live[0].node)] * len(live)
-        last = self._prompt + live[0].node.depth - 1  # they are equally long
-        for each, rules in zip(live, self._rules, strict=True):
-            node, state = each.node, self._state(each.node)
-            single = node.depth and state.length == last  # most often
-            output = request.add((node.id,) if single else self._pending(node, state), state)
-            rules.ask(request, output, 2 * self.width)
+            self._rules[0].ask(request, range(first, request.count), 2 * self.width)
 
     def take(self, answer: Advanced, first: int) -> None:
         """Choose the beams of the next step, and hand on what has become certain."""
@@ -164,25 +138,6 @@ class Beam:
             return EndReason.STOP
         return EndReason.LENGTH if self.target.end is None else EndReason.EOS
 
-    def _state(self, node: Node) -> DecoderState:
-        """The keys and values of a beam; made anew if the search was interrupted."""
-        if not node.depth:
-            return self.target.state
-        if node not in self._states:
-            self._states[node] = self.target.state.fork()
-        return self._states[node]
-
-    def _pending(self, node: Node, state: DecoderState) -> Sequence[int]:
-        """Inputs of a beam that have not been through the decoder yet."""
-        if not node.depth:
-            return self.target.pending
-        return [each.id for each in node.after(state.length - self._prompt)]
-
-    @property
-    def _prompt(self) -> int:
-        """Positions before the search began."""
-        return len(self.target.start) + self._search.origin
-
     def _rules_at(self, node: Node) -> Rules:
         search = self._search
         seen = self._seen_by(node) if self._options.reshaped else None
@@ -203,50 +158,53 @@ class Beam:
             self._seen[node] = seen
         return self._seen[node]
 
-    def _continuations(self, answer: Advanced, first: int) -> list[Continuation]:
-        """Return the likeliest continuations of all beams together, likeliest first."""
-        most, rankings = 2 * self.width, self._rankings(answer, first)
-        return self._likeliest(list(enumerate(rankings)), most)
+    def _continuations(self, answer: Advanced, first: int) -> Iterable[Continuation]:
+        """Give the likeliest continuations of all beams together, likeliest first."""
+        rankings = enumerate(self._rankings(answer, first))
+        return self._likeliest(rankings, 2 * self.width)
 
     def _rankings(self, answer: Advanced, first: int) -> list[Ranking]:
         """Return what may come next in each beam."""
         most = 2 * self.width
         return [rules.rank(answer, first + i, most) for i, rules in enumerate(self._rules)]
 
-    def _likeliest(self, rankings: list[tuple[int, Ranking]], most: int) -> list[Continuation]:
-        """Return the likeliest continuations of some beams together, likeliest first."""
+    def _likeliest(
+        self, rankings: Iterable[tuple[int, Ranking]], most: int
+    ) -> Iterator[Continuation]:
+        """Give the likeliest continuations of some beams together, likeliest first."""
         lives = self._search.live
-        found: list[tuple[float, int, int, int]] = []  # sum, beam, place in its ranking, token
-        for i, ranking in rankings:
+        found: list[tuple[float, int, int, int, float]] = []  # sum, beam, place, token, its own
+        for i, (ids, values, own) in rankings:
             before = lives[i].total
-            least = found[-1][0] if len(found) == most else -math.inf
-            for place, value in enumerate(ranking.values):
-                total = before + value if value < 0.0 else before
-                if total <= least:  # so are those behind it
+            least = found[-1][0] if len(found) == most else math.inf
+            for place, value in enumerate(values):
+                fallen = -before - value if value < 0.0 else -before
+                if fallen >= least:  # so are those behind it
                     break
-                found.append((total, i, place, ranking.ids[place]))
-            found.sort(key=_total, reverse=True)  # keeps the order of equals
+                found.append((fallen, i, place, ids[place], own[place]))
+            found.sort()  # of equals the first beam's first goes first
             del found[most:]
-        known = dict(rankings)
-        return [
-            Continuation(total, lives[i].node, token, known[i].before[place])
-            for total, i, place, token in found
-        ]
+        for fallen, i, _, token, log_probability in found:
+            yield Continuation(-fallen, lives[i].node, token, log_probability)
 
-    def _sift(self, best: list[Continuation]) -> list[Continuation]:
+    def _sift(self, best: Iterable[Continuation]) -> list[Continuation]:
         """Put aside what is complete; return what goes on."""
-        search, going_on, eos_id = self._search, [], self._vocabulary.eos_id
+        search, going_on, ended, eos_id = self._search, [], [], self._vocabulary.eos_id
         full = search.origin + search.live[0].node.depth + 1 >= search.most  # equally long
         may_end = full or bool(self._options.stop)
         for rank, each in enumerate(best):
             reason = self._ends(each) if may_end or each.id == eos_id else None
             if reason is None:
                 going_on.append(each)
+                if len(going_on) == self.width:
+                    break
             elif rank < self.width:
-                search.complete.append(self._completed(each, reason))
-        search.complete.sort(key=lambda each: -each.score)
-        del search.complete[self.width :]
-        return going_on[: self.width]
+                ended.append(self._completed(each, reason))
+        if ended:
+            search.complete += ended
+            search.complete.sort(key=lambda each: -each.score)
+            del search.complete[self.width :]
+        return going_on
 
     def _ends(self, each: Continuation) -> EndReason | None:
         if each.id == self._vocabulary.eos_id:
@@ -274,39 +232,17 @@ class Beam:
         return self._said[node]
 
     def _move(self, children: list[tuple[Node, Continuation]]) -> None:
-        """Give every new beam the state of the one that it continues.
-
-        The first child of a beam takes it over; a further one takes the state of a beam that has no
-        child, and copies what is different.
-        """
-        parents = {each.parent for _, each in children}
-        unused = [node for node in self._states if node not in parents]
-        states: dict[Node, DecoderState] = {}
-        taken: set[Node] = set()
-        for child, each in children:
-            if each.parent.depth and each.parent not in taken:
-                taken.add(each.parent)
-                states[child] = self._states[each.parent]
-            else:
-                states[child] = self._copy(each.parent, unused)
-        self._states = states
-
-    def _copy(self, node: Node, unused: list[Node]) -> DecoderState:
-        original = self._state(node)
-        if not unused:
-            return original.fork()
-        same, closest = max((common(node, other).depth, i) for i, other in enumerate(unused))
-        state = self._states[unused.pop(closest)]
-        state.adopt(original, self._prompt + same)
-        return state
+        """Give every new beam the state of the one that it continues."""
+        self._states.move([(node, each.parent) for node, each in children])
 
     def _nothing_better(self) -> bool:
         """True if the search is over."""
         live, complete = self._search.live, self._search.complete
         if not live:
             return True
-        hoped = self._mean(live[0].total, live[0].node.depth)
-        return len(complete) == self.width and hoped <= complete[-1].score
+        if len(complete) < self.width:
+            return False
+        return self._mean(live[0].total, live[0].node.depth) <= complete[-1].score
 
     def _hand_on(self) -> None:
         """Give the target what has become certain."""

@@ -17,12 +17,12 @@ lacks is dropped: so whatever is found contains every term.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from splitformer.generation.beam import Beam, Continuation
+from splitformer.generation.beam import Beam
 from splitformer.generation.decoding import Request, Vocabulary
 from splitformer.generation.glossary import Wanted
-from splitformer.generation.hypotheses import Complete, Live, Node
+from splitformer.generation.hypotheses import Complete, Continuation, Live, Node
 from splitformer.generation.options import GenerationOptions, refuse, violation
 from splitformer.generation.progress import Progress, Writing
 from splitformer.generation.rules import Ranking
@@ -145,7 +145,7 @@ class Constrained(Beam):
         shares = (float(attention[rows].sum()) if rows else 1.0 for rows in self._rows)
         return [min(0.0, math.log(max(_LEAST_ATTENTION, share))) for share in shares]
 
-    def _sift(self, best: list[Continuation]) -> list[Continuation]:
+    def _sift(self, best: Iterable[Continuation]) -> list[Continuation]:
         """Put aside what is complete; share the beams out among the others."""
         search, banks = self._search, dict[int, list[Advance]]()
         for each, after, reason in self._advances(best):
@@ -160,7 +160,9 @@ class Constrained(Beam):
         del search.complete[self.width :]
         return [each for each, _ in self._going_on]
 
-    def _advances(self, best: list[Continuation]) -> list[tuple[Continuation, Progress, Ending]]:
+    def _advances(
+        self, best: Iterable[Continuation]
+    ) -> list[tuple[Continuation, Progress, Ending]]:
         """Return what can still be a target with all terms, and if possible none too often."""
         possible = [
             (each, after, reason)

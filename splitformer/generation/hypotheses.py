@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import EndReason, Produced
+from splitformer.model.stepping import rounded
 from splitformer.model.tokenizer import Detokenizer
 
 
@@ -46,23 +47,39 @@ class Node:
 
 def common(first: Node, second: Node) -> Node:
     """Return the last token that two hypotheses of one search have in common."""
-    one: Node | None = first
-    other: Node | None = second
+    one: Any = first
+    other: Any = second
+    for _ in range(first.depth - second.depth):
+        one = one.parent
+    for _ in range(second.depth - first.depth):
+        other = other.parent
     while one is not other:
-        assert one is not None
-        assert other is not None
-        if one.depth < other.depth:
-            one, other = other, one
-        if one.depth > other.depth:
-            one = one.parent
-        else:
-            one, other = one.parent, other.parent
-    assert one is not None
-    return one
+        one, other = one.parent, other.parent
+    found: Node = one
+    return found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Live:
+class Continuation(NamedTuple):
+    """A hypothesis and one more token.
+
+    Attributes:
+        total: Sum of log-probabilities after filters.
+        parent: The hypothesis.
+        id: The token.
+        log_probability: The token's own, before filters.
+    """
+
+    total: float
+    parent: Node
+    id: int
+    log_probability: float
+
+    def node(self) -> Node:
+        """Return it as a hypothesis; its log-probability in the precision that all have."""
+        return Node(self.parent, self.id, rounded(self.log_probability))
+
+
+class Live(NamedTuple):
     """A hypothesis that goes on: its last token, and the sum of its log-probabilities."""
 
     node: Node

@@ -16,7 +16,7 @@ from splitformer.generation.target import (
     Target,
     details_bytes,
 )
-from splitformer.model.stepping import Advanced
+from splitformer.model.stepping import Advanced, rounded
 from splitformer.model.tokenizer import SourcePiece
 
 SHARED = 0.5
@@ -62,14 +62,11 @@ class Inspection:
     def _others(
         self, answer: Advanced, output: int, token: int, target: Target
     ) -> tuple[Alternative, ...]:
-        likeliest, peek = answer.candidates[output], target.detokenizer.peek
-        others = [
-            (other, logit)
-            for other, logit in zip(likeliest.ids, likeliest.logits, strict=True)
-            if other != token
-        ][: self._alternatives]
+        ids, logits = answer.candidates[output]
+        shift, peek = answer.log_sums[output], target.detokenizer.peek
+        others = [i for i, other in enumerate(ids) if other != token][: self._alternatives]
         return tuple(
-            [Alternative(i, peek(i), answer.log_probability(output, logit)) for i, logit in others]
+            [Alternative(ids[i], peek(ids[i]), rounded(logits[i] - shift)) for i in others]
         )
 
 
@@ -102,5 +99,6 @@ def aligned(weights: Sequence[float], texts: Sequence[int]) -> tuple[int, ...]:
         texts: The positions that text belongs to.
     """
     places = texts or range(len(weights))
-    least = SHARED * max([weights[i] for i in places])
-    return tuple([i for i in places if weights[i] >= least])
+    shares = [weights[i] for i in places]
+    least = SHARED * max(shares)
+    return tuple([i for i, share in zip(places, shares, strict=True) if share >= least])

@@ -7,8 +7,7 @@ do; where they do not, the whole row is asked for. Both ways give the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -41,8 +40,7 @@ class Ranking(NamedTuple):
     before: list[float]
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What holds at one position of one sequence.
 
     Attributes:
@@ -110,7 +108,7 @@ class Rules:
     def ask(
         self,
         request: Request,
-        output: int,
+        outputs: Iterable[int],
         count: int,
         row: bool = False,
         hope: int | None = None,
@@ -119,21 +117,21 @@ class Rules:
 
         Args:
             request: The step's.
-            output: Which output.
+            outputs: Those at which they hold.
             count: How many tokens are to be ranked; 0: none.
             row: Ask for the whole row in any case.
             hope: Most candidates to ask for beyond `count`: `first` may find that they do not do.
         """
         if denied := self.denied:
-            request.denied[output] = denied
+            request.denied.update(dict.fromkeys(outputs, denied))
         if self.end_due:
-            request.given[output] = self.vocabulary.eos_id
+            request.given.update(dict.fromkeys(outputs, self.vocabulary.eos_id))
             return
-        wanted = self._wanted(count, hope)
-        if wanted:
-            request.candidates[output] = min(wanted, self.vocabulary.size or wanted)
+        if wanted := self._wanted(count, hope):
+            found = min(wanted, self.vocabulary.size or wanted)
+            request.candidates.update(dict.fromkeys(outputs, found))
         if row or not wanted:
-            request.logits.add(output)
+            request.logits.update(outputs)
 
     def rank(self, answer: Advanced, output: int, count: int, normalised: bool = True) -> Ranking:
         """Return the likeliest tokens; if none is left, the end.

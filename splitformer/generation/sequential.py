@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from splitformer.generation.decoding import News, Request, Vocabulary
@@ -61,6 +62,8 @@ class Sequential:
         self._options = options
         self._vocabulary = vocabulary
         self._plain = options.plain and not (options.bans and options.alternatives)
+        watched = options.bans or options.inspected or options.stop or vocabulary.speech
+        self._bare = self._plain and not watched  # the likeliest token is all that matters
         self._seen = seen_by(options, target) if options.reshaped else None
         suppressed = sorted({*options.suppressed_tokens})
         self._denied_early = tuple(sorted({*suppressed, vocabulary.eos_id}))
@@ -71,11 +74,16 @@ class Sequential:
         self._rows_only = False  # it always is
         self._fixed: Rules | None = None  # that hold until something is said again
         self._draw = draw_of(options) if options.sampled else None
+        self._ruled_by: Rules | None = None  # of which the next two tell
+        self._ruled_out: tuple[int, ...] = ()  # by them, in a step that draws
+        self._drawable = False  # a step can draw under them
         self._drawn = False  # the step draws the next token
         self._hope = _HOPE  # of a greedy choice
         self._missed = 0  # choices for which the likeliest were not enough
         self._tries = 0  # of them, for the next token
         self._forced = tuple(forced)
+        settled = max(options.min_new_tokens, len(target.produced) + len(self._forced))
+        self._asks = settled if self._bare else sys.maxsize  # up to that index, more than the token
         room = target.max_positions - len(target.start)
         self._ending = room if vocabulary.end_at_limit else -1  # index at which the end is due
         self._inspection = Inspection(options, vocabulary) if options.inspected else None
@@ -99,27 +107,38 @@ class Sequential:
     def ask(self, request: Request) -> None:
         """Ask for the row of what was not computed yet."""
         target = self.target
-        output = request.add(target.pending, target.state)
-        self._question(request, output, len(target.produced))
+        output, index = request.add(target.pending, target.state), len(target.produced)
+        if index < self._asks or index == self._ending:
+            self._question(request, output, index)
 
     def take(self, answer: Advanced, first: int) -> None:
         """Take the next token: the one that is due, the likeliest or a drawn one."""
+        if self._bare and first not in answer.given:
+            target = self.target
+            token, eos_id = answer.ids[first], self._vocabulary.eos_id
+            target.take(token, answer.log_probabilities[first], eos_id)
+            self.finished = token == eos_id or len(target.produced) >= self._most
+        elif (chosen := self._chosen(answer, first)) is None:
+            self._ask_again()
+        else:
+            self._go_on(answer, first, *chosen)
+
+    def _chosen(self, answer: Advanced, first: int) -> tuple[int, float] | None:
+        """Return the next token and its log-probability; None if it takes more to choose it."""
         if first in answer.given:  # settled beforehand
             token = self._settled
-            log_probability = answer.log_probability(first, answer.given[first])
             self._forced = self._forced[1:]
-        elif self._plain or self._drawn:
-            token, log_probability = answer.ids[first], answer.log_probabilities[first]
-            if token < 0:
-                self._ask_again()
-                return
+            return token, answer.log_probability(first, answer.given[first])
+        if self._plain or self._drawn:
+            if (token := answer.ids[first]) < 0:
+                return None
             self._tries = 0
-        else:
-            chosen = self._choose(answer, first)
-            if chosen is None:
-                self._ask_again()
-                return
-            token, log_probability = chosen[0], answer.log_probability(first, chosen[1])
+            return token, answer.log_probabilities[first]
+        chosen = self._choose(answer, first)
+        return chosen and (chosen[0], answer.log_probability(first, chosen[1]))
+
+    def _go_on(self, answer: Advanced, first: int, token: int, log_probability: float) -> None:
+        """Go on by a token, and let everybody who follows the target know."""
         inspection, target = self._inspection, self.target
         details = None if inspection is None else inspection.tell(answer, first, token, target)
         target.take(token, log_probability, self._vocabulary.eos_id, details)
@@ -143,6 +162,10 @@ class Sequential:
 
     def news(self) -> list[News]:
         """Return new tokens, and the end once there is nothing left to compute."""
+        told, produced = self._told, self.target.produced
+        if self._bare and not self.finished and len(produced) == told + 1:  # most often
+            self._told = told + 1
+            return [(told, produced[told])]
         certain = self.certain()
         return [*certain, self._reason] if self.finished else [*certain]
 
@@ -157,17 +180,20 @@ class Sequential:
                     request.given[output] = self._vocabulary.eos_id
         else:
             self._position_rules = rules = self._rules_at(index)
-            draw, rows = self._draw, self._row or self._rows_only
-            self._drawn = draw is not None and not (rows or rules.shaping or rules.exhausted)
+            draw = self._draw
+            if rules is not self._ruled_by:
+                self._ruled_by, self._ruled_out = rules, rules.denied
+                self._drawable = draw is not None and not (rules.shaping or rules.exhausted)
+            self._drawn = self._drawable and not (self._row or self._rows_only)
             if draw is not None and self._drawn:
-                if denied := rules.denied:
+                if denied := self._ruled_out:
                     request.denied[output] = denied
                 room = min(self._count * _WIDER**self._tries, self._vocabulary.size or self._count)
                 request.draws[output] = room, self._drawing(draw, index)
             else:
                 weighs = draw is not None and needs_row(self._options)
                 hope = self._hope if draw is None else None
-                rules.ask(request, output, self._few, self._row or weighs, hope)
+                rules.ask(request, (output,), self._few, self._row or weighs, hope)
         if self._inspection is not None:
             self._inspection.ask(request, output)
 

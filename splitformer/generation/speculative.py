@@ -55,8 +55,6 @@ class Speculative(Sequential):
         self._draft: list[int] = []
         room = target.max_positions - len(target.start) - vocabulary.end_at_limit
         self._last = min(limit - 1, room)  # index of the last token that a draft may lead to
-        watched = options.bans or self._inspection is not None or self._stops is not None
-        self._bare = self._plain and not watched
 
     def ask(self, request: Request) -> None:
         """Ask for the row of what was not computed yet, and for those of a guess."""

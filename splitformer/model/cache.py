@@ -75,17 +75,24 @@ class SelfCache:
             the second axis holds keys, 1 values.
         capacity: Positions there is room for.
         length: Positions held.
+        shared: Positions at the beginning that forks may be reading: whole pages.
+        sequence: What the native library is told of a sequence that has one new position, as
+            `Sequence` in native/src/plan.h: where `addresses` are, capacity, positions held,
+            1, address and length of its memory, 1. Who takes a step fills in what it holds.
     """
 
-    __slots__ = ("_pages", "_room", "_shape", "_shared", "addresses", "capacity", "length")
+    __slots__ = (
+        *("_pages", "_room", "_shape"),
+        *("addresses", "capacity", "length", "sequence", "shared"),
+    )
 
     def __init__(self, layers: int, heads: int, head_size: int, room: Room) -> None:
         self._shape = (layers, 2, heads, PAGE_POSITIONS, head_size)
         self._room = room
         self._pages: list[Block] = []
-        self._shared = 0  # leading pages that a fork may be reading
         self.addresses = array("q")
-        self.capacity = self.length = 0
+        self.capacity = self.length = self.shared = 0
+        self.sequence = array("q", (0, 0, 0, 1, 0, 0, 1))
 
     @property
     def keys(self) -> Block:
@@ -147,8 +154,8 @@ class SelfCache:
         self.length = length
         del self._pages[-(-length // PAGE_POSITIONS) :]
         del self.addresses[len(self._pages) :]
-        self.capacity = len(self._pages) * PAGE_POSITIONS
-        self._shared = min(self._shared, len(self._pages))
+        self.shared = min(self.shared, len(self._pages) * PAGE_POSITIONS)
+        self._resize()
 
     def afresh(self) -> SelfCache:
         """Return an empty cache of the same shape."""
@@ -159,11 +166,12 @@ class SelfCache:
         """Return a cache that goes its own way; only the page that is not full is copied."""
         twin = self.afresh()
         twin.length = self.length
-        twin._shared = self.length // PAGE_POSITIONS
-        self._shared = max(self._shared, twin._shared)
-        for page in self._pages[: twin._shared]:
+        full = self.length // PAGE_POSITIONS
+        twin.shared = full * PAGE_POSITIONS
+        self.shared = max(self.shared, twin.shared)
+        for page in self._pages[:full]:
             twin._add(page)
-        twin._copy(self, twin.length - twin.length % PAGE_POSITIONS)
+        twin._copy(self, twin.shared)
         return twin
 
     def adopt(self, other: SelfCache, same: int) -> None:
@@ -179,13 +187,13 @@ class SelfCache:
 
     def reserve(self, positions: int) -> None:
         """Make sure that the positions from `length` to `positions` can be written."""
-        if positions <= self.capacity and self.length >= self._shared * PAGE_POSITIONS:
+        if positions <= self.capacity and self.length >= self.shared:
             return  # most often
-        for i in range(self.length // PAGE_POSITIONS, self._shared):
+        for i in range(self.length // PAGE_POSITIONS, self.shared // PAGE_POSITIONS):
             shared, self._pages[i] = self._pages[i], self._room.page(self._shape)
             self._pages[i][:] = shared
             self.addresses[i] = self._room.address(self._pages[i])
-        self._shared = min(self._shared, self.length // PAGE_POSITIONS)
+        self.shared = min(self.shared, self.length // PAGE_POSITIONS * PAGE_POSITIONS)
         while self.capacity < positions:
             self._add(self._room.page(self._shape))
 
@@ -200,7 +208,12 @@ class SelfCache:
     def _add(self, page: Block) -> None:
         self._pages.append(page)
         self.addresses.append(self._room.address(page))
-        self.capacity += PAGE_POSITIONS
+        self._resize()
+
+    def _resize(self) -> None:
+        """Note how many pages there are, and where their addresses are now."""
+        self.capacity = len(self._pages) * PAGE_POSITIONS
+        self.sequence[0], self.sequence[1] = self.addresses.buffer_info()[0], self.capacity
 
     def _up_to(self, end: int, layer: int) -> tuple[Block, Block]:
         pages = [page[layer] for page in self._pages]  # each (2, H, PAGE_POSITIONS, K)
@@ -227,6 +240,7 @@ class DecoderState:
     def __init__(self, cross: CrossCache, own: SelfCache) -> None:
         self.cross = cross
         self.own = own
+        own.sequence[4], own.sequence[5] = cross.address, cross.length
 
     @property
     def length(self) -> int:

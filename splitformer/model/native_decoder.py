@@ -156,18 +156,22 @@ class NativeDecoder:
         many: Sequence[int],
         questions: Questions,
     ) -> Outputs:
-        rows: list[int] = []
+        rows: list[array[int]] = []
         flat: list[int] = []
         most = self.config.max_positions
         for new, state, outputs in zip(tokens, states, many, strict=True):
-            own, cross = state.own, state.cross
-            start, count = own.length, len(new)
-            if start + count <= most:
-                own.reserve(start + count)
-            pages = own.addresses.buffer_info()[0]
-            rows += (pages, own.capacity, start, count, cross.address, cross.length, outputs)
+            own = state.own
+            sequence, count = own.sequence, len(new)
+            length = sequence[2] = own.length
+            if length + count > own.capacity or length < own.shared:
+                own.reserve(min(length + count, most))
+            if count != 1 or outputs != 1:
+                sequence = sequence[:]
+                sequence[3], sequence[6] = count, outputs
+            rows.append(sequence)
             flat += new
-        result = self.plan.step(array("q", rows), array("i", flat), sum(many), questions)
+        sequences = array("q", b"".join(rows))
+        result = self.plan.step(sequences, array("i", flat), sum(many), questions)
         for new, state in zip(tokens, states, strict=True):
-            state.own.commit(len(new))
+            state.own.length += len(new)
         return result

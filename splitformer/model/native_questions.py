@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, chain
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced, Asked, Candidates
@@ -30,20 +30,19 @@ def questions_of(
     if not asked:
         return Questions(mask=mask, log_probabilities=log_probabilities)
     total = sum(outputs)
-    begins, length = _attention(asked, states, outputs)
-    room = _room(asked)
-    denied, ends = _denied(asked, total)
+    begins, length = _attention(asked, states, outputs) if asked.attention else ({}, 0)
+    denied, ends = _denied(asked, total) if asked.denied else (None, None)
     return Questions(
         mask=mask,
         denied=denied,
         denied_end=ends,
         logits_rows=_spread({i: row for row, i in enumerate(asked.logits)}, total),
         rows=len(asked.logits),
-        room=_spread(room, total, otherwise=0),
+        room=_spread(_room(asked), total, otherwise=0),
         given=_spread(asked.given, total),
         attention_from=_spread(begins, total, type_code="q"),
         attention=length,
-        draws=_draws(asked, total),
+        draws=_draws(asked, total) if asked.draws else None,
         log_probabilities=log_probabilities,
     )
 
@@ -56,7 +55,7 @@ def advanced_of(result: Outputs, asked: Asked, questions: Questions) -> Advanced
         _logits(result, asked) if asked.logits else {},
         result.log_sums.tolist(),
         _candidates(result, asked, questions) if asked.candidates else {},
-        {i: float(result.given[i]) for i in asked.given},
+        {i: result.given[i] for i in asked.given},
         _rows(result, asked, questions) if asked.attention else {},
     )
 
@@ -65,36 +64,31 @@ def _logits(result: Outputs, asked: Asked) -> dict[int, FloatArray]:
     return dict(zip(asked.logits, result.logits, strict=True))
 
 
-def _room(asked: Asked) -> dict[int, int]:
+def _room(asked: Asked) -> Mapping[int, int]:
     """How many candidates of each output the step has to find."""
-    room = {i: count for i, (count, _) in asked.draws.items() if count}
-    if not room:
+    if not asked.draws:
         return asked.candidates
+    room = {i: count for i, (count, _) in asked.draws.items() if count}
     for i, count in asked.candidates.items():
         room[i] = max(count, room.get(i, 0))
     return room
 
 
-def _denied(asked: Asked, total: int) -> tuple[array[int] | None, array[int] | None]:
+def _denied(asked: Asked, total: int) -> tuple[array[int], array[int]]:
     """All that is denied, and where each output's share of it ends."""
-    if not asked.denied:
-        return None, None
     _check("denied", asked.denied, total)
-    denied, ends = array("i"), array("i")
-    for i in range(total):
-        denied.extend(asked.denied.get(i, ()))
-        ends.append(len(denied))
-    return denied, ends
+    denied = asked.denied.get
+    shares = [denied(i, ()) for i in range(total)]
+    return array("i", [*chain(*shares)]), array("i", [*accumulate(map(len, shares))])
 
 
-def _draws(asked: Asked, total: int) -> array[float] | None:
-    if not asked.draws:
-        return None
+def _draws(asked: Asked, total: int) -> array[float]:
     _check("draws", asked.draws, total)
-    draws = [0.0] * (DRAW_NUMBERS * total)
+    draws = array("d", bytes(8 * DRAW_NUMBERS * total))
     for i, (among, draw) in asked.draws.items():
-        draws[DRAW_NUMBERS * i : DRAW_NUMBERS * (i + 1)] = *draw, among
-    return array("d", draws)
+        begin = DRAW_NUMBERS * i
+        draws[begin : begin + DRAW_NUMBERS] = array("d", (*draw, among))
+    return draws
 
 
 def _check(name: str, outputs: Iterable[int], total: int) -> None:
@@ -104,24 +98,27 @@ def _check(name: str, outputs: Iterable[int], total: int) -> None:
 
 
 def _candidates(result: Outputs, asked: Asked, questions: Questions) -> dict[int, Candidates]:
-    ids, logits = result.candidates["id"].tolist(), result.candidates["logit"].tolist()
-    answers, begin = {}, 0
+    """Read the pairs (logit, id) from the first who asked to the last."""
     assert questions.room is not None
-    for i, room in enumerate(questions.room):
-        end = begin + room
-        if i in asked.candidates:
-            known = end if ids[end - 1] >= 0 else ids.index(-1, begin)
-            answers[i] = Candidates(ids[begin:known], logits[begin:known])
-        begin = end
+    ends, answers = [*accumulate(questions.room, initial=0)], dict[int, Candidates]()
+    begin = ends[min(asked.candidates)]
+    pairs = result.candidates[begin : ends[max(asked.candidates) + 1]].tobytes()
+    logits, ids = array("f", pairs)[::2].tolist(), array("i", pairs)[1::2].tolist()
+    for i in asked.candidates:
+        first, end = ends[i] - begin, ends[i + 1] - begin
+        known = end if ids[end - 1] >= 0 else ids.index(-1, first)
+        answers[i] = Candidates(ids[first:known], logits[first:known])
     return answers
 
 
 def _rows(result: Outputs, asked: Asked, questions: Questions) -> dict[int, FloatArray]:
-    assert questions.attention_from is not None
-    shown = sorted(asked.attention)
-    begins = [*(questions.attention_from[i] for i in shown), len(result.attention)]
-    parts = itertools.starmap(slice, itertools.pairwise(begins))
-    return {i: result.attention[part] for i, part in zip(shown, parts, strict=True)}
+    begins, rows = questions.attention_from, dict[int, FloatArray]()
+    assert begins is not None
+    end = len(result.attention)
+    for i in sorted(asked.attention, reverse=True):
+        rows[i] = result.attention[begins[i] : end]
+        end = begins[i]
+    return rows
 
 
 def _attention(
@@ -129,13 +126,10 @@ def _attention(
 ) -> tuple[dict[int, int], int]:
     """Where each output's attention begins, and the length of all."""
     begins: dict[int, int] = {}
-    if not asked.attention:
-        return begins, 0
-    length = 0
-    sources = [s.cross.length for s, n in zip(states, outputs, strict=True) for _ in range(n)]
+    length, every = 0, [s for s, n in zip(states, outputs, strict=True) for _ in range(n)]
     for i in sorted(asked.attention):
         begins[i] = length
-        length += sources[i]
+        length += every[i].cross.length
     return begins, length
 
 

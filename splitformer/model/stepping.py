@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from struct import Struct
+from typing import NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from splitformer.model.cache import DecoderState
@@ -19,6 +19,13 @@ from splitformer.model.config import TransformerConfig
 from splitformer.native import Draw, FloatArray
 
 RULED_OUT = float("-inf")
+
+_FLOAT = Struct("f")
+
+
+def rounded(value: float) -> float:
+    """Round to the precision that all log-probabilities have, float32."""
+    return float(_FLOAT.unpack(_FLOAT.pack(value))[0])
 
 
 @dataclass(slots=True)
@@ -55,8 +62,7 @@ NOTHING = Asked()
 """Only the likeliest ids are wanted."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidates:
+class Candidates(NamedTuple):
     """The likeliest ids of one output that were not ruled out, likeliest first.
 
     Attributes:
@@ -68,7 +74,7 @@ class Candidates:
     logits: list[float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Advanced:
     """What one step brought, per output: one per sequence unless a sequence wants several.
 
@@ -99,7 +105,7 @@ class Advanced:
 
         The difference of two float32 is rounded to float32 rightly whatever it was computed in.
         """
-        return float(np.float32(logit - self.log_sums[output]))
+        return rounded(logit - self.log_sums[output])
 
 
 class StepDecoder(Protocol):

@@ -98,6 +98,8 @@ class Detokenizer:
         Ids beyond the tokenizer's pieces, with which some vocabularies are padded, have no text.
         """
         surface = self._surfaces[token] if token < len(self._surfaces) else ""
+        if not (self._strips or self._open or isinstance(surface, bytes)):  # most often
+            return surface
         if isinstance(surface, bytes):
             text = self._decoder.decode(surface)
             self._open = bool(self._decoder.getstate()[0])

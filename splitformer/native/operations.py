@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,6 @@ NormKind = Literal["layer", "rms"]
 PRECISIONS: Mapping[Precision, int] = {"fp32": 0, "int8": 1}
 ELEMENTS: Mapping[Any, int] = {np.float32: 0, np.float16: 1, np.uint16: 2, np.int8: 3}
 CACHES: Mapping[Cache, int] = {"f32": 0, "f16": 1}
-CANDIDATE = np.dtype([("logit", np.float32), ("id", np.int32)])
-"""A candidate as src/vocabulary.h has it."""
-
 PAGE_POSITIONS = 32
 """Positions of a page of a sequence's own keys and values: kPagePositions of src/types.h."""
 
@@ -172,8 +169,7 @@ class Description:
         return int(table.shape[1])
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Outputs:
+class Outputs(NamedTuple):
     """What a step answers, one element per output, in the order of sequences and positions.
 
     Attributes:
@@ -183,7 +179,7 @@ class Outputs:
         log_sums: Logarithm of the sum of exp(logit) over all ids; empty unless asked for.
         logits: One row of V for each output that asked for it, before anything is ruled out.
         candidates: The likeliest ids of all outputs that asked for them, and their logits: pairs
-            (logit, id), likeliest first, id -1 where there are no more.
+            (logit, id) of 32 bits each, likeliest first, id -1 where there are no more.
         given: Logits of the ids that were given.
         attention: Rows of all outputs that asked for them, one behind the other.
     """
@@ -192,13 +188,12 @@ class Outputs:
     log_probabilities: array[float]
     log_sums: array[float]
     logits: FloatArray
-    candidates: NDArray[np.void]
-    given: FloatArray
+    candidates: array[int]
+    given: array[float]
     attention: FloatArray
 
 
-@dataclass(frozen=True, slots=True)
-class Questions:
+class Questions(NamedTuple):
     """What is asked about a step's outputs besides the likeliest ids; arrays have one per output.
 
     Attributes:

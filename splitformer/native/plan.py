@@ -24,7 +24,6 @@ from splitformer.native.binding import (
 from splitformer.native.operations import (
     ACTIVATIONS,
     CACHES,
-    CANDIDATE,
     ELEMENTS,
     NORMS,
     OVERS,
@@ -52,7 +51,6 @@ _FRAMES = 3  # that a convolution sees at once: kFrames of src/hear.cc
 _CHUNK = 256  # kChunk of src/vocabulary.h
 NO_QUESTIONS = Questions()
 _NONE: FloatArray = np.empty(0, np.float32)
-_NO_CANDIDATES = np.empty(0, CANDIDATE)
 
 
 class Plan:
@@ -152,8 +150,8 @@ class Plan:
             array("f", bytes(4 * sums)),
             array("f", bytes(4 * sums)),
             np.empty((asked.rows, self.vocabulary_size), np.float32) if asked.rows else _NONE,
-            np.empty(sum(asked.room), CANDIDATE) if asked.room else _NO_CANDIDATES,
-            np.empty(outputs, np.float32) if asked.given else _NONE,
+            array("q", bytes(8 * sum(asked.room) if asked.room else 0)),
+            array("f", bytes(4 * outputs if asked.given else 0)),
             np.empty(asked.attention, np.float32) if asked.attention else _NONE,
         )
         request = array(
@@ -163,8 +161,8 @@ class Plan:
                 *(_at(asked.mask), _at(asked.denied), _at(asked.denied_end)),
                 *(_at(result.ids), _at(result.log_probabilities), _at(result.log_sums)),
                 *(_at(asked.logits_rows), _of(result.logits)),
-                *(_at(asked.room), _of(result.candidates)),
-                *(_at(asked.given), _of(result.given)),
+                *(_at(asked.room), _at(result.candidates)),
+                *(_at(asked.given), _at(result.given)),
                 *(_at(asked.attention_from), _of(result.attention)),
                 *(_at(asked.draws), 0),
             ],

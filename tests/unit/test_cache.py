@@ -53,6 +53,27 @@ def test_growing_moves_nothing() -> None:
     assert list(cache.addresses)[:2] == before
 
 
+def test_what_a_step_is_told_follows_pages_that_come_and_go() -> None:
+    cache, other = new_cache(), new_cache()
+
+    def told() -> bool:
+        addresses = [each.addresses.buffer_info()[0] for each in (cache, other)]
+        sizes = [len(each.addresses) * PAGE for each in (cache, other)]
+        said = [each.sequence[:2].tolist() for each in (cache, other)]
+        return said == [list(each) for each in zip(addresses, sizes, strict=True)]
+
+    for count in (1, PAGE, 9 * PAGE):
+        write(cache, numbers(count))
+        assert told()
+    cache.truncate(PAGE + 1)
+    assert told()
+    other.adopt(cache, 0)
+    assert told()
+    other = other.fork()
+    write(other, numbers(40 * PAGE))
+    assert told()
+
+
 def test_a_fork_shares_full_pages_by_reference() -> None:
     cache = new_cache()
     write(cache, numbers(2 * PAGE + 3))
