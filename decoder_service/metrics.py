@@ -60,8 +60,8 @@ class DecoderMetrics:
             "Memories that were fetched although their encoder is on this host, by reason.",
             "why",
         )
-        self.batch_size = self._step_histogram("batch_size", "Sequences per step.", BATCH_BUCKETS)
-        self.step_seconds = self._step_histogram(
+        self.batch_size = self._histogram("batch_size", "Sequences per step.", BATCH_BUCKETS)
+        self.step_seconds = self._histogram(
             "step_seconds", "One step of the engine, all its sequences.", LATENCY_BUCKETS
         )
         self.queue_seconds = self._histogram(
@@ -82,7 +82,7 @@ class DecoderMetrics:
             "From a generation's start to its first token.",
             FIRST_TOKEN_BUCKETS,
         )
-        self.inter_token_seconds = self._step_histogram(
+        self.inter_token_seconds = self._histogram(
             "inter_token_seconds", "Between two tokens of a generation.", INTER_TOKEN_BUCKETS
         )
         expected: tuple[tuple[Counter | QuickCounter, Sequence[str]], ...] = (
@@ -118,14 +118,7 @@ class DecoderMetrics:
         """A counter that the event loop alone counts."""
         return QuickCounter(f"splitformer_decoder_{name}", explanation, labels, self._registry)
 
-    def _histogram(self, name: str, explanation: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(
-            f"splitformer_decoder_{name}", explanation, buckets=buckets, registry=self._registry
-        )
-
-    def _step_histogram(
-        self, name: str, explanation: str, buckets: tuple[float, ...]
-    ) -> StepHistogram:
+    def _histogram(self, name: str, explanation: str, buckets: tuple[float, ...]) -> StepHistogram:
         return StepHistogram(
             f"splitformer_decoder_{name}", explanation, buckets, registry=self._registry
         )

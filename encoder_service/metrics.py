@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from splitformer.serving.counters import QuickCounter
+from splitformer.serving.histograms import StepHistogram
 from splitformer.serving.telemetry import LATENCY_BUCKETS
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -13,35 +15,39 @@ LEASE_ENDS = ("released", "expired")
 
 
 class EncoderMetrics:
-    """The encoder service's metrics in one registry."""
+    """The encoder service's metrics in one registry.
+
+    What the event loop alone counts takes no lock; engines, one for each model, share the others.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.sources = Counter("splitformer_encoder_sources", "Sources encoded.", registry=registry)
-        self.source_tokens = Counter(
-            "splitformer_encoder_source_tokens", "Tokens of encoded sources.", registry=registry
+        self.sources = QuickCounter("splitformer_encoder_sources", "Sources encoded.", (), registry)
+        self.source_tokens = QuickCounter(
+            "splitformer_encoder_source_tokens", "Tokens of encoded sources.", (), registry
         )
-        self.reused_sources = Counter(
+        self.reused_sources = QuickCounter(
             "splitformer_encoder_reused_sources",
             "Sources whose memory the same caller still had kept, so that nothing was encoded.",
-            registry=registry,
+            (),
+            registry,
         )
-        self.queue_seconds = Histogram(
+        self.queue_seconds = StepHistogram(
             "splitformer_encoder_queue_seconds",
             "Waiting for a place in a batch, per source.",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+            LATENCY_BUCKETS,
+            registry,
         )
-        self.encode_seconds = Histogram(
+        self.encode_seconds = StepHistogram(
             "splitformer_encoder_encode_seconds",
             "Running the encoder, per source's batch.",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+            LATENCY_BUCKETS,
+            registry,
         )
-        self.tokenize_seconds = Histogram(
+        self.tokenize_seconds = StepHistogram(
             "splitformer_encoder_tokenize_seconds",
             "Turning a source's text into tokens.",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+            LATENCY_BUCKETS,
+            registry,
         )
         self.batch_size = Histogram(
             "splitformer_encoder_batch_size",
@@ -75,20 +81,21 @@ class EncoderMetrics:
             "splitformer_encoder_memory_budget_bytes", "Budget for memories.", registry=registry
         )
         self.memories = Gauge("splitformer_encoder_memories", "Memories kept.", registry=registry)
-        self.memory_fetches = Histogram(
+        self.memory_fetches = StepHistogram(
             "splitformer_encoder_memory_fetches",
             "How often a memory had been fetched when it went: its fan-out.",
-            buckets=FETCH_BUCKETS,
-            registry=registry,
+            FETCH_BUCKETS,
+            registry,
         )
         self.leases = Gauge("splitformer_encoder_leases", "Leases held.", registry=registry)
-        self.lease_ends = Counter(
-            "splitformer_encoder_lease_ends", "Leases ended, by how.", ["how"], registry=registry
+        self.lease_ends = QuickCounter(
+            "splitformer_encoder_lease_ends", "Leases ended, by how.", ("how",), registry
         )
-        self.sent_bytes = Counter(
+        self.sent_bytes = QuickCounter(
             "splitformer_encoder_memory_sent_bytes",
             "Bytes of memories sent, inline or in chunks.",
-            registry=registry,
+            (),
+            registry,
         )
         self.shared_bytes = Counter(
             "splitformer_encoder_memory_shared_bytes",

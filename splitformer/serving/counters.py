@@ -50,6 +50,11 @@ class QuickCounter(Collector):
         """Count, where there are no labels."""
         self._series[()].value += amount
 
+    @property
+    def value(self) -> float:
+        """What was counted, where there are no labels."""
+        return self._series[()].value
+
     def describe(self) -> Iterator[Metric]:
         """Say what it is, without values."""
         yield self._family()

@@ -1,4 +1,4 @@
-"""A histogram for what happens every step: one writer, no lock, many equal values at once."""
+"""A histogram for what happens every step or call: one writer, no lock, equal values at once."""
 
 from __future__ import annotations
 

@@ -82,11 +82,11 @@ class Telemetry:
             ("model",),
             registry=self.registry,
         )
-        self.model_requests = Counter(
+        self.model_requests = QuickCounter(
             "splitformer_model_requests",
             "Sources encoded with a model, or sessions opened on it.",
             ("model",),
-            registry=self.registry,
+            self.registry,
         )
         self.certificate_expiry = Gauge(
             "splitformer_tls_certificate_expiry_timestamp_seconds",

@@ -119,9 +119,9 @@ def test_sources_wait_while_the_queue_is_full(servers: ServerThread, services: S
 
 def stands_still(counter: Any) -> bool:
     """True if a counter does not move for a moment."""
-    before = counter._value.get()
+    before = counter.value
     time.sleep(0.5)
-    return bool(counter._value.get() == before)
+    return bool(counter.value == before)
 
 
 def test_a_stream_that_never_reads_is_not_read_beyond_its_bound(
@@ -139,7 +139,7 @@ def test_a_stream_that_never_reads_is_not_read_beyond_its_bound(
             sent += 1
 
     call = start(caller, endless())
-    eventually(lambda: running.service.metrics.sources._value.get() > 4)
+    eventually(lambda: running.service.metrics.sources.value > 4)
     eventually(lambda: stands_still(running.service.metrics.sources))
     assert running.service.store.reserved_bytes == 0
     assert running.service._engine.open == 0
