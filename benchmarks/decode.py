@@ -47,11 +47,11 @@ class Scope:
     most_seconds: float
     precisions: tuple[str, ...] = ("int8",)
     slow: int = 0
-    slow_rounds: int = 1
+    slow_rounds: int = 3
 
 
-QUICK = Scope((1, 8, 32, 64), 20, 30.0, slow=32)
-FULL = Scope((1, 2, 4, 8, 16, 32, 64), 40, 300.0, ("int8", "fp32"), slow=32, slow_rounds=3)
+QUICK = Scope((1, 8, 32, 64), 20, 28.0, slow=32)
+FULL = Scope((1, 2, 4, 8, 16, 32, 64), 40, 300.0, ("int8", "fp32"), slow=32, slow_rounds=5)
 
 
 def run(report: Report, cache: Path, quick: bool) -> None:

@@ -16,7 +16,7 @@ from benchmarks.measuring import Match, Sample, interleaved, times
 from benchmarks.report import Report
 
 QUICK = Scope((1, 8, 32, 64), 20, 35.0)
-FULL = Scope((1, 2, 4, 8, 16, 32, 64), 30, 300.0, ("int8", "fp32"), slow=32, slow_rounds=3)
+FULL = Scope((1, 2, 4, 8, 16, 32, 64), 30, 300.0, ("int8", "fp32"), slow=32, slow_rounds=5)
 
 
 def run(report: Report, cache: Path, quick: bool) -> None:

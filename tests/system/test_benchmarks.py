@@ -106,6 +106,7 @@ def _tiny_families(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(models.MODELS, name, model)
     monkeypatch.setattr(families, "QUICK", ("tiny", "hearing"))
     monkeypatch.setattr(families, "ROUNDS", 1)
+    monkeypatch.setattr(families, "SLOW_ROUNDS", 1)
 
 
 @pytest.mark.usefixtures("tiny")
