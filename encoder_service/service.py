@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from encoder_service.engine import Encoded, EncoderEngine, Limits
+from encoder_service.loaded import Loaded, load
 from encoder_service.metrics import EncoderMetrics
 from encoder_service.segments import Segments
 from encoder_service.settings import EncoderSettings
 from encoder_service.sharing import SharingServer, start_sharing
 from encoder_service.sources import HeardSource, Sources, TokenizedSource
 from encoder_service.store import MemoryStore
-from splitformer import tracing, wire
+from splitformer import tracing
 from splitformer.errors import (
     InvalidArgumentError,
     ResourceExhaustedError,
     UnavailableError,
 )
-from splitformer.model.shapes import encoder_shapes, weight_bytes
-from splitformer.serving import kernels, models
 from splitformer.serving.fleet import Fleet, Room
 from splitformer.serving.priority import session
 from splitformer.serving.telemetry import Telemetry
@@ -58,7 +57,7 @@ class EncoderService:
     models: Fleet[EncoderService]
     draining: bool
     endpoint: str
-    sources: Sources
+    _loaded: Loaded
     _engine: EncoderEngine
     _segments: Segments
 
@@ -73,7 +72,6 @@ class EncoderService:
         self._telemetry = telemetry
         self._room = room
         self._main = beside or self
-        self._dtype = models.memory_dtype(settings.memory_dtype)
         self._streams = 0
         if beside is None:
             self._share(settings, telemetry)
@@ -109,7 +107,7 @@ class EncoderService:
 
     async def start(self, port: int) -> None:
         """Load the model and encode one source, so that the first caller does not wait."""
-        await asyncio.to_thread(self._load)
+        self._loaded = await asyncio.to_thread(load, self.settings, self._room)
         self._start_engine()
         if self._main is self:
             self.endpoint = self.endpoint or f"{self.settings.reachable_host}:{port}"
@@ -123,8 +121,8 @@ class EncoderService:
 
     def _start_engine(self) -> None:
         self._engine = EncoderEngine(
-            self._encoder,
-            self._dtype,
+            self._loaded.encoder,
+            self._loaded.dtype,
             Limits(
                 self.settings.max_batch_tokens,
                 self.settings.max_queue,
@@ -169,7 +167,7 @@ class EncoderService:
             if self.sharing is not None:
                 self.sharing.close()
         await asyncio.to_thread(self._engine.close)
-        self._encoder.close()
+        self._loaded.encoder.close()
 
     async def encode(
         self,
@@ -203,12 +201,12 @@ class EncoderService:
         self.metrics.tokenize_seconds.observe(tokenize_seconds)
         self.metrics.queue_seconds.observe(encoded.queue_seconds)
         self.metrics.encode_seconds.observe(encoded.encode_seconds)
-        header = self._header(source, keep_pieces)
+        header = self._loaded.header(source, keep_pieces)
         return EncodedSource(header, encoded, tokenize_seconds)
 
     def memory_bytes(self, rows: int) -> int:
         """Return how many bytes a memory of so many rows takes in its wire type."""
-        return wire.packed_bytes(self._dtype, (rows, self._encoder.config.d_model))
+        return self._loaded.memory_bytes(rows)
 
     @contextlib.contextmanager
     def audio_stream(self) -> Iterator[None]:
@@ -235,14 +233,19 @@ class EncoderService:
             self._streams -= 1
 
     @property
+    def sources(self) -> Sources:
+        """What the model takes."""
+        return self._loaded.sources
+
+    @property
     def name(self) -> str:
         """Name under which requests ask for our model."""
-        return self._checkpoint.description.name
+        return self._loaded.name
 
     @property
     def fingerprint(self) -> str:
         """Of the model."""
-        return self._fingerprint.model
+        return self._loaded.fingerprint.model
 
     def lease_seconds(self, milliseconds: int) -> float:
         """Return how long a lease shall last; 0 asks for the default.
@@ -259,7 +262,7 @@ class EncoderService:
 
     def info(self) -> model_pb2.ModelInfo:
         """Describe the model as we run it."""
-        return self._info
+        return self._loaded.info
 
     def load(self) -> model_pb2.Load:
         """Say how busy we are."""
@@ -270,53 +273,6 @@ class EncoderService:
             used_bytes=self.store.used_bytes,
             budget_bytes=self.store.budget_bytes,
             draining=self.draining,
-        )
-
-    def _load(self) -> None:
-        name = self._room.name if self._room else ""
-        self._checkpoint = models.open_checkpoint(self.settings.model, self.settings.cache, name)
-        if self._room is not None:
-            shapes = encoder_shapes(self._checkpoint.description.architecture)
-            precision = kernels.held_precision(self.settings.arithmetic)
-            self._room.admit(weight_bytes(shapes, precision))
-        self.sources = Sources(self._checkpoint)
-        self._encoder = kernels.source_encoder(self._checkpoint, self.settings.arithmetic)
-        arithmetic = models.numerics(
-            self._encoder.precision, self.settings.memory_dtype, self._encoder.kernel
-        )
-        self._fingerprint = models.fingerprint(self._checkpoint, arithmetic)
-        self._info = self._described()
-        kernels.give_back()
-
-    def _described(self) -> model_pb2.ModelInfo:
-        config = self._encoder.config
-        info = models.model_info(
-            self._checkpoint,
-            encoder_shapes(config),
-            self._encoder.precision,
-            self.settings.memory_dtype,
-            self._fingerprint.numerics,
-        )
-        info.layers, info.vocabulary_size = config.encoder_layers, config.source_vocabulary_size
-        info.device = self.settings.device
-        info.batch_invariant = self._encoder.batch_invariant
-        return info
-
-    def _header(
-        self, source: TokenizedSource | HeardSource, keep_pieces: bool
-    ) -> tensor_pb2.MemoryHeader:
-        return tensor_pb2.MemoryHeader(
-            kind=tensor_pb2.MEMORY_KIND_SEQUENCE,
-            model=self._checkpoint.description.name,
-            fingerprint=self._fingerprint,
-            dtype=self._dtype,
-            shape=(len(source.given), self._checkpoint.description.architecture.d_model),
-            source_tokens=[
-                tensor_pb2.SourceToken(id=piece.id, begin=piece.begin, end=piece.end)
-                for piece in (source.pieces if keep_pieces else ())
-            ],
-            target_language=source.target_language,
-            source_text=source.text if keep_pieces else "",
         )
 
     def _check_not_draining(self) -> None:
