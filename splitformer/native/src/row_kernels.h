@@ -61,7 +61,8 @@ struct RowKernels {
   float (*update_likeliest)(const float* logits, const float* mask, int count, int base,
                             Likeliest* best);
 
-  // Says which logits exceed another: a bit for each, 64 to a word; `mask` and `count` are as above.
+  // Says which logits exceed another: a bit for each, 64 to a word, the rest zeros; `mask` and
+  // `count` are as above.
   void (*find_above)(const float* logits, const float* mask, int count, float least,
                      uint64_t* lanes);
 

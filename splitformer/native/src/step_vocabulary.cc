@@ -145,7 +145,8 @@ Likeliest Plan::BestOf(int output) {
 int Plan::Rank(const Request& request, int i) const {
   std::vector<const Shortlist*> parts;
   for (const std::vector<Shortlist>& part : shortlists_) parts.push_back(&part[size_t(i)]);
-  return splitformer::Rank(parts, request.room[i], request.candidates + first_candidate_[size_t(i)]);
+  Likeliest* out = request.candidates + first_candidate_[size_t(i)];
+  return splitformer::Rank(parts, request.room[i], out);
 }
 
 // The mean of the heads' weights, head by head in their order.

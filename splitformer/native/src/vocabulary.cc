@@ -156,8 +156,8 @@ inline void Shortlist::Put(__m256 logits, __m256i ids, int lanes) {
   held_ += __builtin_popcount(static_cast<unsigned>(lanes));
 }
 
-// Raises `least_`, such that no more of these logits exceed it than are wanted and some; false if no
-// such value is found, as where many are equal.
+// Raises `least_`, such that no more of these logits exceed it than are wanted and some; false if
+// no such value is found, as where many are equal.
 bool Shortlist::Narrow(const float* logits, int count) {
   constexpr int kTries = 8;
   const int enough = room_ + room_ / 4;
@@ -217,6 +217,7 @@ int Rank(const std::vector<const Shortlist*>& parts, int room, Likeliest* out) {
   for (const Shortlist* part : parts) all.Append(*part);
   if (all.held() > std::max(8, room + room / 4)) all.Sift();
   std::vector<uint64_t> keys;
+  keys.reserve(size_t(all.held()));
   for (int i = 0; i < all.held(); ++i) keys.push_back(Order(all[i].logit) << 32 | uint64_t(i));
   std::sort(keys.begin(), keys.end());
   const int held = std::min(room, all.held());

@@ -56,9 +56,9 @@ class Shortlist {
   std::vector<int32_t> ids_;
 };
 
-// Merges shortlists of consecutive parts of the vocabulary: writes the `room` likeliest, likeliest
-// first and of equals the smallest id, to `out`, with id -1 where there are no more; returns how many
-// there are.
+// Merges shortlists of consecutive parts of the vocabulary: writes the `room` likeliest to `out`,
+// likeliest first and of equals the smallest id, with id -1 where there are no more; returns how
+// many there are.
 int Rank(const std::vector<const Shortlist*>& parts, int room, Likeliest* out);
 
 // Merges chunks in their order: log of the sum of exp over all their logits.
