@@ -62,8 +62,9 @@ class Sequential:
         self._options = options
         self._vocabulary = vocabulary
         self._plain = options.plain and not (options.bans and options.alternatives)
-        watched = options.bans or options.inspected or options.stop or vocabulary.speech
-        self._bare = self._plain and not watched  # the likeliest token is all that matters
+        watched = options.reshaped or options.inspected or options.stop or vocabulary.speech
+        self._unwatched = not watched  # nobody looks at tokens but their reader
+        self._bare = self._plain and not (watched or options.bans)  # the likeliest is wanted
         self._seen = seen_by(options, target) if options.reshaped else None
         suppressed = sorted({*options.suppressed_tokens})
         self._denied_early = tuple(sorted({*suppressed, vocabulary.eos_id}))
@@ -113,9 +114,9 @@ class Sequential:
 
     def take(self, answer: Advanced, first: int) -> None:
         """Take the next token: the one that is due, the likeliest or a drawn one."""
-        if self._bare and first not in answer.given:
-            target = self.target
-            token, eos_id = answer.ids[first], self._vocabulary.eos_id
+        token, short = answer.ids[first], self._bare or (self._drawn and self._unwatched)
+        if short and token >= 0 and first not in answer.given:  # most often
+            target, eos_id, self._tries = self.target, self._vocabulary.eos_id, 0
             target.take(token, answer.log_probabilities[first], eos_id)
             self.finished = token == eos_id or len(target.produced) >= self._most
         elif (chosen := self._chosen(answer, first)) is None:
@@ -163,7 +164,7 @@ class Sequential:
     def news(self) -> list[News]:
         """Return new tokens, and the end once there is nothing left to compute."""
         told, produced = self._told, self.target.produced
-        if self._bare and not self.finished and len(produced) == told + 1:  # most often
+        if self._stops is None and not self.finished and len(produced) == told + 1:  # most often
             self._told = told + 1
             return [(told, produced[told])]
         certain = self.certain()
