@@ -1,6 +1,6 @@
 // Micro-kernels for AMX: 8 bits, whole tiles of 16 rows, 64 bytes of each, by 16 columns.
 //
-// 16 groups of a panel are a tile of weights as they lie, so the layout is that of VNNI, whose
+// A run of a panel's groups is a tile of weights as it lies, so the layout is that of VNNI, whose
 // kernels are as good where a few rows wait for weights from memory. Sums are exact in both.
 #include "kernels.h"
 
@@ -12,8 +12,8 @@ namespace {
 
 constexpr int kTileRows = 16;
 constexpr int kBlockPanels = 4;
-constexpr size_t kGroupStride = 64 * kBlockPanels;       // bytes from group to group of a panel
-constexpr size_t kStep = kTileRows * kGroupStride;       // of weights, that tiles use up at once
+constexpr size_t kTile = 64 * kTileRows;                 // bytes of a tile of weights
+constexpr size_t kStep = kTile * kBlockPanels;           // of weights, that tiles use up at once
 
 void Begin() {
   struct alignas(64) Config {
@@ -33,7 +33,7 @@ void End() { _tile_release(); }
 inline void Ask(Ahead* ahead, const uint8_t* weights) {
   if (ahead->at_once) {
     for (size_t g = 0; g < kTileRows; ++g) {
-      _mm_prefetch(weights + kAhead + g * kGroupStride, _MM_HINT_T0);
+      _mm_prefetch(weights + kAhead + 64 * g, _MM_HINT_T0);
     }
   } else {
     const uint8_t* end = ahead->at + kTileRows * ahead->gap;
@@ -52,19 +52,19 @@ void Low(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, con
   for (size_t g = 0; g < groups; g += kTileRows, a += 64, b += kStep) {
     Ask(&ahead, b);
     _tile_loadd(4, a, a_stride);
-    _tile_loadd(5, b, kGroupStride);
+    _tile_loadd(5, b, 64);
     _tile_dpbusd(0, 4, 5);
     if constexpr (kPanels > 1) {
-      Ask(&ahead, b + 64);
-      _tile_loadd(6, b + 64, kGroupStride);
+      Ask(&ahead, b + kTile);
+      _tile_loadd(6, b + kTile, 64);
       _tile_dpbusd(1, 4, 6);
     }
     if constexpr (kPanels > 2) {
-      Ask(&ahead, b + 128);
-      _tile_loadd(7, b + 128, kGroupStride);
+      Ask(&ahead, b + 2 * kTile);
+      _tile_loadd(7, b + 2 * kTile, 64);
       _tile_dpbusd(2, 4, 7);
-      Ask(&ahead, b + 192);
-      _tile_loadd(5, b + 192, kGroupStride);
+      Ask(&ahead, b + 3 * kTile);
+      _tile_loadd(5, b + 3 * kTile, 64);
       _tile_dpbusd(3, 4, 5);
     }
   }
@@ -89,13 +89,13 @@ inline void Square(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t g
   for (size_t g = 0; g < groups; g += kTileRows, a += 64, lower += 64, b += kStep) {
     Ask(ahead, b);
     _tile_loadd(4, a, a_stride);
-    _tile_loadd(6, b, kGroupStride);
+    _tile_loadd(6, b, 64);
     _tile_dpbusd(0, 4, 6);
     _tile_loadd(5, lower, a_stride);
     _tile_dpbusd(1, 5, 6);
     if constexpr (kTwo) {
-      Ask(ahead, b + 64);
-      _tile_loadd(7, b + 64, kGroupStride);
+      Ask(ahead, b + kTile);
+      _tile_loadd(7, b + kTile, 64);
       _tile_dpbusd(2, 4, 7);
       _tile_dpbusd(3, 5, 7);
     }
@@ -112,7 +112,7 @@ template <int kPanels>
 void High(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t* start,
           Ahead ahead, int32_t* tile) {
   for (int p = 0; p < kPanels; p += 2) {
-    Square<kPanels>(a, a_stride, b + 64 * p, groups, start + 16 * p, &ahead, tile + 16 * p);
+    Square<kPanels>(a, a_stride, b + kTile * p, groups, start + 16 * p, &ahead, tile + 16 * p);
   }
 }
 
@@ -125,7 +125,7 @@ void High(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
 constexpr int kFewRows = 6, kHastyRows = 2 * kTileRows;
 
 const KernelSet kSet = {{{}, SIXTEEN(LOW), SIXTEEN(HIGH)},
-                        2 * kTileRows, kTileRows, kBlockPanels, 64, 4, 128, kHastyRows, false, &kRowsAvx512,
+                        2 * kTileRows, kTileRows, kBlockPanels, kTileRows, 64, 4, 128, kHastyRows, false, &kRowsAvx512,
                         Begin, End, &kInt8Vnni, kFewRows};
 
 }  // namespace

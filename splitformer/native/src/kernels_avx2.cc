@@ -115,9 +115,9 @@ void FloatTile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t group
   {}, ROW(tile, 1), ROW(tile, 2), ROW(tile, 3), ROW(tile, 4), ROW(tile, 5), ROW(tile, 6)
 
 const KernelSet kInt8Avx2 = {{SIX_ROWS(Int8Tile), ROW(Int8Tile, 7), ROW(Int8Tile, 8)},
-                             8, 1, 1, 2 * kPairDistance, 8, 0, 0, true, &kRowsAvx2,
+                             8, 1, 1, 1, 2 * kPairDistance, 8, 0, 0, true, &kRowsAvx2,
                              nullptr, nullptr, nullptr, 0};
-const KernelSet kFloatAvx2 = {{SIX_ROWS(FloatTile)}, 6, 1, 1, 1, 4, 0, 0, false, &kRowsAvx2,
+const KernelSet kFloatAvx2 = {{SIX_ROWS(FloatTile)}, 6, 1, 1, 1, 1, 4, 0, 0, false, &kRowsAvx2,
                               nullptr, nullptr, nullptr, 0};
 
 }  // namespace splitformer

@@ -45,6 +45,7 @@ Matrix::Matrix(Precision precision, const KernelSet& kernels, Arena* arena, int 
       row_kernels_(*kernels.rows),
       inputs_(inputs),
       block_panels_(size_t(kernels.block_panels)),
+      run_(size_t(kernels.run)),
       paired_(kernels.paired) {
   std::vector<Column> rows;
   const auto add = [&](const Weights& part, int column) {
@@ -143,9 +144,8 @@ void Matrix::PackFloat(const std::vector<Column>& columns) {
 
 uint8_t* Matrix::Place(size_t column, size_t g) const {
   if (paired_) return data_ + (column * groups_ + g) * 4;
-  const size_t panel = column / kPanel, block = panel / block_panels_,
-               within = panel % block_panels_;
-  return data_ + ((block * groups_ + g) * block_panels_ + within) * 64 +
+  const size_t run = g / run_ * run_ * block_panels_;  // groups before it in the block
+  return const_cast<uint8_t*>(panel(static_cast<int>(column / kPanel))) + (run + g % run_) * 64 +
          column % kPanel * 4;
 }
 

@@ -47,7 +47,7 @@ class Matrix {
   size_t groups() const { return groups_; }
   const uint8_t* panel(int p) const {
     const size_t block = size_t(p) / block_panels_, within = size_t(p) % block_panels_;
-    return data_ + (block * groups_ * block_panels_ + within) * 64;
+    return data_ + (block * groups_ * block_panels_ + within * run_) * 64;
   }
   const int32_t* start(int p) const { return start_.data() + size_t(p) * kPanel; }
 
@@ -77,11 +77,11 @@ class Matrix {
   Precision precision_;
   const RowKernels& row_kernels_;
   int inputs_;
-  size_t block_panels_;
+  size_t block_panels_, run_;
   bool paired_;
   int panels_ = 0;
   size_t groups_ = 0;
-  uint8_t* data_ = nullptr;     // (blocks, groups, block_panels_, 64 bytes), or by column
+  uint8_t* data_ = nullptr;     // (blocks, runs, block_panels_, run_, 64 bytes), or by column
   std::vector<float> scale_;    // per column, int8 only
   std::vector<float> bias_;     // per column
   std::vector<int32_t> start_;  // per column: takes out what kernels put in, see KernelSet
