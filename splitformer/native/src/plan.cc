@@ -293,7 +293,7 @@ void Plan::Reserve(int rows, int outputs, int positions) {
   const size_t chunk = size_t(kLogitRows) * kLogitsStride;
   const size_t attention =
       encoder_ ? SourceRoom(positions, head_size()) : ScoreRoom(size_t(positions));
-  const size_t scratch = std::max({attention, row_stride_, output_stride_, chunk});
+  const size_t scratch = std::max({attention, kRowsAtOnce * row_stride_, output_stride_, chunk});
   scratch_stride_ = RoundUp(scratch, kPanel) + kPanel;
   scratch_.Reserve(threads * scratch_stride_ * sizeof(float));
   sums_.resize(size_t(outputs) * size_t(chunks()));

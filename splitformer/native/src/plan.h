@@ -234,7 +234,7 @@ class Plan {
   void Reserve(int rows, int outputs, int positions);
   void RunStep(const Request& request, Member& member);
   void Execute(const RowsOp& op, const Request& request, Member& member);
-  const float* Begin(const RowsOp& op, int row, const Member& member) const;
+  float* Begin(const RowsOp& op, int row, const Member& member) const;
   void EncodeAudio(const Sources& sources, float* memory);
   int64_t FramesPerRow() const;
   const float* Hear(const float* features, int64_t frames);
@@ -296,7 +296,7 @@ class Plan {
   Likeliest* LikeliestOf(int output, int member) {
     return &likeliest_[size_t(member) * likeliest_.size() / size_t(team_.size()) + size_t(output)];
   }
-  void PrepareOperand(const float* x, int size, int row, const Member& m) const;
+  void PrepareOperand(const float* x, int size, float largest, int row, const Member& m) const;
   Operand OperandOf(const Member& m) const;
   float* Scratch(const Member& m) const {
     return scratch_.As<float>() + size_t(m.index) * scratch_stride_;

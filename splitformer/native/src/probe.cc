@@ -45,7 +45,8 @@ int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,
     uint8_t* to = operand + size_t(r) * stride;
     scales[r] = 0.0f;
     if (kind == Precision::kInt8) {
-      scales[r] = kernels.rows->quantise(padded, inputs, to);
+      const float largest = kernels.rows->magnitude(padded, inputs);
+      scales[r] = kernels.rows->quantise(padded, inputs, largest, to);
     } else {
       std::memcpy(to, padded, size_t(inputs) * sizeof(float));
     }
@@ -68,7 +69,8 @@ void splitformer_probe_norm(int32_t isa, const splitformer_norm* from, const flo
   const Norm norm(static_cast<NormKind>(from->kind), from->epsilon, from->gain, from->shift, size);
   Buffer row;
   float* padded = Padded(x, size, &row);
-  norm.Apply(RowsFor(isa), padded, size, padded);
+  float largest;
+  norm.Apply(RowsFor(isa), &padded, 1, size, &padded, &largest);
   std::memcpy(out, padded, size_t(size) * sizeof(float));
 }
 

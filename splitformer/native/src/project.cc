@@ -27,7 +27,8 @@ void Plan::ProjectRows(const float* memory, int first, int rows, void* out, Memb
   const int end = ShareBegin(member.rows, member.index + 1, team_.size());
   for (int i = ShareBegin(member.rows, member.index, team_.size()); i < end; ++i) {
     std::memcpy(Scratch(member), memory + size_t(first + i) * d, d * sizeof(float));
-    PrepareOperand(Scratch(member), shape_.d_model, i, member);
+    const float largest = kernels_.rows->magnitude(Scratch(member), shape_.d_model);
+    PrepareOperand(Scratch(member), shape_.d_model, largest, i, member);
   }
   team_.Barrier(member.index);
   const Operand operand = OperandOf(member);

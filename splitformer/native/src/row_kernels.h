@@ -30,10 +30,14 @@ struct ExponentialSum {
   float sum;
 };
 
+// Rows that are normalised together: what one of them waits for the others fill.
+constexpr int kRowsAtOnce = 4;
+
 struct RowKernels {
-  // out = norm(x); `out` may be `x`. `kind` is not kNone.
+  // out = norm(x) of up to kRowsAtOnce rows; `out` may be `x`. `kind` is not kNone. The largest
+  // magnitude of each row that comes out goes to `largest`.
   void (*normalise)(NormKind kind, float epsilon, const float* gain, const float* shift,
-                    const float* x, int size, float* out);
+                    const float* const* x, int rows, int size, float* const* out, float* largest);
 
   // x += y and x *= y.
   void (*add)(float* x, const float* y, int size);
@@ -42,11 +46,15 @@ struct RowKernels {
   // Applies an activation in place.
   void (*activate)(Activation activation, float* x, int size);
 
+  // The largest magnitude of a row.
+  float (*magnitude)(const float* x, int size);
+
   // Quantises a row to 8 bits by its own largest element, so that no row depends on its neighbours:
-  // q = round(x * 127 / max|x|). Returns the scale, max|x| / 127. Whole multiples of 32 elements
-  // are written, as the micro-kernels of the same instruction set read them: q + 128 in a byte; or
-  // q in 16 bits, zeros beyond `size`, and then an int32, the row's share of paired products.
-  float (*quantise)(const float* x, int size, uint8_t* out);
+  // q = round(x * 127 / max|x|); `largest` is max|x|. Returns the scale, max|x| / 127. Whole
+  // multiples of 32 elements are written, as the micro-kernels of the same instruction set read them:
+  // q + 128 in a byte; or q in 16 bits, zeros beyond `size`, and then an int32, the row's share of
+  // paired products.
+  float (*quantise)(const float* x, int size, float largest, uint8_t* out);
 
   // Outputs of a block of sums: sum * scale * row's scale + bias in 8 bits, sum + bias of floats.
   // `scale` and `bias` belong to the block's columns, `row_scales` to its rows; rows of `out` are

@@ -22,9 +22,8 @@ inline int32_t SumOfInts(__m256i x) {
 }
 
 // In 16 bits, with the row's share of paired products.
-float Quantise(const float* x, int size, uint8_t* out) {
+float Quantise(const float* x, int size, float largest, uint8_t* out) {
   static_assert(kPairDistance == 16, "a vector's elements meet those of the next");
-  const float largest = MaxAbs(x, size);
   const Eight factor = Eight::Of(QuantisingFactor(largest));
   __m256i sum = _mm256_setzero_si256();
   alignas(32) float last[32] = {};
@@ -47,7 +46,7 @@ float Quantise(const float* x, int size, uint8_t* out) {
 }  // namespace
 
 const RowKernels kRowsAvx2 = {Normalise,   Add,             MultiplyBy, Activate,
-                              Quantise,    FinishInt8,      FinishFloat,
-                              UpdateLikeliest, FindAbove,   Largest,         SumExponentials};
+                              Magnitude,   Quantise,        FinishInt8, FinishFloat,
+                              UpdateLikeliest, FindAbove,   Largest,    SumExponentials};
 
 }  // namespace splitformer

@@ -5,8 +5,7 @@ namespace splitformer {
 namespace {
 
 // As bytes, 128 added: what VNNI multiplies.
-float Quantise(const float* x, int size, uint8_t* out) {
-  const float largest = MaxAbs(x, size);
+float Quantise(const float* x, int size, float largest, uint8_t* out) {
   const __m512 factor = _mm512_set1_ps(QuantisingFactor(largest));
   const __m128i offset = _mm_set1_epi8(-128);
   const auto write = [&](int i) {
@@ -24,7 +23,7 @@ float Quantise(const float* x, int size, uint8_t* out) {
 }  // namespace
 
 const RowKernels kRowsAvx512 = {Normalise,   Add,             MultiplyBy, Activate,
-                                Quantise,    FinishInt8,      FinishFloat,
-                                UpdateLikeliest, FindAbove,   Largest,         SumExponentials};
+                                Magnitude,   Quantise,        FinishInt8, FinishFloat,
+                                UpdateLikeliest, FindAbove,   Largest,    SumExponentials};
 
 }  // namespace splitformer

@@ -37,16 +37,54 @@ inline float SquaresAround(const float* x, int size, float mean) {
 
 inline float SquareRoot(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
 
-void Normalise(NormKind kind, float epsilon, const float* gain, const float* shift, const float* x,
-               int size, float* out) {
+// The largest magnitude of a row, that of its first `done` elements being known.
+inline float MaxAbs(const float* x, int done, int size, Sixteen known) {
+  for (int i = done; i < size; i += 8) {
+    known = Max(known, Abs(Sixteen::LoadFirst(x + i, size - i < 8 ? size - i : 8)));
+  }
+  return Max(known);
+}
+
+float Magnitude(const float* x, int size) {
+  Sixteen largest[4];  // at once, or each waits for the one before
+  for (Sixteen& part : largest) part = Sixteen::Of(0.0f);
+  int i = 0;
+  for (; i + 64 <= size; i += 64) {
+    for (int part = 0; part < 4; ++part) {
+      largest[part] = Max(largest[part], Abs(Sixteen::Load(x + i + 16 * part)));
+    }
+  }
+  for (; i + 16 <= size; i += 16) largest[0] = Max(largest[0], Abs(Sixteen::Load(x + i)));
+  largest[0] = Max(Max(largest[0], largest[1]), Max(largest[2], largest[3]));
+  return MaxAbs(x, i, size, largest[0]);
+}
+
+inline float Scaled(const float* gain, const float* shift, float mean, float factor, const float* x,
+                    int size, float* out) {
+  const Sixteen centre = Sixteen::Of(mean), times = Sixteen::Of(factor);
+  Sixteen largest = Sixteen::Of(0.0f);
+  const auto scale = [&](int i) {
+    const Sixteen v = (Sixteen::Load(x + i) - centre) * times;
+    const Sixteen y = Fma(v, Sixteen::Load(gain + i), Sixteen::Load(shift + i));
+    y.Store(out + i);
+    return y;
+  };
+  const int whole = size / 16 * 16;
+  for (int i = 0; i < whole; i += 16) largest = Max(largest, Abs(scale(i)));
+  if (whole < size) scale(whole);
+  return MaxAbs(out, whole, size, largest);
+}
+
+void Normalise(NormKind kind, float epsilon, const float* gain, const float* shift,
+               const float* const* x, int rows, int size, float* const* out, float* largest) {
   const float count = static_cast<float>(size);
-  const float mean = kind == NormKind::kLayer ? SumOf(x, size) / count : 0.0f;
-  const float variance = SquaresAround(x, size, mean) / count;
-  const Sixteen factor = Sixteen::Of(1.0f / SquareRoot(variance + epsilon));
-  const Sixteen centre = Sixteen::Of(mean);
-  for (int i = 0; i < size; i += 16) {
-    const Sixteen v = (Sixteen::Load(x + i) - centre) * factor;
-    Fma(v, Sixteen::Load(gain + i), Sixteen::Load(shift + i)).Store(out + i);
+  float mean[kRowsAtOnce] = {}, factor[kRowsAtOnce];
+  for (int r = 0; r < rows && kind == NormKind::kLayer; ++r) mean[r] = SumOf(x[r], size) / count;
+  for (int r = 0; r < rows; ++r) {
+    factor[r] = 1.0f / SquareRoot(SquaresAround(x[r], size, mean[r]) / count + epsilon);
+  }
+  for (int r = 0; r < rows; ++r) {
+    largest[r] = Scaled(gain, shift, mean[r], factor[r], x[r], size, out[r]);
   }
 }
 
@@ -56,16 +94,6 @@ void Add(float* x, const float* y, int size) {
 
 void MultiplyBy(float* x, const float* y, int size) {
   for (int i = 0; i < size; i += 16) (Sixteen::Load(x + i) * Sixteen::Load(y + i)).Store(x + i);
-}
-
-float MaxAbs(const float* x, int size) {
-  Sixteen largest = Sixteen::Of(0.0f);
-  int i = 0;
-  for (; i + 16 <= size; i += 16) largest = Max(largest, Abs(Sixteen::Load(x + i)));
-  for (; i < size; i += 8) {
-    largest = Max(largest, Abs(Sixteen::LoadFirst(x + i, size - i < 8 ? size - i : 8)));
-  }
-  return Max(largest);
 }
 
 // What elements of a row are multiplied with to become whole numbers up to 127.

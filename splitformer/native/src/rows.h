@@ -21,8 +21,10 @@ struct Norm {
   Norm() = default;
   Norm(NormKind of_kind, float small, const float* gains, const float* shifts, int size);
 
-  void Apply(const RowKernels& kernels, const float* x, int size, float* out) const {
-    kernels.normalise(kind, epsilon, gain.data(), shift.data(), x, size, out);
+  // See RowKernels::normalise.
+  void Apply(const RowKernels& kernels, const float* const* x, int rows, int size,
+             float* const* out, float* largest) const {
+    kernels.normalise(kind, epsilon, gain.data(), shift.data(), x, rows, size, out, largest);
   }
 };
 

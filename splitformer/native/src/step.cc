@@ -65,25 +65,40 @@ void Plan::Execute(const RowsOp& op, const Request& request, Member& member) {
   if (op.target == Target::kOutputs) member.rows = static_cast<int>(output_row_.size());
   const int parts = replicated_ ? 1 : team_.size(), part = replicated_ ? 0 : member.index;
   const int end = ShareBegin(member.rows, part + 1, parts);
-  for (int i = ShareBegin(member.rows, part, parts); i < end; ++i) {
-    const int row = op.target == Target::kOutputs ? output_row_[size_t(i)] : i;
-    const float* x = Begin(op, row, member);
-    if (op.prepared.kind != NormKind::kNone) {
-      op.prepared.Apply(*kernels_.rows, x, op.width, Scratch(member));
-      x = Scratch(member);
+  const bool kept = op.source == Source::kResidual || op.source == Source::kEmbedding;
+  for (int i = ShareBegin(member.rows, part, parts), rows; i < end; i += rows) {
+    rows = std::min(kRowsAtOnce, end - i);
+    float* x[kRowsAtOnce];
+    float* prepared[kRowsAtOnce];
+    float largest[kRowsAtOnce];
+    for (int r = 0; r < rows; ++r) {
+      x[r] = Begin(op, op.target == Target::kOutputs ? output_row_[size_t(i + r)] : i + r, member);
+      prepared[r] = Scratch(member) + size_t(r) * row_stride_;
     }
-    if (op.target == Target::kMemory) {
-      std::memcpy(request.memory + size_t(i) * size_t(op.width), x,
-                  size_t(op.width) * sizeof(float));
-    } else {
-      PrepareOperand(x, op.width, i, member);
+    const bool stored = kept && op.stored.kind != NormKind::kNone;
+    if (stored) op.stored.Apply(*kernels_.rows, x, rows, op.width, x, largest);
+    float* const* last = x;
+    if (op.prepared.kind != NormKind::kNone) {
+      op.prepared.Apply(*kernels_.rows, x, rows, op.width, prepared, largest);
+      last = prepared;
+    } else if (!stored && shape_.precision == Precision::kInt8) {
+      for (int r = 0; r < rows; ++r) largest[r] = kernels_.rows->magnitude(x[r], op.width);
+    }
+    for (int r = 0; r < rows; ++r) {
+      if (op.target == Target::kMemory) {
+        std::memcpy(request.memory + size_t(i + r) * size_t(op.width), last[r],
+                    size_t(op.width) * sizeof(float));
+      } else {
+        PrepareOperand(last[r], op.width, largest[r], i + r, member);
+      }
     }
   }
 }
 
-const float* Plan::Begin(const RowsOp& op, int row, const Member& member) const {
+// The row that an operation works on, where the residual stream is its own.
+float* Plan::Begin(const RowsOp& op, int row, const Member& member) const {
   if (op.source == Source::kAttention) return Mixed(row);
-  const float* output = Output(row, member.parity ^ 1);
+  float* output = Output(row, member.parity ^ 1);
   if (op.source == Source::kLinear) return output;
   float* residual = Residual(row, member);
   const size_t d = size_t(shape_.d_model);
@@ -96,16 +111,14 @@ const float* Plan::Begin(const RowsOp& op, int row, const Member& member) const 
     EmbedRow(heard_ == nullptr ? element_ : Element::kFloat, from, position, embedding_scale_,
              shape_.d_model, residual);
   }
-  if (op.stored.kind != NormKind::kNone) {
-    op.stored.Apply(*kernels_.rows, residual, shape_.d_model, residual);
-  }
   return residual;
 }
 
-void Plan::PrepareOperand(const float* x, int size, int row, const Member& member) const {
+void Plan::PrepareOperand(const float* x, int size, float largest, int row,
+                          const Member& member) const {
   uint8_t* to = operand_.As<uint8_t>() + Slot(row, member) * operand_stride_;
   if (shape_.precision == Precision::kInt8) {
-    *ScaleOf(row, member) = kernels_.rows->quantise(x, size, to);
+    *ScaleOf(row, member) = kernels_.rows->quantise(x, size, largest, to);
   } else {
     std::memcpy(to, x, size_t(size) * sizeof(float));
   }
