@@ -64,8 +64,7 @@ void Plan::Convolve(const Convolution& convolution, const float* in, int rows, f
   const auto put = [&](const Sums& sums) {
     alignas(32) float block[kMaxTileRows * kMaxTilePanels * kPanel];
     const size_t columns = size_t(sums.columns), first = size_t(sums.column);
-    matrix.Finish(sums, nullptr, block, columns);
-    kernels_.rows->activate(kAfter, block, sums.rows * sums.columns);
+    matrix.Finish(sums, nullptr, block, columns, kAfter);
     const size_t kept = std::min(columns, width - std::min(width, first));
     for (size_t r = 0; r < size_t(sums.rows); ++r) {
       std::memcpy(out + (size_t(sums.row) + r) * width + first, block + r * columns,

@@ -149,12 +149,13 @@ uint8_t* Matrix::Place(size_t column, size_t g) const {
          column % kPanel * 4;
 }
 
-void Matrix::Finish(const Sums& sums, const float* row_scales, float* out, size_t stride) const {
+void Matrix::Finish(const Sums& sums, const float* row_scales, float* out, size_t stride,
+                    Activation activation) const {
   const float *bias = bias_.data() + sums.column, *scale = scale_.data() + sums.column;
   if (precision_ == Precision::kFloat) {
-    row_kernels_.finish_float(sums, bias, out, stride);
+    row_kernels_.finish_float(sums, bias, activation, out, stride);
   } else {
-    row_kernels_.finish_int8(sums, scale, bias, row_scales + sums.row, out, stride);
+    row_kernels_.finish_int8(sums, scale, bias, row_scales + sums.row, activation, out, stride);
   }
 }
 

@@ -53,7 +53,8 @@ class Matrix {
 
   // Turns sums into outputs, scaled and with bias: row `sums.row` of the product goes to `out`, the
   // next one `stride` floats behind. `row_scales` belong to the product's rows, int8 only.
-  void Finish(const Sums& sums, const float* row_scales, float* out, size_t stride) const;
+  void Finish(const Sums& sums, const float* row_scales, float* out, size_t stride,
+              Activation activation = Activation::kNone) const;
 
  private:
   // A column as a row of the map that it comes from; no map where it only fills up.

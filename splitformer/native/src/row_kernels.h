@@ -57,11 +57,12 @@ struct RowKernels {
   float (*quantise)(const float* x, int size, float largest, uint8_t* out);
 
   // Outputs of a block of sums: sum * scale * row's scale + bias in 8 bits, sum + bias of floats.
-  // `scale` and `bias` belong to the block's columns, `row_scales` to its rows; rows of `out` are
-  // `stride` floats apart.
+  // `scale` and `bias` belong to the block's columns, `row_scales` to its rows; an activation comes
+  // last. Rows of `out` are `stride` floats apart.
   void (*finish_int8)(const Sums& sums, const float* scale, const float* bias,
-                      const float* row_scales, float* out, size_t stride);
-  void (*finish_float)(const Sums& sums, const float* bias, float* out, size_t stride);
+                      const float* row_scales, Activation activation, float* out, size_t stride);
+  void (*finish_float)(const Sums& sums, const float* bias, Activation activation, float* out,
+                       size_t stride);
 
   // Finds the first of the largest logits, if it exceeds `best`'s, and puts it there; returns the
   // largest. `mask`, added first, is 0 or minus infinity, or nullptr. `count` is a multiple of 16;

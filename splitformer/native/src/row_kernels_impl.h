@@ -1,6 +1,8 @@
 // Kernels of rows, written once: a file per instruction set includes this.
 #pragma once
 
+#include <type_traits>
+
 #include "row_kernels.h"
 #include "simd.h"
 
@@ -134,49 +136,60 @@ inline Sixteen GeluTanh(Sixteen x) {
   return x * Sigmoid(u * Sixteen::Of(1.5957691f));
 }
 
-template <Sixteen (*kFunction)(Sixteen)>
-inline void Apply(float* x, int size) {
-  for (int i = 0; i < size; i += 16) kFunction(Sixteen::Load(x + i)).Store(x + i);
+inline Sixteen Same(Sixteen x) { return x; }
+
+// Calls `use` with an activation as a type, whose value is the function.
+template <class Use>
+inline void WithActivation(Activation activation, Use use) {
+  using Function = Sixteen (*)(Sixteen);
+  switch (activation) {
+    case Activation::kNone:
+      return use(std::integral_constant<Function, Same>());
+    case Activation::kRelu:
+      return use(std::integral_constant<Function, Relu>());
+    case Activation::kGelu:
+      return use(std::integral_constant<Function, Gelu>());
+    case Activation::kGeluTanh:
+      return use(std::integral_constant<Function, GeluTanh>());
+    case Activation::kSilu:
+      return use(std::integral_constant<Function, Silu>());
+  }
 }
 
 void Activate(Activation activation, float* x, int size) {
-  switch (activation) {
-    case Activation::kNone:
-      return;
-    case Activation::kRelu:
-      return Apply<Relu>(x, size);
-    case Activation::kGelu:
-      return Apply<Gelu>(x, size);
-    case Activation::kGeluTanh:
-      return Apply<GeluTanh>(x, size);
-    case Activation::kSilu:
-      return Apply<Silu>(x, size);
-  }
+  WithActivation(activation, [=](auto function) {
+    for (int i = 0; i < size; i += 16) function.value(Sixteen::Load(x + i)).Store(x + i);
+  });
 }
 
-// Blocks of sums.
+// Blocks of sums, row by row: rows of outputs lie in pages of their own.
 
 void FinishInt8(const Sums& sums, const float* scale, const float* bias, const float* row_scales,
-                float* out, size_t stride) {
-  for (int c = 0; c < sums.columns; c += 16) {
-    const Sixteen factor = Sixteen::Load(scale + c), shift = Sixteen::Load(bias + c);
-    const int32_t* data = sums.data + c;
-    float* to = out + c;
+                Activation activation, float* out, size_t stride) {
+  WithActivation(activation, [=](auto function) {
+    const int32_t* data = sums.data;
+    float* to = out;
     for (int r = 0; r < sums.rows; ++r, data += sums.columns, to += stride) {
-      Fma(Sixteen::FromInts(data) * factor, Sixteen::Of(row_scales[r]), shift).Store(to);
+      const Sixteen row_scale = Sixteen::Of(row_scales[r]);
+      for (int c = 0; c < sums.columns; c += 16) {
+        const Sixteen scaled = Sixteen::FromInts(data + c) * Sixteen::Load(scale + c);
+        function.value(Fma(scaled, row_scale, Sixteen::Load(bias + c))).Store(to + c);
+      }
     }
-  }
+  });
 }
 
-void FinishFloat(const Sums& sums, const float* bias, float* out, size_t stride) {
-  for (int c = 0; c < sums.columns; c += 16) {
-    const Sixteen shift = Sixteen::Load(bias + c);
-    const float* data = reinterpret_cast<const float*>(sums.data) + c;
-    float* to = out + c;
+void FinishFloat(const Sums& sums, const float* bias, Activation activation, float* out,
+                 size_t stride) {
+  WithActivation(activation, [=](auto function) {
+    const float* data = reinterpret_cast<const float*>(sums.data);
+    float* to = out;
     for (int r = 0; r < sums.rows; ++r, data += sums.columns, to += stride) {
-      (Sixteen::Load(data) + shift).Store(to);
+      for (int c = 0; c < sums.columns; c += 16) {
+        function.value(Sixteen::Load(data + c) + Sixteen::Load(bias + c)).Store(to + c);
+      }
     }
-  }
+  });
 }
 
 // Logits.

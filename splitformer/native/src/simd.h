@@ -75,6 +75,9 @@ inline Eight RootOfTwo(Eight n) {
   return {_mm256_castsi256_ps(_mm256_add_epi32(root, _mm256_slli_epi32(bits, 18)))};
 }
 
+// x * 2 to the power of n, as of PowerOfTwo; what comes out is no denormal.
+inline Eight Scale(Eight x, Eight n) { return x * PowerOfTwo(n); }
+
 // A bit for each lane in which both are equal, or the first is the larger.
 inline unsigned EqualLanes(Eight a, Eight b) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)));
@@ -138,10 +141,7 @@ inline Sixteen Or(Sixteen a, Sixteen b) {
 inline Sixteen Round(Sixteen x) {
   return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-inline Sixteen PowerOfTwo(Sixteen n) {
-  const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
-}
+inline Sixteen Scale(Sixteen x, Sixteen n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 inline Sixteen RootOfTwo(Sixteen n) {
   const __m512i bits = _mm512_castps_si512(n.v);
   const __m512i root = _mm512_permutex2var_epi32(_mm512_load_si512(kRoots), bits,
@@ -190,7 +190,7 @@ inline Sixteen SignOf(Sixteen x) { return {SignOf(x.low), SignOf(x.high)}; }
 inline Sixteen Xor(Sixteen a, Sixteen b) { return {Xor(a.low, b.low), Xor(a.high, b.high)}; }
 inline Sixteen Or(Sixteen a, Sixteen b) { return {Or(a.low, b.low), Or(a.high, b.high)}; }
 inline Sixteen Round(Sixteen x) { return {Round(x.low), Round(x.high)}; }
-inline Sixteen PowerOfTwo(Sixteen n) { return {PowerOfTwo(n.low), PowerOfTwo(n.high)}; }
+inline Sixteen Scale(Sixteen x, Sixteen n) { return {Scale(x.low, n.low), Scale(x.high, n.high)}; }
 inline Sixteen RootOfTwo(Sixteen n) { return {RootOfTwo(n.low), RootOfTwo(n.high)}; }
 inline unsigned EqualLanes(Sixteen a, Sixteen b) {
   return EqualLanes(a.low, b.low) | EqualLanes(a.high, b.high) << 8;
@@ -229,7 +229,7 @@ inline V Exp(V x) {
   p = Fma(p, r, V::Of(1.6666665459e-1f));
   p = Fma(p, r, V::Of(5.0000001201e-1f));
   p = Fma(p, r * r, r + V::Of(1.0f));
-  return p * PowerOfTwo(n);
+  return Scale(p, n);
 }
 
 // The sum and e to the x, for x up to 0, within 3e-7 of its size; below -87 as `Exp`. For sums of

@@ -177,11 +177,7 @@ void Plan::Execute(const LinearOp& op, const uint8_t* after, Member& member) {
   const int parity = member.parity;
   const auto store = [&](const Sums& sums) {
     float* out = Output(sums.row, parity) + sums.column;
-    matrix.Finish(sums, operand.scales, out, output_stride_);
-    if (op.activation == Activation::kNone) return;
-    for (int r = 0; r < sums.rows; ++r, out += output_stride_) {
-      kernels_.rows->activate(op.activation, out, sums.columns);
-    }
+    matrix.Finish(sums, operand.scales, out, output_stride_, op.activation);
   };
   // Panels alternate between gate and map, and come in this order whatever the tile is.
   const auto store_gated = [&](const Sums& sums) {
