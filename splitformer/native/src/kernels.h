@@ -2,8 +2,8 @@
 //
 // A panel is 16 columns; a group is what they hold of a few consecutive k in 64 bytes: per column
 // four 8-bit weights, or one float. As many panels as a tile is wide make a block and alternate in
-// it, a run of groups by a run of groups, so that a tile reads one unbroken stream. Or, by the kernel
-// set's choice, a panel holds its columns whole, one behind the other.
+// it, one run of groups after the other, so that a tile reads one unbroken stream. Or, by the
+// kernel set's choice, a panel holds its columns whole, one behind the other.
 //
 // The kernel for 8 bits computes exact 32-bit sums; the one for floats adds its products in the
 // order of k, with fused multiply-add. Either way an element depends on its own row and column
@@ -52,7 +52,7 @@ struct KernelSet {
   int max_rows;
   int unit;          // rows that cost as much as one; `max_rows` is a multiple
   int block_panels;  // 4 or 1
-  int run;           // groups of a panel that lie together
+  int run;           // groups of a panel that lie together; whole runs make up `whole` elements
   int whole;         // elements that columns are filled up to with zeros, or a multiple
   int group_bytes;   // bytes of one row of `a` that meet one group of `b`
   int offset;        // added to quantised activations; `start` takes it out again

@@ -125,8 +125,8 @@ void High(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
 constexpr int kFewRows = 6, kHastyRows = 2 * kTileRows;
 
 const KernelSet kSet = {{{}, SIXTEEN(LOW), SIXTEEN(HIGH)},
-                        2 * kTileRows, kTileRows, kBlockPanels, kTileRows, 64, 4, 128, kHastyRows, false, &kRowsAvx512,
-                        Begin, End, &kInt8Vnni, kFewRows};
+                        2 * kTileRows, kTileRows, kBlockPanels, kTileRows, 64, 4, 128, kHastyRows,
+                        false, &kRowsAvx512, Begin, End, &kInt8Vnni, kFewRows};
 
 }  // namespace
 

@@ -79,9 +79,9 @@ void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
   {{}, ROW(kind, 1), ROW(kind, 2), ROW(kind, 3), ROW(kind, 4), ROW(kind, 5), ROW(kind, 6)}
 
 // Six rows by four panels are 24 of the 32 registers, and fewer loads per product than 8 by 2.
-const KernelSet kInt8Vnni = {ROWS(Int8), 6, 1, kBlockPanels, Int8::kRun, 64, 4, 128, kHastyRows, false, &kRowsAvx512,
-                             nullptr, nullptr, nullptr, 0};
-const KernelSet kFloatAvx512 = {ROWS(Float), 6, 1, kBlockPanels, Float::kRun, 1, 4, 0, kHastyRows, false, &kRowsAvx512,
-                                nullptr, nullptr, nullptr, 0};
+const KernelSet kInt8Vnni = {ROWS(Int8), 6, 1, kBlockPanels, Int8::kRun, 64, 4, 128, kHastyRows,
+                             false, &kRowsAvx512, nullptr, nullptr, nullptr, 0};
+const KernelSet kFloatAvx512 = {ROWS(Float), 6, 1, kBlockPanels, Float::kRun, 1, 4, 0, kHastyRows,
+                                false, &kRowsAvx512, nullptr, nullptr, nullptr, 0};
 
 }  // namespace splitformer

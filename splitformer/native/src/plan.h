@@ -296,7 +296,8 @@ class Plan {
   Likeliest* LikeliestOf(int output, int member) {
     return &likeliest_[size_t(member) * likeliest_.size() / size_t(team_.size()) + size_t(output)];
   }
-  void PrepareOperand(const float* x, int size, float largest, int row, const Member& m) const;
+  void PrepareOperand(const float* x, int size, float largest, int row,
+                      const Member& m) const;
   Operand OperandOf(const Member& m) const;
   float* Scratch(const Member& m) const {
     return scratch_.As<float>() + size_t(m.index) * scratch_stride_;

@@ -51,9 +51,9 @@ struct RowKernels {
 
   // Quantises a row to 8 bits by its own largest element, so that no row depends on its neighbours:
   // q = round(x * 127 / max|x|); `largest` is max|x|. Returns the scale, max|x| / 127. Whole
-  // multiples of 32 elements are written, as the micro-kernels of the same instruction set read them:
-  // q + 128 in a byte; or q in 16 bits, zeros beyond `size`, and then an int32, the row's share of
-  // paired products.
+  // multiples of 32 elements are written, as the micro-kernels of the same instruction set read
+  // them: q + 128 in a byte; or q in 16 bits, zeros beyond `size`, and then an int32, the row's
+  // share of paired products.
   float (*quantise)(const float* x, int size, float largest, uint8_t* out);
 
   // Outputs of a block of sums: sum * scale * row's scale + bias in 8 bits, sum + bias of floats.
