@@ -50,7 +50,7 @@ class Scope:
     slow_rounds: int = 3
 
 
-QUICK = Scope((1, 8, 32, 64), 20, 28.0, slow=32)
+QUICK = Scope((1, 8, 32, 64), 20, 25.0, slow=32)
 FULL = Scope((1, 2, 4, 8, 16, 32, 64), 40, 300.0, ("int8", "fp32"), slow=32, slow_rounds=5)
 
 
