@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import family_table
 from benchmarks.chart import Chart, Point
+from benchmarks.goals import compared
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -36,6 +37,12 @@ seconds, and times of one run say nothing about another's. All of them share the
 included. CTranslate2 takes part in the thread layout that is fastest in a trial. Figures named
 `vs_…` are how many times faster we are; `vs_floor` is the share of the time that the bare matrix
 products take: of decoding, by our kernels or by FBGEMM, whichever takes less; of encoding, by ours.
+"""
+
+WANTED = """## What is wanted, and what is reached
+
+Wanted of two cores, in one run; measured is what stands below. Where a figure falls short, the
+record has the profile that says why, and what was tried.
 """
 
 SECTIONS: dict[str, str] = {
@@ -125,7 +132,7 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
 
 def pages(results: Mapping[str, dict[str, Any]]) -> dict[Path, str]:
     """Return what every file should hold."""
-    files, parts = {}, [INTRODUCTION]
+    files, parts = {}, [INTRODUCTION, WANTED, "\n".join(_wanted(results))]
     order = [name for name in SECTIONS if name in results]
     for name in [*order, *(name for name in results if name not in SECTIONS)]:
         figures = results[name]["figures"]
@@ -139,6 +146,16 @@ def pages(results: Mapping[str, dict[str, Any]]) -> dict[Path, str]:
         page = MODELS.read_text(encoding="utf-8")
         files[MODELS] = family_table.in_page(page, families["figures"], _machine(families))
     return files
+
+
+def _wanted(results: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    figures = {name: value for each in results.values() for name, value in each["figures"].items()}
+    yield "| figure | wanted | measured | why it falls short |"
+    yield f"|{'---|' * 4}"
+    for goal, value in compared(figures):
+        record = f"[{goal.record[:4]}](decisions/{goal.record}.md)" if goal.record else "yes"
+        missed = "" if goal.met(value) else record
+        yield f"| `{goal.figure}` | {goal.wanted} | {shown(value)} | {missed} |"
 
 
 def _machine(result: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import family_table, measuring, page
+from benchmarks.goals import GOALS, Goal, compared
 from benchmarks.invariance import Comparison
 from benchmarks.measuring import (
     Contestant,
@@ -196,3 +197,21 @@ def test_a_single_bit_is_seen() -> None:
 def test_the_page_says_what_the_results_say() -> None:
     for path, content in page.pages(page.load(page.RESULTS)).items():
         assert path.read_text(encoding="utf-8") == content, f"{path}: run `make docs`"
+
+
+def test_a_goal_is_met_to_the_digits_that_are_shown() -> None:
+    least, most = Goal("a", 0.95), Goal("b", 3, at_most=True)
+    assert [least.met(value) for value in (0.9496, 0.9494)] == [True, False]
+    assert [most.met(value) for value in (3.004, 3.006)] == [True, False]
+    assert (least.wanted, most.wanted) == ("at least 0.95", "at most 3")
+
+
+def test_every_goal_is_measured_and_one_that_is_missed_has_a_record() -> None:
+    figures = {
+        name: value
+        for each in page.load(page.RESULTS).values()
+        for name, value in each["figures"].items()
+    }
+    assert {goal.figure for goal in GOALS} <= figures.keys()
+    missed = [goal for goal, value in compared(figures) if not goal.met(value)]
+    assert all((page.ROOT / f"docs/decisions/{goal.record}.md").is_file() for goal in missed)
