@@ -9,7 +9,7 @@ from typing import Any
 
 from grpc import aio
 
-from decoder_service import messages
+from decoder_service import messages, reading
 from decoder_service.answers import Ended
 from decoder_service.beginnings import Way
 from decoder_service.service import DecoderService
@@ -39,7 +39,7 @@ class DecoderServicer(DecoderServiceServicer):
         header = await _first_header(request_iterator)
         service = self._service.models.named(header.model)
         way = self._way(header, request_iterator)
-        opened = await service.open(messages.wish_of(header), header.request_id, way)
+        opened = await service.open(reading.wish_of(header), header.request_id, way)
         return _opened(service, opened)
 
     async def Decode(
@@ -47,11 +47,11 @@ class DecoderServicer(DecoderServiceServicer):
     ) -> AsyncIterator[pb.DecodeResponse]:
         """Take a memory as `OpenSession` does, stream tokens, then the end; nothing stays."""
         header = await _first_header(request_iterator)
-        messages.check_one_shot(header.session)
-        options = messages.options_of(header.options)
-        most = messages.tokens_per_message(header.max_tokens_per_message)
+        reading.check_one_shot(header.session)
+        options = reading.options_of(header.options)
+        most = reading.tokens_per_message(header.max_tokens_per_message)
         way = self._way(header.session, request_iterator)
-        wish = messages.wish_of(header.session)
+        wish = reading.wish_of(header.session)
         service = self._service.models.named(header.session.model)
         async with service.one_shot(wish, way, options, most) as parts:
             async for part in parts:
@@ -61,8 +61,8 @@ class DecoderServicer(DecoderServiceServicer):
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream tokens, then the end."""
-        options = messages.options_of(request.options)
-        most = messages.tokens_per_message(request.max_tokens_per_message)
+        options = reading.options_of(request.options)
+        most = reading.tokens_per_message(request.max_tokens_per_message)
         start = request.start_index if request.HasField("start_index") else None
         parts = self._holding(request).generating.generate(
             request.session_id, options, start, most, request.close_on_end
@@ -75,14 +75,14 @@ class DecoderServicer(DecoderServiceServicer):
         self, request_iterator: AsyncIterator[pb.InteractRequest], context: Context
     ) -> AsyncIterator[pb.InteractResponse]:
         """Stream tokens of a loop that is steered meanwhile, and every end it comes to."""
-        parts = self._service.steering.parts(messages.steers_of(request_iterator))
+        parts = self._service.steering.parts(reading.steers_of(request_iterator))
         async with aclosing(parts):
             async for part in parts:
                 yield messages.interact_message(part)
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         """Return one token, or the end."""
-        index, options = messages.step_index(request), messages.options_of(request.options)
+        index, options = reading.step_index(request), reading.options_of(request.options)
         forced = request.forced_token if request.HasField("forced_token") else None
         part = await self._holding(request).generating.step(
             request.session_id, index, options, forced
@@ -93,7 +93,7 @@ class DecoderServicer(DecoderServiceServicer):
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Say how probable a given target is."""
-        given = messages.given_target(request)
+        given = reading.given_target(request)
         scored = await self._holding(request).scorer.score(
             request.session_id, given, request.include_end
         )
@@ -105,7 +105,7 @@ class DecoderServicer(DecoderServiceServicer):
         """Open a session over the memory of another one."""
         service = self._holding(request)
         opened = await service.fork(
-            request.session_id, request.request_id, messages.branch_of(request)
+            request.session_id, request.request_id, reading.branch_of(request)
         )
         return pb.ForkSessionResponse(session=_opened(service, opened))
 

@@ -1,0 +1,235 @@
+"""From protobuf requests to the decoder service's own values."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+from decoder_service.opening import Branch, SpeechWish, Wish
+from decoder_service.steers import Finish, Force, Redirect, Rewind, Start, Steer, bad_action
+from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
+from splitformer.generation import (
+    DecodingMode,
+    DraftMode,
+    GenerationOptions,
+)
+from splitformer.model.speech import TRANSCRIBE
+from splitformer.serving.models import TASKS
+from splitformer.v1 import decoder_service_pb2 as pb, model_pb2
+
+_OFFERED = frozenset(
+    (
+        *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
+        *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
+        *("num_beams", "num_return_sequences", "length_penalty", "glossary"),
+        *("alternatives", "attention", "alignments", "draft", "mode", "max_passes"),
+    )
+)
+V = TypeVar("V")
+OptionalField = Literal[
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "seed",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "num_return_sequences",
+    "length_penalty",
+    "max_passes",
+]
+_LONG_OPTIONS = 1024
+"""Bytes; options beyond that, glossaries say, are not kept for the next call."""
+
+_NOT_OFFERED = "is not offered by this version"
+_DRAFTS = {
+    pb.DRAFT_MODE_UNSPECIFIED: None,
+    pb.DRAFT_MODE_OFF: DraftMode.OFF,
+    pb.DRAFT_MODE_COPY: DraftMode.COPY,
+    pb.DRAFT_MODE_JACOBI: DraftMode.JACOBI,
+}
+_MODES = {
+    pb.DECODING_MODE_UNSPECIFIED: DecodingMode.LOOP,
+    pb.DECODING_MODE_LOOP: DecodingMode.LOOP,
+    pb.DECODING_MODE_PARALLEL: DecodingMode.PARALLEL,
+}
+
+_TASKS = {model_pb2.SPEECH_TASK_UNSPECIFIED: TRANSCRIBE}
+_TASKS |= {number: task for task, number in TASKS.items()}
+
+
+def options_of(message: pb.GenerationOptions) -> GenerationOptions:
+    """Read the options of a call; most calls ask for what others have asked for before.
+
+    Raises:
+        UnimplementedError: OPTION_NOT_OFFERED; nothing is silently ignored.
+        InvalidArgumentError: BAD_OPTION.
+    """
+    if message.ByteSize() > _LONG_OPTIONS:
+        return _read_options(message)
+    return _known_options(message.SerializeToString())
+
+
+@lru_cache(256)
+def _known_options(data: bytes) -> GenerationOptions:
+    return _read_options(pb.GenerationOptions.FromString(data))
+
+
+def _read_options(message: pb.GenerationOptions) -> GenerationOptions:
+    for descriptor, value in message.ListFields():
+        if descriptor.name not in _OFFERED:
+            raise _not_offered(f"options.{descriptor.name}", _NOT_OFFERED, value)
+    return GenerationOptions(
+        max_new_tokens=_optional(message, "max_new_tokens"),
+        min_new_tokens=message.min_new_tokens,
+        temperature=_optional(message, "temperature"),
+        top_k=_optional(message, "top_k"),
+        top_p=_optional(message, "top_p"),
+        min_p=_optional(message, "min_p"),
+        seed=_optional(message, "seed"),
+        repetition_penalty=_optional(message, "repetition_penalty"),
+        no_repeat_ngram_size=_optional(message, "no_repeat_ngram_size"),
+        stop=tuple(message.stop),
+        suppressed_tokens=tuple(message.suppressed_tokens),
+        alternatives=message.alternatives,
+        attention=message.attention,
+        alignments=message.alignments,
+        num_beams=_optional(message, "num_beams"),
+        num_return_sequences=_optional(message, "num_return_sequences"),
+        length_penalty=_optional(message, "length_penalty"),
+        glossary=tuple((entry.source, entry.target) for entry in message.glossary),
+        draft=_draft_of(message.draft),
+        mode=_known("options.mode", _MODES, message.mode),
+        max_passes=_optional(message, "max_passes"),
+    )
+
+
+def _optional(message: pb.GenerationOptions, name: OptionalField) -> Any:
+    return getattr(message, name) if message.HasField(name) else None
+
+
+def _draft_of(value: int) -> DraftMode | None:
+    if value == pb.DRAFT_MODE_HEAD:
+        why = "must be another mode: this model has no draft head"
+        raise _not_offered("options.draft", why, "DRAFT_MODE_HEAD")
+    return _known("options.draft", _DRAFTS, value)
+
+
+def _known(field: str, values: Mapping[Any, V], value: int) -> V:
+    """Read an enum; InvalidArgumentError BAD_OPTION if the protocol has no such value."""
+    if value not in values:
+        raise InvalidArgumentError.of(
+            field, "must be a value of the protocol", value, reason="BAD_OPTION"
+        )
+    return values[value]
+
+
+def _not_offered(field: str, why: str, value: object) -> UnimplementedError:
+    return UnimplementedError(
+        f"{field}: {why}, got {shown(value)}",
+        reason="OPTION_NOT_OFFERED",
+        violations=(Violation(field, f"{why}, got {shown(value)}"),),
+    )
+
+
+def wish_of(header: pb.SessionHeader) -> Wish:
+    """Read what a session's opener asks for."""
+    form = header.target_prefix.WhichOneof("form")
+    text, ids = header.target_prefix.text, tuple(header.target_prefix.tokens.ids)
+    return Wish(
+        language=header.target_language,
+        prefix=text if form == "text" else ids,
+        max_positions=header.max_positions,
+        speech=_speech_of(header.speech) if header.HasField("speech") else None,
+    )
+
+
+def _speech_of(options: pb.SpeechOptions) -> SpeechWish:
+    if options.task not in _TASKS:
+        raise InvalidArgumentError.of(
+            "speech.task", "must be a SpeechTask", options.task, reason="BAD_OPTION"
+        )
+    return SpeechWish(_TASKS[options.task], options.timestamps)
+
+
+def check_one_shot(header: pb.SessionHeader) -> None:
+    """InvalidArgumentError BAD_OPTION if a one-shot asks for what only sessions have."""
+    if header.request_id:
+        raise InvalidArgumentError.of(
+            "header.session.request_id",
+            "must be empty: a one-shot leaves no session to find again",
+            header.request_id,
+            reason="BAD_OPTION",
+        )
+
+
+def branch_of(request: pb.ForkSessionRequest) -> Branch:
+    """Read what a fork keeps."""
+    kept = request.keep_tokens if request.HasField("keep_tokens") else None
+    return Branch(request.target_language, kept)
+
+
+def step_index(request: pb.StepRequest) -> int:
+    """Read the index of a step; it is required.
+
+    Raises:
+        InvalidArgumentError: BAD_STEP_INDEX.
+    """
+    if not request.HasField("index") or request.index < 0:
+        value = request.index if request.HasField("index") else None
+        raise InvalidArgumentError.of(
+            "index", "must be given and at least 0", value, reason="BAD_STEP_INDEX"
+        )
+    return request.index
+
+
+def given_target(request: pb.ScoreRequest) -> str | tuple[int, ...]:
+    """Read what is to be scored."""
+    form = request.target.WhichOneof("form")
+    return request.target.text if form == "text" else tuple(request.target.tokens.ids)
+
+
+async def steers_of(requests: AsyncIterator[pb.InteractRequest]) -> AsyncIterator[Steer]:
+    """Read requests as they come.
+
+    Raises:
+        UnimplementedError: OPTION_NOT_OFFERED.
+        InvalidArgumentError: BAD_ACTION or BAD_OPTION.
+    """
+    async for request in requests:
+        yield Steer(_action_of(request), request.hold)
+
+
+def _action_of(request: pb.InteractRequest) -> Start | Force | Rewind | Redirect | Finish:
+    action = request.WhichOneof("action")
+    if action == "start":
+        start = request.start
+        return Start(
+            start.session_id,
+            options_of(start.options),
+            start.start_index if start.HasField("start_index") else None,
+            tokens_per_message(start.max_tokens_per_message),
+            start.close_on_end,
+        )
+    if action == "force":
+        force = request.force
+        return Force(force.token, force.index if force.HasField("index") else None)
+    if action == "rewind":
+        return Rewind(request.rewind.index)
+    if action == "redirect":
+        return Redirect(options_of(request.redirect))
+    if action is None:
+        raise bad_action("action", "must be one that the protocol has")
+    return Finish()
+
+
+def tokens_per_message(requested: int) -> int:
+    """Return how many tokens a message may hold; InvalidArgumentError BAD_OPTION."""
+    if requested < 0:
+        raise InvalidArgumentError.of(
+            "max_tokens_per_message", "must be at least 0", requested, reason="BAD_OPTION"
+        )
+    return requested or 1
