@@ -5,6 +5,7 @@ these calls builds the library if that has not been done. `$SPLITFORMER_NATIVE` 
 "avx2", "vnni" or "amx" to choose the micro-kernels; results are the same bits either way.
 """
 
+from splitformer.native.arrays import quantised
 from splitformer.native.binding import (
     InstructionSet,
     NativeUnavailableError,
@@ -35,7 +36,7 @@ from splitformer.native.operations import (
     Vocabulary,
     Weights,
 )
-from splitformer.native.plan import Plan, quantised
+from splitformer.native.plan import Plan
 
 __all__ = [
     "DRAW_NUMBERS",

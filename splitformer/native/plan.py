@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import mmap
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splitformer.native.arrays import as_taken, norm_of, require, weights_of
 from splitformer.native.binding import (
     InstructionSet,
     Library,
-    NormStruct,
-    WeightsStruct,
     address,
     instruction_set,
     library,
@@ -25,7 +23,6 @@ from splitformer.native.operations import (
     ACTIVATIONS,
     CACHES,
     ELEMENTS,
-    NORMS,
     OVERS,
     PRECISIONS,
     SOURCES,
@@ -35,15 +32,12 @@ from splitformer.native.operations import (
     Description,
     FloatArray,
     Linear,
-    Norm,
     Operation,
     Outputs,
     Precision,
     Questions,
     Rows,
-    StoredArray,
     Vocabulary,
-    Weights,
 )
 
 _PROFILE = ("rows", "linear", "own_attention", "cross_attention", "vocabulary", "waiting")
@@ -97,7 +91,7 @@ class Plan:
         )
         if self._handle is None:
             raise ValueError(self._library.error().decode())
-        self._tables = (None if tokens is None else _stored(tokens), description.positions)
+        self._tables = (None if tokens is None else as_taken(tokens), description.positions)
         self._d_model, self._heads = d_model, description.heads
         try:
             self._build(description, d_model)
@@ -202,7 +196,7 @@ class Plan:
         Raises:
             ValueError: A size is out of range.
         """
-        _require(features, (features.shape[0], self._channels), "features")
+        require(features, (features.shape[0], self._channels), "features")
         rows, rest = divmod(features.shape[0], self._frames_per_row)
         if rest:
             raise ValueError(f"features: must be a multiple of {self._frames_per_row} frames")
@@ -220,7 +214,7 @@ class Plan:
             memory: Contiguous float32.
             out: Address of (L, 2, H, S, K), of the cache's type.
         """
-        _require(memory, (memory.shape[0], self._d_model), "memory")
+        require(memory, (memory.shape[0], self._d_model), "memory")
         self._library.check(
             self._library.plan_project(self._open(), address(memory), memory.shape[0], out)
         )
@@ -244,7 +238,7 @@ class Plan:
         call, handle = self._library, self._handle
         tokens, positions = self._tables
         if positions is not None:
-            _require(positions, (description.max_positions, d_model), "positions")
+            require(positions, (description.max_positions, d_model), "positions")
         scale = description.embedding_scale
         element = 0 if tokens is None else ELEMENTS[tokens.dtype.type]
         code = call.plan_embedding(handle, address(tokens), element, address(positions), scale)
@@ -255,11 +249,11 @@ class Plan:
             self._frames_per_row *= convolution.stride
         for convolution in description.convolutions:
             inputs = convolution.weights.weight.shape[1]
-            parts, _kept = _weights((convolution.weights,), inputs)
+            parts, _kept = weights_of((convolution.weights,), inputs)
             code = call.plan_convolution(handle, parts, inputs // _FRAMES, convolution.stride)
             call.check(code)
         if description.projection:
-            parts, _kept = _weights(description.projection, d_model)
+            parts, _kept = weights_of(description.projection, d_model)
             call.check(call.plan_projection(handle, parts, len(parts)))
         for operation in description.operations:
             self._add(operation, d_model)
@@ -269,11 +263,11 @@ class Plan:
         call, handle = self._library, self._handle
         match operation:
             case Rows(source, stored, prepared, target):
-                norms = [_norm(norm, d_model) for norm in (stored, prepared)]
+                norms = [norm_of(norm, d_model) for norm in (stored, prepared)]
                 code = call.plan_rows(handle, SOURCES[source], *norms, TARGETS[target])
             case Linear(weights, activation, gated, segments):
                 inputs = weights[0].weight.shape[1]
-                parts, _kept = _weights(weights, inputs)
+                parts, _kept = weights_of(weights, inputs)
                 code = call.plan_linear(
                     *(handle, parts, len(parts), inputs),
                     *(ACTIVATIONS[activation], gated, segments),
@@ -281,11 +275,11 @@ class Plan:
             case Attend(layer, over, scale, bias):
                 distances = 0
                 if bias is not None:
-                    _require(bias, (self._heads, bias.shape[1]), "bias")
+                    require(bias, (self._heads, bias.shape[1]), "bias")
                     distances = (bias.shape[1] + 1) // 2 if over == "source" else bias.shape[1]
                 code = call.plan_attend(handle, layer, OVERS[over], scale, address(bias), distances)
             case Vocabulary(weights):
-                parts, _kept = _weights((weights,), d_model)
+                parts, _kept = weights_of((weights,), d_model)
                 code = call.plan_vocabulary(handle, parts)
         call.check(code)
 
@@ -298,63 +292,3 @@ def _at(values: array[int] | array[float] | None) -> int:
 def _of(values: NDArray[Any] | None) -> int:
     """As `_at`, of another kind of array."""
     return 0 if values is None or not values.size else values.ctypes.data
-
-
-def quantised(weight: StoredArray) -> tuple[NDArray[np.int8], FloatArray]:
-    """Quantise rows of weights (n, inputs) to int8 as plans do; also returns their scales (n,)."""
-    weight = _stored(weight)
-    rows, inputs = weight.shape
-    out, scales = np.empty((rows, inputs), np.int8), np.empty(rows, np.float32)
-    library().check(
-        library().quantise(
-            *(ELEMENTS[weight.dtype.type], address(weight), rows, inputs),
-            *(address(out), address(scales)),
-        )
-    )
-    return out, scales
-
-
-def _stored(values: StoredArray) -> StoredArray:
-    """As the library takes it: without a copy where possible."""
-    known = values if values.dtype.type in ELEMENTS else values.astype(np.float32)
-    return np.ascontiguousarray(known)
-
-
-def _is_mapped(values: Any) -> bool:
-    """True if an array is a view of a mapped file."""
-    while isinstance(values, np.ndarray):
-        values = values.base
-    return isinstance(values.obj if isinstance(values, memoryview) else values, mmap.mmap)
-
-
-def _require(values: FloatArray, shape: tuple[int, ...], name: str) -> None:
-    if values.shape != shape or values.dtype != np.float32 or not values.flags.c_contiguous:
-        raise ValueError(f"{name}: must be contiguous float32 {shape}, got {values.shape}")
-
-
-def _norm(norm: Norm | None, d_model: int) -> Any:
-    if norm is None:
-        return None
-    for values in (norm.gain, norm.shift):
-        if values is not None:
-            _require(values, (d_model,), "norm")
-    return ctypes.byref(
-        NormStruct(NORMS[norm.kind], norm.epsilon, address(norm.gain), address(norm.shift))
-    )
-
-
-def _weights(weights: Sequence[Weights], inputs: int) -> tuple[Any, list[StoredArray]]:
-    """Return an array of structures, and what has to stay alive while it is used."""
-    parts, kept = (WeightsStruct * len(weights))(), []
-    for part, given in zip(parts, weights, strict=True):
-        weight, vectors = _stored(given.weight), (given.bias, given.scales)
-        if weight.shape != (weight.shape[0], inputs):
-            raise ValueError(f"weight: must be (width, {inputs}), got {weight.shape}")
-        for values in vectors:
-            if values is not None:
-                _require(values, (weight.shape[0],), "bias or scales")
-        kept.append(weight)
-        part.weight, part.width = address(weight), weight.shape[0]
-        part.bias, part.scale = map(address, vectors)
-        part.element, part.mapped = ELEMENTS[weight.dtype.type], _is_mapped(weight)
-    return parts, kept
