@@ -2,15 +2,17 @@
 
 Closed loop, fixed lengths (24 source, 32 target tokens, end token suppressed), everything on the
 same cores: our two services in the layout of `splitformer serve` or the peer's server, and the
-clients. The contestants take turns in slices of fixed time; of the peer's servers, those thread
-layouts and settings take part that were fastest in a trial. The peer's offline batches, with
-neither server nor clients, are the upper bound of what it can do.
+clients. The contestants take turns in slices of fixed time, in an order left to chance, and a ratio
+is the median of the rounds' ratios; of the peer's servers, those thread layouts and settings take
+part that were fastest in a trial. The peer's offline batches, with neither server nor clients, are
+the upper bound of what it can do.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +33,7 @@ from benchmarks.load import (
     closed_loop,
     direct_peer,
 )
-from benchmarks.measuring import Contestant, Match, Sample, fastest, interleaved
+from benchmarks.measuring import Sample, come_to_rest, fastest
 from benchmarks.peers.ctranslate2_model import convert, token_names
 from benchmarks.processes import Usage, cpu_between, usages
 from benchmarks.report import Report
@@ -40,6 +42,7 @@ from splitformer.model.checkpoint import Checkpoint
 from splitformer.serving.local import LocalServices
 
 OURS, DIRECT, BATCHING = "ours", "ctranslate2_server", "ctranslate2_batching_server"
+OFFLINE = "ctranslate2_offline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Plan:
     Attributes:
         streams: Concurrent requests.
         rounds: Slices of each contestant.
-        seconds: Of a slice.
+        seconds: Of a slice; offline batches are translated for at least that long.
         trial_seconds: Of the slice in which a contestant's variants compete.
         trials_up_to: With more streams than these, the variants of the last trial take part.
         batching: Thread layouts (inter_threads) and waits (ms) of the batching server, each a
@@ -64,8 +67,8 @@ class Plan:
     batching: tuple[tuple[int, str], ...]
 
 
-QUICK = Plan((16, 32), 1, 2.0, 0.3, 16, ((1, "5"),))
-FULL = Plan((1, 8, 16, 32, 64), 2, 3.0, 0.5, 16, ((1, "2"), (1, "10"), (2, "10")))
+QUICK = Plan((16, 32), 2, 1.7, 0.3, 16, ((1, "5"),))
+FULL = Plan((1, 8, 16, 32, 64), 3, 3.0, 0.5, 16, ((1, "2"), (1, "10"), (2, "10")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +119,9 @@ def run(report: Report, cache: Path, quick: bool) -> None:
         for streams in plan.streams:
             if streams <= plan.trials_up_to:
                 chosen = event_loop.run(_trial(entries, streams, plan.trial_seconds, vocabulary))
-            slices = event_loop.run(_rounds(entries, chosen, streams, plan, vocabulary))
-            offline = _offline(peer, vocabulary, streams, plan.rounds)
-            _report(report, streams, slices, offline)
+            offline = Offline(peer, vocabulary, streams)
+            slices = event_loop.run(_rounds(entries, chosen, offline, plan, vocabulary))
+            _report(report, streams, slices, offline.rates)
         _report_memory(report, entries)
 
 
@@ -167,17 +170,21 @@ async def _trial(
 async def _rounds(
     entries: Mapping[str, Entry],
     chosen: Mapping[str, str],
-    streams: int,
+    offline: Offline,
     plan: Plan,
     vocabulary: int,
 ) -> dict[str, Slices]:
-    """Let the chosen variants take turns; return their slices by kind."""
+    """Let the chosen variants and offline batches take turns; return the slices by kind."""
     connected = {kind: entries[name].connect() for kind, name in chosen.items()}
-    slices = {kind: Slices() for kind in chosen}
+    slices, chance = {kind: Slices() for kind in chosen}, random.Random(0)
     for _ in range(plan.rounds):
-        for kind, name in chosen.items():
-            pids, before, client = entries[name].pids, usages(entries[name].pids), _client_cpu()
-            load = await closed_loop(connected[kind], streams, plan.seconds, vocabulary)
+        for kind in chance.sample([*chosen, OFFLINE], len(chosen) + 1):
+            if kind == OFFLINE:
+                offline.take_turn(plan.seconds)
+                continue
+            pids = entries[chosen[kind]].pids
+            before, client = usages(pids), _client_cpu()
+            load = await closed_loop(connected[kind], offline.streams, plan.seconds, vocabulary)
             slices[kind].loads.append(load)
             used = cpu_between(before, usages(pids)) | {"clients": _client_cpu() - client}
             slices[kind].cpu_seconds.append(used)
@@ -200,25 +207,40 @@ def _client_cpu() -> float:
     return time.process_time()
 
 
-def _offline(peer: Path, vocabulary: int, streams: int, rounds: int) -> float:
-    """Return the peer's target tokens/s on batches of `streams`, best of two thread layouts."""
-    names = token_names(vocabulary)
-    numbers = np.random.default_rng(0).integers(4, vocabulary, (streams, SOURCE_TOKENS))
-    sources = [[names[i] for i in row] for row in numbers]
-    translators = {
-        (inter, intra): ctranslate2.Translator(
-            str(peer), compute_type="int8", inter_threads=inter, intra_threads=intra
-        )
-        for inter, intra in LAYOUTS
-    }
-    runs = {
-        f"{layout[0]}x{layout[1]}": _translate(translator, sources, layout[0])
-        for layout, translator in translators.items()
-    }
-    best = fastest({name: partial(run, 5) for name, run in runs.items()})
-    contestant = Contestant.whole(partial(runs[best], TARGET_TOKENS), partial(runs[best], 2))
-    taken = interleaved({best: Match.apart({best: contestant})}, 3 * rounds)[best][best]
-    return streams * TARGET_TOKENS / taken.median
+class Offline:
+    """The peer's batches of as many sources as there are streams, in the faster of two layouts.
+
+    Attributes:
+        streams: Sources in a batch.
+        rates: Target tokens per second, turn by turn.
+    """
+
+    def __init__(self, peer: Path, vocabulary: int, streams: int) -> None:
+        names = token_names(vocabulary)
+        numbers = np.random.default_rng(0).integers(4, vocabulary, (streams, SOURCE_TOKENS))
+        sources = [[names[i] for i in row] for row in numbers]
+        runs = {
+            str(inter): _translate(
+                ctranslate2.Translator(
+                    str(peer), compute_type="int8", inter_threads=inter, intra_threads=intra
+                ),
+                sources,
+                inter,
+            )
+            for inter, intra in LAYOUTS
+        }
+        self.streams, self.rates = streams, list[float]()
+        self._run = runs[fastest({name: partial(run, 5) for name, run in runs.items()})]
+
+    def take_turn(self, seconds: float) -> None:
+        """Translate batch after batch for so long, and remember the rate; warms up before."""
+        self._run(2)
+        began, batches = time.perf_counter(), 0
+        while (taken := time.perf_counter() - began) < seconds:
+            self._run(TARGET_TOKENS)
+            batches += 1
+        self.rates.append(batches * self.streams * TARGET_TOKENS / taken)
+        come_to_rest()
 
 
 def _translate(translator: object, sources: list[list[str]], inter: int) -> Callable[[int], object]:
@@ -235,21 +257,29 @@ def _translate(translator: object, sources: list[list[str]], inter: int) -> Call
     return run
 
 
-def _report(report: Report, streams: int, slices: Mapping[str, Slices], offline: float) -> None:
+def _report(
+    report: Report, streams: int, slices: Mapping[str, Slices], offline: Sequence[float]
+) -> None:
     prefix = f"serve.s{streams}"
     for name, each in slices.items():
         report.figure(f"{prefix}.{name}.tokens_per_second", each.rate)
-    report.figure(f"{prefix}.ctranslate2_offline.tokens_per_second", offline)
+    report.figure(f"{prefix}.{OFFLINE}.tokens_per_second", float(np.median(offline)))
     ours = slices[OURS]
     for name in (DIRECT, BATCHING):
-        report.figure(f"{prefix}.vs_{name}", ours.rate / slices[name].rate)
-        report.figure(f"{prefix}.{name}_share_of_offline", slices[name].rate / offline)
-    report.figure(f"{prefix}.vs_ctranslate2_offline", ours.rate / offline)
+        report.figure(f"{prefix}.vs_{name}", _times(ours.rates, slices[name].rates))
+        report.figure(f"{prefix}.{name}_share_of_offline", _times(slices[name].rates, offline))
+    report.figure(f"{prefix}.vs_{OFFLINE}", _times(ours.rates, offline))
     _report_latency(report, prefix, slices)
     for name, each in slices.items():
         for process, seconds in each.cpu_per_token().items():
             report.figure(f"{prefix}.{name}.{process}.cpu_us_per_token", 1e6 * seconds)
-    report.detail(prefix, {name: Sample.of(each.rates) for name, each in slices.items()})
+    rates = {name: each.rates for name, each in slices.items()} | {OFFLINE: offline}
+    report.detail(prefix, {name: Sample.of(each) for name, each in rates.items()})
+
+
+def _times(rates: Sequence[float], others: Sequence[float]) -> float:
+    """How many times one is another, round by round; the middle round's."""
+    return float(np.median([one / other for one, other in zip(rates, others, strict=True)]))
 
 
 def _report_latency(report: Report, prefix: str, slices: Mapping[str, Slices]) -> None:
