@@ -8,6 +8,7 @@ difference to what is drawn, but for rounding in the last bit.
 from __future__ import annotations
 
 import math
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +27,27 @@ _BLOCK = 32
 """Draws that are made together; setting the generator up takes longer than they do."""
 
 
+class _Uniforms:
+    """Draws by key and counter, from one generator: a new one takes four times as long."""
+
+    def __init__(self) -> None:
+        self._generator = np.random.Generator(np.random.Philox(key=0))
+        self._state: Any = self._generator.bit_generator.state
+        self._lock = threading.Lock()
+
+    def block(self, seed: int, block: int) -> list[float]:
+        """Return draws of a block of positions: of the four of every counter the first."""
+        state = self._state["state"]
+        with self._lock:
+            state["key"][0], state["counter"][0] = seed, block * _BLOCK
+            self._generator.bit_generator.state = self._state
+            draws: list[float] = self._generator.random(4 * _BLOCK)[::4].tolist()
+        return draws
+
+
+_UNIFORMS = _Uniforms()
+
+
 def uniform(seed: int, position: int) -> float:
     """Return the draw in [0, 1) that belongs to (seed, position), whatever was drawn before.
 
@@ -36,10 +58,7 @@ def uniform(seed: int, position: int) -> float:
 
 @lru_cache(maxsize=1024)
 def _uniforms(seed: int, block: int) -> list[float]:
-    """Return the draws of a block of positions: every counter gives four, the first is taken."""
-    generator = np.random.Generator(np.random.Philox(key=seed, counter=block * _BLOCK))
-    draws: list[float] = generator.random(4 * _BLOCK)[::4].tolist()
-    return draws
+    return _UNIFORMS.block(seed, block)
 
 
 def draw_of(options: GenerationOptions) -> Draw:

@@ -44,6 +44,13 @@ class Sequential:
         forced: Tokens to take next instead of choosing.
     """
 
+    # Beyond 30 attributes Python looks them up slowly, but for slots.
+    __slots__ = (
+        *"_asks _bare _count _denied_early _denied_late _draw _drawable _drawn _ending".split(),
+        *"_few _fixed _forced _hope _inspection _missed _most _options _plain".split(),
+        *"_position_rules _row _rows_only _ruled_by _ruled_out _seen _steady _stops".split(),
+        *"_told _tries _unwatched _vocabulary finished limit target".split(),
+    )
     width = 1
     held_bytes = 0
 
@@ -79,6 +86,7 @@ class Sequential:
         self._ruled_out: tuple[int, ...] = ()  # by them, in a step that draws
         self._drawable = False  # a step can draw under them
         self._drawn = False  # the step draws the next token
+        self._steady = 0  # it draws those before that index too, under the same rules
         self._hope = _HOPE  # of a greedy choice
         self._missed = 0  # choices for which the likeliest were not enough
         self._tries = 0  # of them, for the next token
@@ -174,6 +182,8 @@ class Sequential:
         """Ask what it takes to choose the token at an index from an output."""
         if self._forced or index == self._ending:
             request.given[output] = self._settled
+        elif index < self._steady and self._draw is not None:
+            self._ask_for_draw(request, output, index, self._draw)
         elif self._plain:
             if denied := self._denied(index):
                 request.denied[output] = denied
@@ -187,16 +197,25 @@ class Sequential:
                 self._drawable = draw is not None and not (rules.shaping or rules.exhausted)
             self._drawn = self._drawable and not (self._row or self._rows_only)
             if draw is not None and self._drawn:
-                if denied := self._ruled_out:
-                    request.denied[output] = denied
-                room = min(self._count * _WIDER**self._tries, self._vocabulary.size or self._count)
-                request.draws[output] = room, self._drawing(draw, index)
+                self._ask_for_draw(request, output, index, draw)
+                if self._seen is None and self._inspection is None and not self._tries:
+                    early = rules.end_denied
+                    self._steady = self._options.min_new_tokens if early else sys.maxsize
             else:
                 weighs = draw is not None and needs_row(self._options)
                 hope = self._hope if draw is None else None
                 rules.ask(request, (output,), self._few, self._row or weighs, hope)
         if self._inspection is not None:
             self._inspection.ask(request, output)
+
+    def _ask_for_draw(self, request: Request, output: int, index: int, draw: Draw) -> None:
+        """Ask that the token at an index be drawn."""
+        if denied := self._ruled_out:
+            request.denied[output] = denied
+        room = self._count
+        if self._tries:
+            room *= _WIDER**self._tries
+        request.draws[output] = min(room, self._vocabulary.size or room), self._drawing(draw, index)
 
     def _denied(self, index: int) -> tuple[int, ...]:
         """What may not come at an index, ascending."""
@@ -269,7 +288,7 @@ class Sequential:
         The same comes out, bit for bit, so that nothing tells a step that was taken twice. Where
         few of the likeliest are often not enough for a draw, more are asked for to begin with.
         """
-        self._missed += 1
+        self._missed, self._steady = self._missed + 1, 0
         if self._draw is None:
             self._row, self._hope = True, self._hope * 2
         elif self._drawn and self._count < self._vocabulary.size:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain
+from struct import Struct
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced, Asked, Candidates
 from splitformer.native import DRAW_NUMBERS, FloatArray, Outputs, Questions
+
+_DRAW = Struct(f"{DRAW_NUMBERS}d")
 
 
 def questions_of(
@@ -84,10 +87,9 @@ def _denied(asked: Asked, total: int) -> tuple[array[int], array[int]]:
 
 def _draws(asked: Asked, total: int) -> array[float]:
     _check("draws", asked.draws, total)
-    draws = array("d", bytes(8 * DRAW_NUMBERS * total))
+    draws, write, size = array("d", bytes(_DRAW.size * total)), _DRAW.pack_into, _DRAW.size
     for i, (among, draw) in asked.draws.items():
-        begin = DRAW_NUMBERS * i
-        draws[begin : begin + DRAW_NUMBERS] = array("d", (*draw, among))
+        write(draws, size * i, *draw, among)
     return draws
 
 

@@ -124,9 +124,11 @@ int DrawPlace(const Draw& draw, const double* values, const int32_t* ids, int co
   const int drawable = Drawable(draw, ordered, values, count, complete);
   if (drawable == 0) return -1;
   std::vector<std::pair<int32_t, int>> by_id;  // and place in `ordered`
+  by_id.reserve(size_t(drawable));
   for (int i = 0; i < drawable; ++i) by_id.emplace_back(ids[ordered.places[size_t(i)]], i);
   std::sort(by_id.begin(), by_id.end());
   std::vector<double> weights;
+  weights.reserve(size_t(drawable));
   for (const auto& [id, i] : by_id) weights.push_back(ordered.weights[size_t(i)]);
   double all = 0.0;
   for (const double weight : weights) all += weight;

@@ -260,7 +260,7 @@ class Plan {
   void Copy(const Request& request, const float* logits, int columns, int base, int i) const;
   void Conclude(const Request& request, const Member& member);
   Likeliest BestOf(int output);
-  int Rank(const Request& request, int i) const;
+  int Rank(const Request& request, int i);
   void DrawToken(const Request& request, int i, int held, Likeliest best, const Member& member);
   Likeliest DrawCandidate(const Request& request, int i, int held, Likeliest best);
   Likeliest DrawNear(const Draw& draw, int i, Likeliest best) const;

@@ -30,6 +30,8 @@ Likeliest Plan::DrawCandidate(const Request& request, int i, int held, Likeliest
   }
   std::vector<double> values;
   std::vector<int32_t> ids;
+  values.reserve(size_t(held));
+  ids.reserve(size_t(held));
   for (int place = 0; place < held; ++place) {
     values.push_back(candidates[place].logit);
     ids.push_back(candidates[place].id);
@@ -88,6 +90,7 @@ Likeliest Plan::DrawAny(const Request& request, int i, Likeliest best, const Mem
 // The weight of each chunk beside that of the likeliest token.
 std::vector<double> Plan::WeighChunks(const Draw& draw, int i, Likeliest best) const {
   std::vector<double> weights;
+  weights.reserve(size_t(chunks()));
   for (int c = 0; c < chunks(); ++c) {
     const ExponentialSum& chunk = weights_of_all_[size_t(i) * size_t(chunks()) + size_t(c)];
     weights.push_back(chunk.sum * WeightOf(draw, chunk.largest, best.logit));

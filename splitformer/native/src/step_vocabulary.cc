@@ -142,9 +142,10 @@ Likeliest Plan::BestOf(int output) {
 }
 
 // Merges what the threads have kept for an output; returns how many candidates there are.
-int Plan::Rank(const Request& request, int i) const {
-  std::vector<const Shortlist*> parts;
-  for (const std::vector<Shortlist>& part : shortlists_) parts.push_back(&part[size_t(i)]);
+int Plan::Rank(const Request& request, int i) {
+  std::vector<Shortlist*> parts;
+  parts.reserve(shortlists_.size());
+  for (std::vector<Shortlist>& part : shortlists_) parts.push_back(&part[size_t(i)]);
   Likeliest* out = request.candidates + first_candidate_[size_t(i)];
   return splitformer::Rank(parts, request.room[i], out);
 }

@@ -133,7 +133,6 @@ void Shortlist::Add(const RowKernels& rows, const float* logits, const float* ma
 }
 
 void Shortlist::Append(const Shortlist& part) {
-  room_ = part.room_;
   const size_t held = size_t(held_), more = size_t(part.held_);
   held_ += part.held_;
   Reserve();
@@ -212,9 +211,9 @@ void Shortlist::DropButEquals(int equals) {
   }
 }
 
-int Rank(const std::vector<const Shortlist*>& parts, int room, Likeliest* out) {
-  Shortlist all;
-  for (const Shortlist* part : parts) all.Append(*part);
+int Rank(const std::vector<Shortlist*>& parts, int room, Likeliest* out) {
+  Shortlist& all = *parts.front();
+  for (size_t i = 1; i < parts.size(); ++i) all.Append(*parts[i]);
   if (all.held() > std::max(8, room + room / 4)) all.Sift();
   std::vector<uint64_t> keys;
   keys.reserve(size_t(all.held()));

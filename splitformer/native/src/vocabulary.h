@@ -58,8 +58,8 @@ class Shortlist {
 
 // Merges shortlists of consecutive parts of the vocabulary: writes the `room` likeliest to `out`,
 // likeliest first and of equals the smallest id, with id -1 where there are no more; returns how
-// many there are.
-int Rank(const std::vector<const Shortlist*>& parts, int room, Likeliest* out);
+// many there are. The first part then holds what all held.
+int Rank(const std::vector<Shortlist*>& parts, int room, Likeliest* out);
 
 // Merges chunks in their order: log of the sum of exp over all their logits.
 float LogSum(const ExponentialSum* chunks, int count);
