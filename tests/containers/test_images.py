@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.models.containers import Container
 
 from splitformer import __version__
 from splitformer.serving.limits import PROCESS_BYTES
@@ -101,6 +102,17 @@ def seconds(text: str) -> float:
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*Z?$", r"\1+00:00", text)).timestamp()
 
 
+def used(container: Container) -> int:
+    """Bytes as `docker stats` has them: pages of files that were read once can go at any time.
+
+    They count for the container that was the first to read them, 115 MiB of the image's.
+    """
+    memory = container.stats(stream=False)["memory_stats"]
+    pages = memory["stats"]
+    read_once = pages.get("total_inactive_file", pages.get("inactive_file"))  # cgroups 1 and 2
+    return int(memory["usage"]) - int(read_once)
+
+
 @SERVICES
 def test_a_service_is_healthy_soon_after_its_start(
     engine: docker.DockerClient, service: str
@@ -108,7 +120,7 @@ def test_a_service_is_healthy_soon_after_its_start(
     container = engine.containers.run(tag(service), detach=True)
     try:
         within(60, lambda: healthy(container), f"{service} is not healthy")
-        assert container.stats(stream=False)["memory_stats"]["usage"] < PROCESS_BYTES
+        assert used(container) < PROCESS_BYTES
         serving = next(json.loads(e) for e in events(container) if '"event": "serving"' in e)
         state = container.attrs["State"]
         checked = next(each for each in state["Health"]["Log"] if each["ExitCode"] == 0)
