@@ -45,7 +45,7 @@ class _Uniforms:
         return draws
 
 
-_UNIFORMS = _Uniforms()
+_block = lru_cache(maxsize=1024)(_Uniforms().block)
 
 
 def uniform(seed: int, position: int) -> float:
@@ -53,12 +53,7 @@ def uniform(seed: int, position: int) -> float:
 
     The generator is Philox, whose output is a function of key and counter (Salmon et al. 2011).
     """
-    return _uniforms(seed, position // _BLOCK)[position % _BLOCK]
-
-
-@lru_cache(maxsize=1024)
-def _uniforms(seed: int, block: int) -> list[float]:
-    return _UNIFORMS.block(seed, block)
+    return _block(seed, position // _BLOCK)[position % _BLOCK]
 
 
 def draw_of(options: GenerationOptions) -> Draw:

@@ -5,44 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
-from splitformer.model import Transformer, TransformerConfig
 from splitformer.model.saving import save_checkpoint
+from tests.support.tiny_training import TEXTS, tiny_tokenizer, tiny_transformer
 from training.caches import Halves, compare, lines
 from training.corpus import Example
 from training.export import describe
 from training.recipe import LANGUAGES, Genre
-from training.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
-
-TEXTS = [
-    "Open the file and close the window.",
-    "ファイルを開いて、ウィンドウを閉じます。",
-    "Öffnen Sie die Datei und schließen Sie das Fenster.",
-    "打开文件并关闭窗口。",
-]
+from training.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    pieces = folder / "tokenizer.model"
-    train_tokenizer(TEXTS * 20, pieces, TokenizerSettings(320, coverage=1.0, sentences=1000))
-    torch.manual_seed(1)
-    size = len(Tokenizer(pieces))
-    config = TransformerConfig(
-        source_vocabulary_size=size,
-        target_vocabulary_size=size,
-        d_model=16,
-        heads=2,
-        encoder_layers=1,
-        decoder_layers=1,
-        d_feed_forward=32,
-        max_positions=48,
-        norm="pre",
-    )
-    out = folder / "out"
-    model = Transformer(config).eval()
+    pieces = tiny_tokenizer(folder / "tokenizer.model")
+    out, model = folder / "out", tiny_transformer(len(Tokenizer(pieces))).eval()
     save_checkpoint(out, model, describe(model, "tiny"), pieces)
     return out
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from splitformer.model import Transformer, TransformerConfig
+from splitformer.model import Transformer
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.saving import save_checkpoint
+from tests.support.tiny_training import TEXTS, tiny_tokenizer, tiny_transformer
 from training.card import model_card
 from training.corpus import Example
 from training.curve import CHRF_COLUMNS, HEADER, read_curve
@@ -22,22 +23,13 @@ from training.fetch import Package, read_manifest, write_manifest
 from training.recipe import LANGUAGES, Genre
 from training.results import read_sentences, write_results
 from training.scores import score_language
-from training.tokenizer import Tokenizer, TokenizerSettings, language_ids, train_tokenizer
+from training.tokenizer import Tokenizer, language_ids
 from training.translate import translate
-
-TEXTS = [
-    "Open the file and close the window.",
-    "ファイルを開いて、ウィンドウを閉じます。",
-    "Öffnen Sie die Datei und schließen Sie das Fenster.",
-    "打开文件并关闭窗口。",
-]
 
 
 @pytest.fixture(scope="module")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    train_tokenizer(TEXTS * 20, path, TokenizerSettings(pieces=320, coverage=1.0, sentences=1000))
-    return path
+    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.model")
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +39,7 @@ def tokenizer(tokenizer_file: Path) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> Transformer:
-    torch.manual_seed(1)
-    size = len(tokenizer)
-    return Transformer(
-        TransformerConfig(
-            source_vocabulary_size=size,
-            target_vocabulary_size=size,
-            d_model=16,
-            heads=2,
-            encoder_layers=1,
-            decoder_layers=1,
-            d_feed_forward=32,
-            max_positions=48,
-            norm="pre",
-        )
-    ).eval()
+    return tiny_transformer(len(tokenizer)).eval()
 
 
 def test_tokenizer_keeps_text_as_it_is(tokenizer: Tokenizer) -> None:

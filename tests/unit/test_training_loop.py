@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from splitformer.model import Transformer, TransformerConfig
+from splitformer.model import Transformer
 from splitformer.model.attention import MultiHeadAttention
+from tests.support.tiny_training import tiny_transformer
 from training.curve import CHRF_COLUMNS, HEADER
 from training.data import GROUP, Array, Batch, Batcher, BatchSettings, TokenArrays
 from training.gradient import GradientPool, batch_loss
@@ -24,23 +25,6 @@ from training.train import Probe, Trainer, TrainSettings
 from training.worker import ByteDropout, worker_of
 
 VOCABULARY = 50
-
-
-def tiny_model(seed: int = 1) -> Transformer:
-    torch.manual_seed(seed)
-    return Transformer(
-        TransformerConfig(
-            source_vocabulary_size=VOCABULARY,
-            target_vocabulary_size=VOCABULARY,
-            d_model=16,
-            heads=2,
-            encoder_layers=1,
-            decoder_layers=1,
-            d_feed_forward=32,
-            max_positions=64,
-            norm="pre",
-        )
-    )
 
 
 def tiny_arrays(sources: int = 120) -> TokenArrays:
@@ -162,7 +146,7 @@ def test_chunked_loss_equals_the_plain_one(smoothing: float) -> None:
 
 
 def test_micro_batches_on_threads_give_the_gradient_of_the_whole() -> None:
-    model, arrays = tiny_model(), tiny_arrays()
+    model, arrays = tiny_transformer(VOCABULARY), tiny_arrays()
     batches = list(itertools.islice(Batcher(arrays, BatchSettings(tokens=128)).round(0), 4))
     pool = GradientPool(model, 2, 0.1, torch.float32)
     measured = pool.accumulate(batches)
@@ -179,7 +163,7 @@ def test_micro_batches_on_threads_give_the_gradient_of_the_whole() -> None:
 
 
 def test_a_worker_in_bfloat16_gives_gradients_of_the_same_direction() -> None:
-    model, arrays = tiny_model(), tiny_arrays()
+    model, arrays = tiny_transformer(VOCABULARY), tiny_arrays()
     batch = next(Batcher(arrays, BatchSettings(tokens=128)).round(0))
     found = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -194,7 +178,7 @@ def test_a_worker_in_bfloat16_gives_gradients_of_the_same_direction() -> None:
 
 
 def test_the_worker_follows_the_weights() -> None:
-    model, arrays = tiny_model(), tiny_arrays()
+    model, arrays = tiny_transformer(VOCABULARY), tiny_arrays()
     batch = next(Batcher(arrays, BatchSettings(tokens=128)).round(0))
     pool = GradientPool(model, 1, 0.0, torch.float32)
     before = pool.accumulate([batch]).loss
@@ -220,7 +204,7 @@ def test_byte_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
 
 
 def test_dropout_is_on_in_the_worker_and_off_in_the_model() -> None:
-    worker = worker_of(Transformer(tiny_model().config, dropout=0.1), torch.float32)
+    worker = worker_of(Transformer(tiny_transformer(VOCABULARY).config, dropout=0.1), torch.float32)
     kinds = {type(module) for module in worker.modules()}
     assert ByteDropout in kinds
     assert torch.nn.Dropout not in kinds
@@ -228,7 +212,7 @@ def test_dropout_is_on_in_the_worker_and_off_in_the_model() -> None:
 
 
 def test_a_target_does_not_depend_on_its_neighbours() -> None:
-    model, arrays = tiny_model(), tiny_arrays()
+    model, arrays = tiny_transformer(VOCABULARY), tiny_arrays()
     batch = next(Batcher(arrays, BatchSettings(tokens=256)).round(0))
     with torch.no_grad():
         together = batch_loss(model, batch, 0.0, torch.float32)[1]
@@ -267,7 +251,7 @@ def test_rate_rises_holds_and_falls_to_zero() -> None:
 
 
 def test_muon_gets_the_hidden_matrices_only() -> None:
-    matrices, others = split_parameters(tiny_model())
+    matrices, others = split_parameters(tiny_transformer(VOCABULARY))
     assert all(parameter.ndim == 2 and VOCABULARY not in parameter.shape for parameter in matrices)
     assert sum(VOCABULARY in parameter.shape for parameter in others) == 1
 
@@ -314,7 +298,7 @@ def train(
     batcher = Batcher(arrays, BatchSettings(tokens=128, seed=9))
     validation = list(itertools.islice(batcher.round(0), 2))
     trainer = Trainer(
-        tiny_model(),
+        tiny_transformer(VOCABULARY),
         arrays,
         validation,
         settings,
