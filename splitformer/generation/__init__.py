@@ -12,7 +12,8 @@ from splitformer.generation.scoring import Scoring
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.speech import SpeechRules, likeliest_of
 from splitformer.generation.stops import Stops
-from splitformer.generation.target import Alternative, Details, EndReason, Produced, Target
+from splitformer.generation.target import Target
+from splitformer.generation.tokens import Alternative, Details, EndReason, Produced
 from splitformer.generation.ways import decoding_for, drafts_of
 
 __all__ = [

@@ -29,7 +29,8 @@ from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Ranking, Rules
 from splitformer.generation.seen import Seen
 from splitformer.generation.stops import Said, Stops
-from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.generation.target import Target
+from splitformer.generation.tokens import EndReason, Produced
 from splitformer.model.stepping import Advanced
 
 

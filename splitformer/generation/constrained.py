@@ -27,7 +27,8 @@ from splitformer.generation.options import GenerationOptions, refuse, violation
 from splitformer.generation.progress import Progress, Writing
 from splitformer.generation.rules import Ranking
 from splitformer.generation.stops import Said
-from splitformer.generation.target import EndReason, Target
+from splitformer.generation.target import Target
+from splitformer.generation.tokens import EndReason
 from splitformer.model.stepping import Advanced
 
 MOST_BEAMS = 32

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from splitformer.generation.drafting import CLASS, LONGEST_MATCH, REPEATED, Drafting
 from splitformer.generation.options import DraftMode
-from splitformer.generation.target import Produced, Target
+from splitformer.generation.target import Target
+from splitformer.generation.tokens import Produced
 
 _PLACES = 8
 """Most places in the source that are looked at for one token."""

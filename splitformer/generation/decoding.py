@@ -14,7 +14,8 @@ from typing import Protocol
 
 from splitformer.generation.hypotheses import Hypotheses
 from splitformer.generation.speech import SpeechRules
-from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.generation.target import Target
+from splitformer.generation.tokens import EndReason, Produced
 from splitformer.model.cache import DecoderState
 from splitformer.model.stepping import Advanced, Asked
 

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from splitformer.generation.options import DraftMode
 from splitformer.generation.row_cost import DEAR, RowCosts
-from splitformer.generation.target import Produced, Target
+from splitformer.generation.target import Target
+from splitformer.generation.tokens import Produced
 
 LONGEST_MATCH = 8
 """A match that is longer counts as this long."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.stops import Stops
-from splitformer.generation.target import EndReason, Produced
+from splitformer.generation.tokens import EndReason, Produced
 from splitformer.model.stepping import rounded
 from splitformer.model.tokenizer import Detokenizer
 

@@ -10,12 +10,8 @@ from collections.abc import Sequence
 
 from splitformer.generation.decoding import Request, Vocabulary
 from splitformer.generation.options import GenerationOptions
-from splitformer.generation.target import (
-    Alternative,
-    Details,
-    Target,
-    details_bytes,
-)
+from splitformer.generation.target import Target
+from splitformer.generation.tokens import Alternative, Details, details_bytes
 from splitformer.model.stepping import Advanced, rounded
 from splitformer.model.tokenizer import SourcePiece
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitformer.generation.options import DraftMode
-from splitformer.generation.target import Produced
+from splitformer.generation.tokens import Produced
 
 WINDOW = 4
 """Places ahead that are guessed."""

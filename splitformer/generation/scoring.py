@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitformer.generation.decoding import News, Request
-from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.generation.target import Target
+from splitformer.generation.tokens import EndReason, Produced
 from splitformer.model.stepping import Advanced
 
 PIECE = 16

@@ -19,7 +19,8 @@ from splitformer.generation.selectors import (
     weight_of_all,
 )
 from splitformer.generation.stops import Stops
-from splitformer.generation.target import EndReason, Produced, Target
+from splitformer.generation.target import Target
+from splitformer.generation.tokens import EndReason, Produced
 from splitformer.model.drawing import place_of
 from splitformer.model.stepping import RULED_OUT, Advanced
 from splitformer.native import Draw

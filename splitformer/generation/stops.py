@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from splitformer.generation.target import Produced
+from splitformer.generation.tokens import Produced
 from splitformer.model.tokenizer import Detokenizer
 
 
