@@ -12,7 +12,7 @@ from grpc import aio
 from decoder_service.allow_list import AllowList
 from decoder_service.channels import EncoderChannels
 from decoder_service.sharing import SharedMemories
-from splitformer import tracing, wire
+from splitformer import statuses, tracing, wire
 from splitformer.errors import (
     DataLossError,
     PermissionDeniedError,
@@ -195,7 +195,7 @@ def _translated(error: aio.AioRpcError, endpoint: str) -> SplitformerError:
             retry_after=1.0,
         )
     trailer = error.trailing_metadata() or ()
-    details = next((value for key, value in trailer if key == wire.STATUS_DETAILS_KEY), None)
-    return wire.error_of(
+    details = next((value for key, value in trailer if key == statuses.DETAILS_KEY), None)
+    return statuses.error_of(
         code.value[0], error.details() or "", details if isinstance(details, bytes) else None
     )

@@ -1,9 +1,9 @@
 """What can go wrong for a user, as exceptions that name the argument, the rule and the value.
 
 Every exception carries the gRPC status code its kind maps to and an UPPER_SNAKE reason. Together
-they are the one table between exceptions and statuses: the servers read it forwards
-(`splitformer.wire.status_of`), the client backwards (`splitformer.wire.error_of`). This module
-knows nothing of gRPC itself; codes are the numbers of `google.rpc.Code`.
+they are the one table between exceptions and statuses: the servers read it forwards, the client
+backwards (`splitformer.statuses`). This module knows nothing of gRPC itself; codes are the numbers
+of `google.rpc.Code`.
 """
 
 from __future__ import annotations

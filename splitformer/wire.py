@@ -1,4 +1,4 @@
-"""Between protobuf messages and what the rest of the code works with: numpy arrays and exceptions.
+"""Arrays on the wire: packed into bytes and tensors, cut into chunks, and put together again.
 
 Arrays are float32 in memory everywhere; `pack` rounds them to a wire type and `unpack` brings them
 back. A memory is rounded once, by its encoder, so `unpack(pack(x))` of such an array is the
@@ -7,7 +7,6 @@ identity.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import mmap
 from collections.abc import Iterator, Sequence
@@ -16,28 +15,12 @@ from typing import Any, Protocol
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
 
-from splitformer.errors import (
-    ERRORS_BY_CODE,
-    Code,
-    DataLossError,
-    InvalidArgumentError,
-    SplitformerError,
-    Violation,
-)
+from splitformer.errors import DataLossError, InvalidArgumentError
 from splitformer.v1 import tensor_pb2
 
 FloatArray = npt.NDArray[np.float32]
 Buffer = bytes | bytearray | memoryview | mmap.mmap
-
-STATUS_DETAILS_KEY = "grpc-status-details-bin"
-"""Trailing metadata under which gRPC carries a serialised google.rpc.Status."""
-
-ERROR_DOMAIN = "splitformer"
-"""`domain` of every ErrorInfo of ours."""
 
 _ELEMENT_TYPES: dict[int, np.dtype[Any]] = {
     tensor_pb2.DATA_TYPE_F32: np.dtype("<f4"),
@@ -239,71 +222,3 @@ class ChunkAssembler:
                 reason="MEMORY_TRUNCATED",
             )
         return self._buffer
-
-
-# --- errors ---------------------------------------------------------------------------------------
-
-
-def status_of(error: SplitformerError) -> status_pb2.Status:
-    """Put an exception into a google.rpc.Status with ErrorInfo and what else it carries."""
-    details = [
-        error_details_pb2.ErrorInfo(
-            reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
-        )
-    ]
-    packed = [_any(detail) for detail in details]
-    if error.violations:
-        packed.append(_any(_bad_request(error.violations)))
-    if error.retry_after is not None:
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(error.retry_after * 1e9))
-        packed.append(_any(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return status_pb2.Status(code=error.code, message=error.message, details=packed)
-
-
-def error_of(code: int, message: str, details: bytes | None = None) -> SplitformerError:
-    """Rebuild the exception from a gRPC status.
-
-    Args:
-        code: Number of the status code.
-        message: Its details string.
-        details: Value of the `grpc-status-details-bin` trailer, if there was one. What our server
-            says in it wins over what a proxy made of the status.
-    """
-    info, bad, retry = (
-        error_details_pb2.ErrorInfo(),
-        error_details_pb2.BadRequest(),
-        error_details_pb2.RetryInfo(),
-    )
-    with contextlib.suppress(DecodeError):  # a proxy's own details; the code still counts
-        status = status_pb2.Status.FromString(details or b"")
-        for detail in status.details:
-            for message_type in (info, bad, retry):
-                detail.Unpack(message_type)  # does nothing if it is of another type
-        if info.domain == ERROR_DOMAIN:
-            code, message = status.code, status.message
-    kind = ERRORS_BY_CODE.get(Code(code), SplitformerError)
-    return kind(
-        message,
-        reason=info.reason or None,
-        violations=tuple(Violation(v.field, v.description) for v in bad.field_violations),
-        retry_after=retry.retry_delay.ToNanoseconds() / 1e9
-        if retry.HasField("retry_delay")
-        else None,
-        metadata=dict(info.metadata),
-    )
-
-
-def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
-    return error_details_pb2.BadRequest(
-        field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in violations
-        ]
-    )
-
-
-def _any(message: Any) -> any_pb2.Any:
-    wrapped = any_pb2.Any()
-    wrapped.Pack(message)
-    return wrapped

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Se
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from splitformer import wire
+from splitformer import statuses
 from splitformer.errors import InvalidArgumentError, SplitformerError
 from splitformer.v1 import encoder_service_pb2 as pb
 from splitformer_client.link import Incoming
@@ -112,7 +112,7 @@ class AsyncEncoding:
 def _encoded(answer: pb.EncodeBatchResponse) -> Encoded:
     if answer.HasField("failure"):
         failure = answer.failure
-        error = wire.error_of(failure.code, failure.message)
+        error = statuses.error_of(failure.code, failure.message)
         error.reason = failure.reason or error.reason
         return Encoded(answer.tag, None, error)
     return Encoded(answer.tag, Memory.of_answer(answer.response))

@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 import grpc
 import grpc.aio
 
-from splitformer import errors, wire
+from splitformer import errors, statuses
 from splitformer.tracing import Span
 from splitformer_client.scope import Metadata, Scope
 
@@ -179,15 +179,15 @@ class Link:
     def _error_of(self, error: grpc.aio.AioRpcError, scope: Scope) -> errors.SplitformerError:
         code, text = int(error.code().value[0]), error.details() or ""
         trailers = {key: value for key, value in error.trailing_metadata() or ()}  # noqa: C416
-        details = trailers.get(wire.STATUS_DETAILS_KEY)
+        details = trailers.get(statuses.DETAILS_KEY)
         if isinstance(details, bytes):
-            return wire.error_of(code, text, details)
+            return statuses.error_of(code, text, details)
         if _RESET in text:
             code = grpc.StatusCode.UNAVAILABLE.value[0]
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             text = f"no answer within {scope.timeout:g} s"
         text = text.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
-        return wire.error_of(code, f"{self.name} {self.address}: {text}")
+        return statuses.error_of(code, f"{self.name} {self.address}: {text}")
 
 
 class Incoming(Generic[Request, Answer]):

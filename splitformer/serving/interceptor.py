@@ -20,7 +20,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from splitformer import tracing, wire
+from splitformer import statuses, tracing
 from splitformer.errors import (
     Code,
     InternalError,
@@ -299,7 +299,7 @@ async def _abort(
     call: _Call, context: aio.ServicerContext[Any, Any], error: SplitformerError
 ) -> NoReturn:
     call.code, call.reason = error.code, error.reason
-    details = wire.status_of(error).SerializeToString()
-    trailer = ((wire.STATUS_DETAILS_KEY, details),)
+    details = statuses.status_of(error).SerializeToString()
+    trailer = ((statuses.DETAILS_KEY, details),)
     await context.abort(_STATUS_CODES[int(error.code)], error.message, trailer)
     raise AssertionError("abort returns only by raising")

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from splitformer import wire
+from splitformer import statuses
 from splitformer.v1 import decoder_service_pb2 as dec
 from tests.support.rpc import Caller
 
@@ -70,8 +70,8 @@ def test_every_field_is_named_and_the_session_stays(
         caller.generate(session, **options)
     error: Any = caught.value
     trailers = {item.key: item.value for item in error.trailing_metadata()}
-    details = trailers[wire.STATUS_DETAILS_KEY]
-    refusal = wire.error_of(error.code().value[0], error.details(), details)
+    details = trailers[statuses.DETAILS_KEY]
+    refusal = statuses.error_of(error.code().value[0], error.details(), details)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.reason == "BAD_OPTION"
     assert {violation.field for violation in refusal.violations} == {

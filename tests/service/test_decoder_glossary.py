@@ -9,7 +9,7 @@ from unittest.mock import ANY
 import grpc
 import pytest
 
-from splitformer import wire
+from splitformer import statuses
 from splitformer.generation import GenerationOptions
 from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc
 from tests.service.conftest import Opens
@@ -85,8 +85,8 @@ def fields_of(call: Callable[[], object]) -> list[str]:
         call()
     error: Any = caught.value
     trailers = {item.key: item.value for item in error.trailing_metadata()}
-    details = trailers[wire.STATUS_DETAILS_KEY]
-    refusal = wire.error_of(error.code().value[0], error.details(), details)
+    details = trailers[statuses.DETAILS_KEY]
+    refusal = statuses.error_of(error.code().value[0], error.details(), details)
     assert (error.code(), refusal.reason) == (INVALID, "BAD_OPTION")
     return [violation.field for violation in refusal.violations]
 

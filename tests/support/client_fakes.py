@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from splitformer import wire
+from splitformer import statuses
 from splitformer.errors import SplitformerError
 from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2, model_pb2, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import (
@@ -27,10 +27,8 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 async def abort(context: Context, error: SplitformerError) -> None:
     """End an RPC as our servers do."""
-    details = wire.status_of(error).SerializeToString()
-    await context.abort(
-        _CODES[int(error.code)], error.message, ((wire.STATUS_DETAILS_KEY, details),)
-    )
+    details = statuses.status_of(error).SerializeToString()
+    await context.abort(_CODES[int(error.code)], error.message, ((statuses.DETAILS_KEY, details),))
 
 
 class Recorded:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from encoder_service.service import EncoderService
-from splitformer import wire
+from splitformer import statuses
 from splitformer.errors import SplitformerError
 from splitformer.v1 import encoder_service_pb2 as pb
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
@@ -47,8 +47,8 @@ def answers(
 
 
 def raised(error: Any) -> SplitformerError:
-    details = dict(error.trailing_metadata())[wire.STATUS_DETAILS_KEY]
-    return wire.error_of(int(error.code().value[0]), error.details(), details)
+    details = dict(error.trailing_metadata())[statuses.DETAILS_KEY]
+    return statuses.error_of(int(error.code().value[0]), error.details(), details)
 
 
 def release(encoder: Running[EncoderService], window: pb.AudioWindow) -> None:

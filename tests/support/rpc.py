@@ -14,7 +14,7 @@ import pytest
 
 from decoder_service.service import DecoderService
 from encoder_service.service import EncoderService
-from splitformer import wire
+from splitformer import statuses, wire
 from splitformer.errors import SplitformerError
 from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
@@ -53,9 +53,9 @@ def refused(
     call: Any = caught.value
     assert call.code() is code, (call.code(), call.details())
     refusal.trailers = {item.key: item.value for item in call.trailing_metadata()}
-    details = refusal.trailers.get(wire.STATUS_DETAILS_KEY)
+    details = refusal.trailers.get(statuses.DETAILS_KEY)
     assert isinstance(details, bytes)
-    error = refusal.error = wire.error_of(code.value[0], call.details(), details)
+    error = refusal.error = statuses.error_of(code.value[0], call.details(), details)
     assert error.reason == reason, (error.reason, error.message)
     violations = [violation.field for violation in error.violations]
     assert violations == ([] if field is None else [field])

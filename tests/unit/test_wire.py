@@ -1,4 +1,4 @@
-"""Arrays, chunks and errors on the wire."""
+"""Arrays and chunks on the wire."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from splitformer import wire
 from splitformer.errors import (
-    ERRORS_BY_CODE,
     DataLossError,
     InvalidArgumentError,
-    NotFoundError,
     SplitformerError,
     Violation,
 )
@@ -164,49 +162,3 @@ def test_a_wrong_chunk_is_refused_and_leaves_the_rest_as_it_was() -> None:
 
 def test_the_checksum_is_castagnolis() -> None:
     assert chunk(0, b"123456789").crc32c == 0xE3069283
-
-
-# --- errors
-
-
-@pytest.mark.parametrize("kind", ERRORS_BY_CODE.values())
-def test_an_error_survives_the_wire(kind: type[SplitformerError]) -> None:
-    error = kind(
-        "something: was wrong, got 'ü'",
-        reason="SOME_REASON",
-        violations=(Violation("a.b[3]", "must be, got 1"), Violation("c", "must not")),
-        retry_after=1.25,
-        metadata={"limit": "7"},
-    )
-    status = wire.status_of(error)
-    back = wire.error_of(status.code, status.message, status.SerializeToString())
-    assert type(back) is kind
-    assert vars(back) == vars(error)
-
-
-def test_an_error_without_extras_survives_the_wire() -> None:
-    status = wire.status_of(NotFoundError("gone"))
-    back = wire.error_of(status.code, status.message, status.SerializeToString())
-    assert vars(back) == vars(NotFoundError("gone"))
-    assert len(status.details) == 1
-
-
-@pytest.mark.parametrize("details", [None, b"", b"\xff\xff\xff", b"\x1a\x02\x0a\x09"])
-def test_a_status_of_somebody_else_is_an_error_too(details: bytes | None) -> None:
-    error = wire.error_of(14, "no route", details)
-    assert (type(error), error.reason, error.message) == (
-        ERRORS_BY_CODE[error.code],
-        "UNAVAILABLE",
-        "no route",
-    )
-    assert type(wire.error_of(2, "?", details)) is SplitformerError
-
-
-def test_what_our_server_says_wins_over_what_a_proxy_makes_of_it() -> None:
-    said = wire.status_of(NotFoundError("gone", reason="SESSION_NOT_FOUND")).SerializeToString()
-    error = wire.error_of(1, "Received RST_STREAM with error code 8", said)
-    assert (type(error), error.reason, error.message) == (
-        NotFoundError,
-        "SESSION_NOT_FOUND",
-        "gone",
-    )
