@@ -19,10 +19,11 @@ from splitformer import tracing
 from splitformer_client.audio import Audio, AudioEncoding, AudioForm
 from splitformer_client.calls import ServiceCalls
 from splitformer_client.fan import Fan, pooled_encoder
+from splitformer_client.generation import AsyncGeneration
 from splitformer_client.options import GenerationOptions, TargetPrefix, prefixes_of
 from splitformer_client.pooled import PooledEncoder
 from splitformer_client.scope import Scope
-from splitformer_client.session import AsyncGeneration, AsyncSession
+from splitformer_client.session import AsyncSession
 from splitformer_client.settings import (
     DECODER_VARIABLE,
     DEFAULT_DECODER,

@@ -14,11 +14,12 @@ from splitformer_client.bulk import AsyncEncoding, Sources
 from splitformer_client.decoder import Decoder, Opening
 from splitformer_client.encoder import Delivery, Encoder, Pooling, source_of
 from splitformer_client.fan import Services
+from splitformer_client.generation import AsyncGeneration
 from splitformer_client.info import ModelInfo
 from splitformer_client.memory import Memory
 from splitformer_client.options import GenerationOptions, TargetPrefix
 from splitformer_client.scope import Scope
-from splitformer_client.session import AsyncGeneration, AsyncSession
+from splitformer_client.session import AsyncSession
 from splitformer_client.settings import Settings
 from splitformer_client.tasks import Aftermath
 from splitformer_client.transcription import Task

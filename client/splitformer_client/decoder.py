@@ -13,6 +13,7 @@ from splitformer.errors import InvalidArgumentError, PermissionDeniedError
 from splitformer.v1 import decoder_service_pb2 as pb, model_pb2, tensor_pb2
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer_client.convert import model_info_of
+from splitformer_client.generation import AsyncGeneration
 from splitformer_client.info import ModelInfo
 from splitformer_client.link import Link
 from splitformer_client.memory import Memory
@@ -24,7 +25,7 @@ from splitformer_client.options import (
 )
 from splitformer_client.retry import while_unavailable
 from splitformer_client.scope import Scope
-from splitformer_client.session import AsyncGeneration, AsyncSession, MakeScope
+from splitformer_client.session import AsyncSession, MakeScope
 from splitformer_client.settings import Settings, decoder_options
 from splitformer_client.spans import Rows
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self, Unpack
 
+from splitformer_client.generation import AsyncGeneration
 from splitformer_client.info import SessionInfo
 from splitformer_client.interaction import AsyncInteraction, Steered
 from splitformer_client.options import GenerationOptions
 from splitformer_client.portal import Portal, Stream
-from splitformer_client.session import AsyncGeneration, AsyncSession
+from splitformer_client.session import AsyncSession
 from splitformer_client.values import End, Score, Token
 
 

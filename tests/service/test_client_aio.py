@@ -14,7 +14,8 @@ import pytest
 from splitformer import errors
 from splitformer_client import aio, fan
 from splitformer_client.aio import AsyncClient
-from splitformer_client.session import AsyncGeneration, AsyncSession
+from splitformer_client.generation import AsyncGeneration
+from splitformer_client.session import AsyncSession
 from splitformer_client.values import End, EndReason
 from tests.conftest import Services, nothing_is_held
 from tests.support.servers import ServerThread
