@@ -10,8 +10,8 @@ import typer
 from splitformer import native
 from splitformer.errors import ConfigurationError
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.serving.comparing import TextPair
 from splitformer.serving.comparing_speech import SpeechPair
+from splitformer.serving.comparing_text import TextPair
 
 
 def verify(

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from splitformer.model.half import StoredHalf
 from splitformer.model.shapes import decoder_shapes, weight_bytes
 from splitformer.model.torch_encoder import TorchEncoder
-from splitformer.serving.comparing import SENTENCES
+from splitformer.serving.comparing_text import SENTENCES
 from splitformer_client.main import app
 from tests.parity.test_marian import make_pair
 from tests.support.pairs import Pair
