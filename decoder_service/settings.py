@@ -8,8 +8,8 @@ from typing import ClassVar
 from decoder_service.allow_list import AllowList
 from splitformer.errors import ConfigurationError
 from splitformer.serving.arithmetic import ModelSettings
+from splitformer.serving.configuration import port_setting, setting
 from splitformer.serving.models import memory_dtype
-from splitformer.serving.settings import port_setting, setting
 from splitformer.tls import TlsFiles
 
 

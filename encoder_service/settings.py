@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from splitformer.errors import ConfigurationError
 from splitformer.serving.arithmetic import ModelSettings
+from splitformer.serving.configuration import port_setting, setting
 from splitformer.serving.models import memory_dtype
-from splitformer.serving.settings import port_setting, setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from splitformer.errors import ConfigurationError
 from splitformer.native import Precision
+from splitformer.serving.configuration import setting
 from splitformer.serving.layout import cores_of, pin_engine
-from splitformer.serving.settings import Settings, setting
+from splitformer.serving.settings import Settings
 
 _KERNELS = ("auto", "native", "torch")
 _ON_CPU = ("int8", "fp32")

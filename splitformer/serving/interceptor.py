@@ -10,25 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc import aio
 
 from splitformer import statuses, tracing
 from splitformer.errors import (
     Code,
     InternalError,
-    InvalidArgumentError,
     SplitformerError,
     UnavailableError,
     UnimplementedError,
 )
+from splitformer.serving import handlers
 from splitformer.serving.ids import fresh_ids
 from splitformer.serving.logs import log
 from splitformer.serving.telemetry import MethodSeries, Telemetry
@@ -40,7 +39,6 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _OURS = "splitformer."
 _LONGEST_REQUEST_ID = 128
-_LAST_WORD_SECONDS = 1.0
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _logger = logging.getLogger("splitformer.rpc")
 
@@ -84,10 +82,6 @@ class _Call:
     reason: str = ""
 
 
-Answer = Callable[[Any, aio.ServicerContext[Any, Any]], Awaitable[Any]]
-"""How a method's calls are answered, in itself."""
-
-
 class RpcInterceptor(aio.ServerInterceptor):
     """Wraps every handler of our services; health and reflection are left alone.
 
@@ -118,25 +112,12 @@ class RpcInterceptor(aio.ServerInterceptor):
         inner, wrapped = self._wrapped.get(handler_call_details.method, (None, None))
         if inner is not handler:  # another server of ours may have another one, or none
             series = self._telemetry.of_method(service, method)
-            wrapped = self._wrap(handler, _Method(service, method, series, self._ids))
+            around = partial(self._around, _Method(service, method, series, self._ids))
+            wrapped = handlers.wrapped(handler, series, around)
             self._wrapped[handler_call_details.method] = handler, wrapped
         return wrapped
 
-    def _wrap(self, handler: Any, method: _Method) -> Any:
-        serializers = (
-            _forgiving(handler.request_deserializer),
-            _ready(handler.response_serializer),
-        )
-        asked, answered = (
-            "stream" if streaming else "unary"
-            for streaming in (handler.request_streaming, handler.response_streaming)
-        )
-        kind = f"{asked}_{answered}"
-        answer = _streaming if handler.response_streaming else _unary
-        behaviour = self._around(method, answer(getattr(handler, kind), handler, method.series))
-        return getattr(grpc, f"{kind}_rpc_method_handler")(behaviour, *serializers)
-
-    def _around(self, method: _Method, answer: Answer) -> Answer:
+    def _around(self, method: _Method, answer: handlers.Answer) -> handlers.Answer:
         async def behaviour(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             call = method.begin(context)
             self.in_flight += 1
@@ -163,37 +144,6 @@ class RpcInterceptor(aio.ServerInterceptor):
             )
 
 
-def _unary(inner: Any, handler: Any, series: MethodSeries) -> Answer:
-    async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-        if handler.request_streaming:
-            requests = _Requests(context, series)
-            async with _heard_out(requests):
-                response = await inner(requests, context)
-        else:
-            series.received.inc()
-            response = await inner(_well_formed(request), context)
-        series.sent.inc()
-        return response
-
-    return answer
-
-
-def _streaming(inner: Any, handler: Any, series: MethodSeries) -> Answer:
-    async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
-        write, sent = context.write, series.sent
-        if handler.request_streaming:
-            asked = _Requests(context, series)
-        else:
-            series.received.inc()
-            asked = _well_formed(request)
-        async with aclosing(inner(asked, context)) as responses:
-            async for response in responses:
-                await write(response)
-                sent.value += 1
-
-    return answer
-
-
 def _ended(call: _Call) -> None:
     seconds, method = time.perf_counter() - call.started, call.method
     method.series.ended(call.code, call.reason, seconds)
@@ -208,76 +158,6 @@ def _ended(call: _Call) -> None:
         reason=call.reason,
         seconds=round(seconds, 6),
     )
-
-
-@asynccontextmanager
-async def _heard_out(requests: Any) -> AsyncIterator[None]:
-    """Wait a moment for the end of a caller's stream before the answer or the error goes out.
-
-    To proxies (HAProxy is one) an answer before that end is a call that broke off.
-    """
-    try:
-        yield
-    except Exception:
-        await _end_of(requests)
-        raise
-    await _end_of(requests)
-
-
-async def _end_of(requests: Any) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_LAST_WORD_SECONDS):
-            async for _ in requests:
-                pass
-
-
-class _Requests:
-    """What a caller streams up, counted; read off the call itself, without gRPC's generator."""
-
-    def __init__(self, context: aio.ServicerContext[Any, Any], series: MethodSeries) -> None:
-        self._read = context.read
-        self._received = series.received
-        self._ended = False
-
-    def __aiter__(self) -> _Requests:
-        return self
-
-    async def __anext__(self) -> Any:
-        request = aio.EOF if self._ended else await self._read()
-        if request is aio.EOF:
-            self._ended = True
-            raise StopAsyncIteration
-        self._received.inc()
-        return _well_formed(request)
-
-
-def _forgiving(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Let a malformed message through as None, so that it is answered where all others are."""
-
-    def read(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except DecodeError:
-            return None
-
-    return read
-
-
-def _ready(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Let a message through that is serialised already."""
-
-    def write(message: Any) -> bytes:
-        return message if isinstance(message, bytes) else serialize(message)
-
-    return write
-
-
-def _well_formed(request: Any) -> Any:
-    if request is None:
-        raise InvalidArgumentError(
-            "request: is no message of the method's type", reason="MALFORMED_REQUEST"
-        )
-    return request
 
 
 def _for_caller(

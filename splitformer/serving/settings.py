@@ -1,65 +1,21 @@
-"""Settings from flags and environment, as one frozen dataclass per service.
-
-A setting `max_positions` of the encoder is the flag `--max-positions` and the environment variable
-`SPLITFORMER_ENCODER_MAX_POSITIONS`; flags win. Unknown names and malformed values are refused.
-"""
+"""The settings that both services have, and their rules; each service adds its own."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import math
-import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self
 
 from splitformer.errors import ConfigurationError
+from splitformer.serving.configuration import check_range, port_setting, setting, values_given
 from splitformer.serving.layout import cores_of
 from splitformer.serving.priority import check_policy
 from splitformer.serving.process import check_event_loop
 from splitformer.tls import TlsFiles
 
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104 (recognised, not bound to)
-_BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SERVICE_LINK = re.compile(
-    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)"
-)
-"""What Kubernetes puts into the environment of every pod for a service called like us."""
-_LINK_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://.*")
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, **_BINARY_UNITS}
-
-
-def setting(
-    default: Any,
-    explanation: str,
-    *,
-    at_least: float | None = None,
-    at_most: float = math.inf,
-    size: bool = False,
-) -> Any:
-    """Declare a setting.
-
-    Args:
-        default: Its value if neither flag nor environment gives one.
-        explanation: One line for `--help` and the documentation, with the unit.
-        at_least: Smallest number allowed.
-        at_most: Largest number allowed; infinity itself never is.
-        size: A number of bytes, which may be written as `512MiB`.
-    """
-    metadata = {
-        "explanation": explanation,
-        "at_least": at_least,
-        "at_most": at_most,
-        "size": size,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def port_setting(default: int, explanation: str) -> Any:
-    """Declare a setting that is a port."""
-    return setting(default, explanation, at_least=0, at_most=65535)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +86,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_range(field, getattr(self, field.name))
+            check_range(field, getattr(self, field.name))
         cores_of(self.cores)
         cores_of(self.engine_cores, "engine_cores")
         check_policy(self.policy)
@@ -149,15 +105,7 @@ class Settings:
         Raises:
             ConfigurationError: A name is unknown or a value malformed.
         """
-        given = {**_from_environment(cls, environment), **_from_flags(cls, arguments)}
-        hints = get_type_hints(cls)
-        values = {
-            field.name: _parse(source, text, hints[field.name], field.metadata["size"])
-            for field in dataclasses.fields(cls)
-            if field.name in given
-            for source, text in [given[field.name]]
-        }
-        return cls(**values)
+        return cls(**values_given(cls, arguments, environment))
 
     @property
     def tls_files(self) -> TlsFiles | None:
@@ -248,84 +196,3 @@ def _own_address(name: str) -> str:
             f"{name}: {{address}} is not known, as the name of this machine,"
             f" {socket.gethostname()!r}, does not resolve: {error}"
         ) from error
-
-
-def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
-    least, most = field.metadata["at_least"], field.metadata["at_most"]
-    if least is None or (least <= value <= most and value != math.inf):
-        return
-    rule = f"at least {least}" if most == math.inf else f"{least} to {most}"
-    raise ConfigurationError(f"{field.name}: must be finite and {rule}, got {value!r}")
-
-
-def _from_environment(
-    cls: type[Settings], environment: Mapping[str, str]
-) -> dict[str, tuple[str, str]]:
-    """Map field names to (variable, text); refuse variables with our prefix that name no field.
-
-    Service links of Kubernetes, which look like ours if a service is called like us, are left out.
-    """
-    known = {cls.prefix + field.name.upper(): field.name for field in dataclasses.fields(cls)}
-    ours = {
-        name: text
-        for name, text in environment.items()
-        if name.startswith(cls.prefix) and not _is_service_link(name[len(cls.prefix) :], text)
-    }
-    if unknown := sorted(ours.keys() - known.keys()):
-        raise ConfigurationError(f"{unknown[0]}: no such setting; known: {', '.join(known)}")
-    return {known[name]: (name, text) for name, text in ours.items()}
-
-
-def _is_service_link(name: str, text: str) -> bool:
-    if _SERVICE_LINK.fullmatch(name):
-        return True
-    return name.endswith("PORT") and _LINK_ADDRESS.fullmatch(text) is not None
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise ConfigurationError(f"{message}; --help lists all settings")
-
-
-def _from_flags(cls: type[Settings], arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Map field names to (flag, text)."""
-    parser = _Parser(description=cls.__doc__, allow_abbrev=False)
-    for field in dataclasses.fields(cls):
-        explanation = f"{field.metadata['explanation']} Default: {field.default!r}."
-        parser.add_argument(_flag(field.name), help=explanation.replace("%", "%%"), metavar="VALUE")
-    given = vars(parser.parse_args(arguments))
-    return {name: (_flag(name), text) for name, text in given.items() if text is not None}
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _parse(source: str, text: str, kind: Any, size: bool) -> Any:
-    parsers: dict[Any, Callable[[str], Any]] = {
-        str: str,
-        int: parse_size if size else int,
-        float: float,
-        bool: _parse_bool,
-        tuple[str, ...]: lambda value: tuple(p.strip() for p in value.split(",") if p.strip()),
-    }
-    name = getattr(kind, "__name__", "list")
-    try:
-        return parsers[kind](text)
-    except ValueError as error:
-        raise ConfigurationError(f"{source}: must be a valid {name}, got {text!r}") from error
-
-
-def _parse_bool(text: str) -> bool:
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise ValueError(text)
-    return values[text.lower()]
-
-
-def parse_size(text: str) -> int:
-    """Read a number of bytes such as `1048576`, `512MiB` or `2 GB`; ValueError if it is none."""
-    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text.strip())
-    if match is None or match[2].upper() not in _UNITS:
-        raise ValueError(text)
-    return int(match[1]) * _UNITS[match[2].upper()]

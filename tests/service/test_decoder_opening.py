@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from decoder_service.service import DecoderService
-from splitformer.serving import interceptor
+from splitformer.serving import handlers
 from splitformer.v1 import decoder_service_pb2 as dec, tensor_pb2
 from tests.conftest import Services
 from tests.support.checkpoints import MAX_POSITIONS
@@ -42,7 +42,7 @@ def test_a_repeated_opening_gives_the_same_session(caller: Caller, decoder: Deco
 def test_an_opening_is_answered_when_the_caller_has_ended(
     caller: Caller, decoder: DecoderService, monkeypatch: pytest.MonkeyPatch, language: str
 ) -> None:
-    monkeypatch.setattr(interceptor, "_LAST_WORD_SECONDS", 60.0)
+    monkeypatch.setattr(handlers, "_LAST_WORD_SECONDS", 60.0)
     reference, asked, ending = caller.reference(), threading.Event(), threading.Event()
     requests = unended(reference, language, asked, ending)
     answer = caller.decoder.OpenSession.future(requests, timeout=30)
@@ -64,7 +64,7 @@ def test_an_opening_is_answered_when_the_caller_has_ended(
 def test_a_caller_who_does_not_end_is_answered_all_the_same(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interceptor, "_LAST_WORD_SECONDS", 0.05)
+    monkeypatch.setattr(handlers, "_LAST_WORD_SECONDS", 0.05)
     reference, ending = caller.reference(), threading.Event()
     requests = unended(reference, "de", threading.Event(), ending)
     try:

@@ -18,7 +18,7 @@ import splitformer
 from decoder_service.allow_list import AllowList
 from decoder_service.settings import DecoderSettings
 from encoder_service.settings import EncoderSettings
-from splitformer.serving.settings import parse_size
+from splitformer.serving.configuration import parse_size
 from tests.support.manifests import (
     KINDS,
     NAMESPACE,

@@ -12,7 +12,8 @@ import pytest
 from decoder_service.settings import DecoderSettings
 from encoder_service.settings import EncoderSettings
 from splitformer.errors import ConfigurationError
-from splitformer.serving.settings import Settings, parse_size, setting
+from splitformer.serving.configuration import parse_size, setting
+from splitformer.serving.settings import Settings
 
 KINDS = pytest.mark.parametrize("kind", [EncoderSettings, DecoderSettings])
 
