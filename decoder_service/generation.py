@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from decoder_service.answers import IndexedToken
 from splitformer.errors import SplitformerError
 from splitformer.generation import Decoding, EndReason, Hypotheses, News
 
@@ -79,6 +80,33 @@ class Generation:
     def next_nowait(self) -> Event | None:
         """Return the next event if there is one."""
         return self._events.popleft() if self._events else None
+
+    def arrived(self, most: int) -> list[IndexedToken]:
+        """Return at most `most` tokens that are there; note what candidates and what end are.
+
+        Raises:
+            SplitformerError: The generation has failed.
+        """
+        tokens: list[IndexedToken] = []
+        while len(tokens) < most and (event := self.next_nowait()) is not None:
+            if isinstance(event, tuple):
+                tokens.append(event)
+            elif isinstance(event, SplitformerError):
+                raise event
+            elif isinstance(event, EndReason):
+                self.end = event
+                break
+            else:
+                self.hypotheses = event
+        return tokens
+
+    async def tokens(self, most: int) -> list[IndexedToken]:
+        """Wait for tokens and return at most `most`; none once the generation has ended."""
+        tokens: list[IndexedToken] = []
+        while not tokens and self.end is None:
+            await self.wait()
+            tokens = self.arrived(most)
+        return tokens
 
     def take(self, count: int) -> bool:
         """Count tokens as read; True if that ended a pause, so that the engine must be woken.

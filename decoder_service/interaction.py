@@ -14,9 +14,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from decoder_service.answers import Ended, IndexedToken
-from decoder_service.generating import Generating, arrived
 from decoder_service.opening import OpeningRules
 from decoder_service.recalling import checked_start
+from decoder_service.runs import Runs
 from decoder_service.sessions import Session
 from decoder_service.steers import (
     Finish,
@@ -46,17 +46,15 @@ class Interaction:
     """One call: runs and steers the loop of one session.
 
     Args:
-        generating: Runs the loop.
+        runs: Makes runs of the loop.
         rules: The model's.
         session: Whose loop; nobody else may be using it.
         first: The caller's first request, a start.
     """
 
-    def __init__(
-        self, generating: Generating, rules: OpeningRules, session: Session, first: Steer
-    ) -> None:
+    def __init__(self, runs: Runs, rules: OpeningRules, session: Session, first: Steer) -> None:
         assert isinstance(first.action, Start)
-        self._generating = generating
+        self._runs = runs
         self._rules = rules
         self._session, self._target = session, session.target
         self._start = start = first.action
@@ -85,10 +83,10 @@ class Interaction:
                     yield part
             how = (self._session.end or EndReason.CANCELLED).value
             if self._start.close_on_end:
-                self._generating.sessions.close(self._session, "ended")
+                self._runs.sessions.close(self._session, "ended")
         finally:
             reading.cancel()
-            self._generating.let_go(self._session, self._generation, how)
+            self._runs.let_go(self._session, self._generation, how)
 
     async def _run(self) -> AsyncGenerator[Part]:
         while True:
@@ -141,7 +139,7 @@ class Interaction:
             await self._generation.wait()
             return True
         try:
-            async with prompt(self._generating.sessions.idle_seconds):
+            async with prompt(self._runs.sessions.idle_seconds):
                 await self._generation.wait()
         except DeadlineExceededError:
             if self._held:
@@ -162,17 +160,17 @@ class Interaction:
     def _computed(self, most: int) -> list[IndexedToken]:
         """Return what the run has brought since the last time."""
         try:
-            tokens = arrived(self._generation, most)
+            tokens = self._generation.arrived(most)
         except SplitformerError as error:
             raise self._broken(error) from None
         if tokens:
             self._first = self._first or time.perf_counter() - self._called
-            self._generating.count_read(self._generation, len(tokens))
+            self._runs.count_read(self._generation, len(tokens))
         return tokens
 
     def _broken(self, error: SplitformerError) -> SplitformerError:
         """A run that fails takes its session with it."""
-        self._generating.sessions.close(self._session, "failed")
+        self._runs.sessions.close(self._session, "failed")
         return error
 
     async def _obey(self, steer: Steer) -> list[Part]:
@@ -182,11 +180,11 @@ class Interaction:
         if isinstance(action, Rewind):
             answers = self._rewind(action.index, "rewind")
         elif isinstance(action, Redirect):
-            check_options(action.options, self._generating.vocabulary)
+            check_options(action.options, self._runs.vocabulary)
             self._options = action.options
             self._limit_from(len(self._target.produced))
         elif isinstance(action, Force):
-            self._options.check(self._generating.vocabulary.size, action.token, "force.token")
+            self._options.check(self._runs.vocabulary.size, action.token, "force.token")
             answers = [] if action.index is None else self._rewind(action.index, "force")
             self._forced += (action.token,)
         else:
@@ -212,8 +210,8 @@ class Interaction:
 
     def _renew(self) -> None:
         """Make the next run of the loop, and let it go unless it is held."""
-        self._generating.sessions.get(self._session.id)  # it may have been closed meanwhile
-        generation, self._known = self._generating.prepared(
+        self._runs.sessions.get(self._session.id)  # it may have been closed meanwhile
+        generation, self._known = self._runs.prepared(
             self._session, self._options, self._sent, self._limit, self._forced
         )
         self._generation, self._counted = generation, False
@@ -228,14 +226,14 @@ class Interaction:
             self._join()
 
     def _join(self) -> None:
-        self._generating.engine.join(self._generation)
+        self._runs.engine.join(self._generation)
         self._joined = True
 
     async def _stop(self) -> None:
         """Take the run out of the engine; what it has not taken of forced tokens is kept."""
         generation = self._generation
         if self._joined and not generation.left.done():
-            await self._generating.engine.withdraw(generation)
+            await self._runs.engine.withdraw(generation)
         elif not generation.left.done():  # it has never joined
             generation.left.set_result(None)
         while (event := generation.next_nowait()) is not None:

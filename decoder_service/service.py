@@ -16,20 +16,18 @@ from decoder_service.channels import EncoderChannels
 from decoder_service.engine import DecoderEngine
 from decoder_service.generating import Generating
 from decoder_service.hand_off import MemoryPuller
-from decoder_service.interacting import Steering
 from decoder_service.loaded import Loaded, load
 from decoder_service.metrics import DecoderMetrics
 from decoder_service.opening import Branch, Wish
+from decoder_service.runs import Runs
 from decoder_service.scoring import Scorer
 from decoder_service.sessions import Opened, Sessions
 from decoder_service.settings import DecoderSettings
 from decoder_service.sharing import SharedMemories
+from decoder_service.steering import Steering
 from splitformer import tracing
 from splitformer.errors import UnavailableError
-from splitformer.generation import (
-    GenerationOptions,
-    Glossary,
-)
+from splitformer.generation import GenerationOptions, Glossary
 from splitformer.serving import models
 from splitformer.serving.fleet import Fleet, Room
 from splitformer.serving.telemetry import Telemetry
@@ -137,7 +135,7 @@ class DecoderService:
             self.metrics,
             self.settings.arithmetic.pin,
         )
-        self.generating = Generating(
+        self.runs = Runs(
             self.engine,
             self.sessions,
             self.metrics,
@@ -147,9 +145,8 @@ class DecoderService:
             Glossary(model.checkpoint.tokenizer, model.vocabulary),
             model.checkpoint.defaults,
         )
-        self.steering = Steering(
-            self.generating, self.rules, lambda held: self.holding(held).steering
-        )
+        self.generating = Generating(self.runs, self.metrics)
+        self.steering = Steering(self.runs, self.rules, lambda held: self.holding(held).steering)
         self._beginnings = Beginnings(
             model.checkpoint.description,
             self.rules,

@@ -28,10 +28,10 @@ DRAFTS = [dec.DRAFT_MODE_OFF, dec.DRAFT_MODE_COPY, dec.DRAFT_MODE_JACOBI, None]
 def decoder(services: Services) -> Iterator[DecoderService]:
     """The decoder service, eager to guess."""
     service = services.decoder.service
-    measured = service.generating._drafting
+    measured = service.runs._drafting
     assert measured.lossless
     assert measured.costs.step(2) > measured.costs.step(1) > 0, "it was measured at start"
-    service.generating._drafting = Drafting(
+    service.runs._drafting = Drafting(
         RowCosts((1.0, 1.0)),
         True,
         measured.begins_word,
@@ -39,7 +39,7 @@ def decoder(services: Services) -> Iterator[DecoderService]:
         counted=measured.counted,
     )
     yield service
-    service.generating._drafting = measured
+    service.runs._drafting = measured
 
 
 def counted(service: DecoderService) -> dict[str, float]:

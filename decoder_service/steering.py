@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-from decoder_service.generating import Generating
 from decoder_service.interaction import Interaction, Part, prompt
 from decoder_service.opening import OpeningRules
+from decoder_service.runs import Runs
 from decoder_service.steers import Start, Steer, bad_action, check_options
 
 
@@ -15,15 +15,13 @@ class Steering:
     """Runs calls of Interact.
 
     Args:
-        generating: Runs the loop.
+        runs: Makes runs of the loop.
         rules: The model's.
         holding: From a session's id, what steers loops over its model.
     """
 
-    def __init__(
-        self, generating: Generating, rules: OpeningRules, holding: Callable[[str], Steering]
-    ) -> None:
-        self._generating = generating
+    def __init__(self, runs: Runs, rules: OpeningRules, holding: Callable[[str], Steering]) -> None:
+        self._runs = runs
         self._rules = rules
         self._holding = holding
 
@@ -41,7 +39,7 @@ class Steering:
                 NOTHING_TO_FORCE.
             DeadlineExceededError: INTERACTION_IDLE.
         """
-        sessions = self._generating.sessions
+        sessions = self._runs.sessions
         async with prompt(sessions.idle_seconds):
             first = await anext(requests, None)
         if first is None or not isinstance(first.action, Start):
@@ -54,8 +52,8 @@ class Steering:
     async def _begun(self, first: Steer) -> Interaction:
         """Begin an interaction on a session of our model."""
         assert isinstance(first.action, Start)
-        check_options(first.action.options, self._generating.vocabulary)
-        sessions = self._generating.sessions
+        check_options(first.action.options, self._runs.vocabulary)
+        sessions = self._runs.sessions
         session = sessions.get(first.action.session_id)
         await sessions.claim(session)
-        return Interaction(self._generating, self._rules, session, first)
+        return Interaction(self._runs, self._rules, session, first)
