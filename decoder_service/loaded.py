@@ -22,7 +22,7 @@ from splitformer.generation import (
 )
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.description import Description
-from splitformer.model.shapes import decoder_shapes, weight_bytes
+from splitformer.model.shapes import decoder_shapes
 from splitformer.model.stepping import StepDecoder
 from splitformer.serving import kernels, models
 from splitformer.serving.fleet import Room
@@ -66,10 +66,7 @@ def load(
         ConfigurationError: It is no usable model, or what is to run it is not at hand.
         SplitformerError: It does not fit into the room.
     """
-    checkpoint = models.open_checkpoint(settings.model, settings.cache, room.name if room else "")
-    if room is not None:
-        shapes = decoder_shapes(checkpoint.description.architecture)
-        room.admit(weight_bytes(shapes, kernels.held_precision(settings.arithmetic)))
+    checkpoint = models.open_within(settings, room, decoder_shapes)
     vocabulary = _vocabulary(checkpoint.description)
     decoder = kernels.step_decoder(checkpoint, settings.arithmetic, settings.memory_bytes)
     kernels.give_back()
@@ -108,13 +105,11 @@ def _warm_up(checkpoint: Checkpoint, decoder: StepDecoder, vocabulary: Vocabular
 def _described(
     checkpoint: Checkpoint, decoder: StepDecoder, settings: DecoderSettings, numerics: str
 ) -> model_pb2.ModelInfo:
-    config = decoder.config
+    config, shapes = decoder.config, decoder_shapes(decoder.config)
     info = models.model_info(
-        checkpoint, decoder_shapes(config), decoder.precision, settings.memory_dtype, numerics
+        checkpoint, decoder, shapes, settings.memory_dtype, numerics, settings.device
     )
     info.layers, info.vocabulary_size = config.decoder_layers, config.target_vocabulary_size
-    info.device = settings.device
-    info.batch_invariant = decoder.batch_invariant
     return info
 
 

@@ -9,7 +9,7 @@ from encoder_service.sources import HeardSource, Sources, TokenizedSource
 from splitformer import wire
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.encoding import SourceEncoder
-from splitformer.model.shapes import encoder_shapes, weight_bytes
+from splitformer.model.shapes import encoder_shapes
 from splitformer.serving import kernels, models
 from splitformer.serving.fleet import Room
 from splitformer.v1 import model_pb2, tensor_pb2
@@ -69,10 +69,7 @@ def load(settings: EncoderSettings, room: Room | None) -> Loaded:
         ConfigurationError: It is no usable model, or what is to run it is not at hand.
         SplitformerError: It does not fit into the room.
     """
-    checkpoint = models.open_checkpoint(settings.model, settings.cache, room.name if room else "")
-    if room is not None:
-        shapes = encoder_shapes(checkpoint.description.architecture)
-        room.admit(weight_bytes(shapes, kernels.held_precision(settings.arithmetic)))
+    checkpoint = models.open_within(settings, room, encoder_shapes)
     sources = Sources(checkpoint)
     encoder = kernels.source_encoder(checkpoint, settings.arithmetic)
     numerics = models.numerics(encoder.precision, settings.memory_dtype, encoder.kernel)
@@ -86,11 +83,9 @@ def load(settings: EncoderSettings, room: Room | None) -> Loaded:
 def _described(
     checkpoint: Checkpoint, encoder: SourceEncoder, settings: EncoderSettings, numerics: str
 ) -> model_pb2.ModelInfo:
-    config = encoder.config
+    config, shapes = encoder.config, encoder_shapes(encoder.config)
     info = models.model_info(
-        checkpoint, encoder_shapes(config), encoder.precision, settings.memory_dtype, numerics
+        checkpoint, encoder, shapes, settings.memory_dtype, numerics, settings.device
     )
     info.layers, info.vocabulary_size = config.encoder_layers, config.source_vocabulary_size
-    info.device = settings.device
-    info.batch_invariant = encoder.batch_invariant
     return info

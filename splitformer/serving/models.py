@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import splitformer
 from splitformer import wire
 from splitformer.errors import ConfigurationError, InvalidArgumentError
 from splitformer.model.checkpoint import Checkpoint
+from splitformer.model.config import TransformerConfig
 from splitformer.model.defaults import Defaults
 from splitformer.model.kept import Kept
 from splitformer.model.shapes import Shapes, parameters, weight_bytes
 from splitformer.model.speech import TRANSCRIBE, Speech
+from splitformer.serving.arithmetic import ModelSettings
+from splitformer.serving.fleet import Room
+from splitformer.serving.kernels import held_precision
 from splitformer.v1 import model_pb2, tensor_pb2
 
 TASKS = {
@@ -54,6 +59,27 @@ def open_checkpoint(folder: str, cache: str = "off", name: str = "") -> Checkpoi
     except ValueError as error:
         raise ConfigurationError(f"model: the embedded model is not usable: {error}") from error
     return _open(folder_of_ours, Kept.of(folder_of_ours, cache, beside=False))
+
+
+def open_within(
+    settings: ModelSettings, room: Room | None, shapes_of: Callable[[TransformerConfig], Shapes]
+) -> Checkpoint:
+    """Open the model that the settings name, if the weights of our half fit into the room.
+
+    Args:
+        settings: Which model, and what is to run it.
+        room: What it has to keep to; None: nothing.
+        shapes_of: From the architecture, the tensors of our half.
+
+    Raises:
+        ConfigurationError: There is no usable model.
+        SplitformerError: It does not fit into the room.
+    """
+    checkpoint = open_checkpoint(settings.model, settings.cache, room.name if room else "")
+    if room is not None:
+        shapes = shapes_of(checkpoint.description.architecture)
+        room.admit(weight_bytes(shapes, held_precision(settings.arithmetic)))
+    return checkpoint
 
 
 def _open(folder: Path, kept: Kept) -> Checkpoint:
@@ -97,10 +123,34 @@ def fingerprint(checkpoint: Checkpoint, arithmetic: str) -> tensor_pb2.Fingerpri
     return tensor_pb2.Fingerprint(model=checkpoint.fingerprint, numerics=arithmetic)
 
 
+class Half(Protocol):
+    """An encoder or a decoder that has been loaded."""
+
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+
+    @property
+    def batch_invariant(self) -> bool: ...  # noqa: D102
+
+
 def model_info(
-    checkpoint: Checkpoint, shapes: Shapes, precision: str, dtype_name: str, arithmetic: str
+    checkpoint: Checkpoint,
+    half: Half,
+    shapes: Shapes,
+    dtype_name: str,
+    arithmetic: str,
+    device: str,
 ) -> model_pb2.ModelInfo:
-    """Describe what both halves of a model have in common, and the size of one of them."""
+    """Describe what both halves of a model have in common, and the size of one of them.
+
+    Args:
+        checkpoint: The model.
+        half: The one that we run.
+        shapes: Its tensors.
+        dtype_name: Wire type of memories.
+        arithmetic: As `numerics` names it.
+        device: Where the half runs.
+    """
     description = checkpoint.description
     config = description.architecture
     return model_pb2.ModelInfo(
@@ -115,9 +165,11 @@ def model_info(
         target_languages=description.languages.targets,
         language_on_decoder=description.languages.on_decoder,
         parameters=parameters(config, shapes),
-        weight_bytes=weight_bytes(shapes, precision),
-        precision=precision,
+        weight_bytes=weight_bytes(shapes, half.precision),
+        precision=half.precision,
         memory_dtype=memory_dtype(dtype_name),
+        device=device,
+        batch_invariant=half.batch_invariant,
         server_version=splitformer.__version__,
         speech=_speech_info(description.speech) if description.speech is not None else None,
         generation_defaults=_defaults_info(checkpoint.defaults),
