@@ -8,25 +8,19 @@ import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from decoder_service.allow_list import AllowList
 from decoder_service.answers import Yielded
 from decoder_service.beginnings import Beginnings, Way
-from decoder_service.budget import Budget
-from decoder_service.channels import EncoderChannels
+from decoder_service.common import Common
 from decoder_service.engine import DecoderEngine
 from decoder_service.generating import Generating
-from decoder_service.hand_off import MemoryPuller
 from decoder_service.loaded import Loaded, load
-from decoder_service.metrics import DecoderMetrics
 from decoder_service.opening import Branch, Wish
 from decoder_service.runs import Runs
 from decoder_service.scoring import Scorer
 from decoder_service.sessions import Opened, Sessions
 from decoder_service.settings import DecoderSettings
-from decoder_service.sharing import SharedMemories
 from decoder_service.steering import Steering
 from splitformer import tracing
-from splitformer.errors import UnavailableError
 from splitformer.generation import GenerationOptions, Glossary
 from splitformer.serving import models
 from splitformer.serving.fleet import Fleet, Room
@@ -46,16 +40,16 @@ class DecoderService:
         telemetry: Where to count.
         room: What a model that is loaded by name has to keep to; None: the one to start with.
         beside: The service whose budget, connections and counters such a one shares.
+
+    Attributes:
+        common: What it shares.
+        models: All models of the process.
     """
 
     names = ("splitformer.v1.DecoderService",)
-    metrics: DecoderMetrics
-    budget: Budget
-    puller: MemoryPuller
+    common: Common
     models: Fleet[DecoderService]
-    draining: bool
-    replica: str
-    endpoint: str
+    steering: Steering
 
     def __init__(
         self,
@@ -68,15 +62,8 @@ class DecoderService:
         self._telemetry = telemetry
         self._room = room
         self._main = beside or self
-        if beside is None:
-            self._share(settings, telemetry)
-        else:
-            self.metrics, self.budget, self.models = beside.metrics, beside.budget, beside.models
-            self.puller, self.endpoint, self.replica = (
-                beside.puller,
-                beside.endpoint,
-                beside.replica,
-            )
+        self.common = beside.common if beside else Common(settings, telemetry)
+        self.metrics, self.budget = self.common.metrics, self.common.budget
         self._opening = 0
         self.sessions = Sessions(
             self.budget,
@@ -84,29 +71,14 @@ class DecoderService:
             settings.record_seconds,
             closed=lambda how: self.metrics.closed.labels(how).inc(),
         )
+        self.models = beside.models if beside else self._fleet()
 
-    def _share(self, settings: DecoderSettings, telemetry: Telemetry) -> None:
-        """Set up what all models of the process have in common."""
-        self.metrics = DecoderMetrics(telemetry.registry)
-        self.budget = Budget(settings.memory_bytes)
-        self.puller = MemoryPuller(
-            AllowList(settings.encoders),
-            EncoderChannels(settings.encoder_tls_files),
-            settings.fetch_seconds,
-            SharedMemories(
-                settings.shared_memory, lambda why: self.metrics.fallbacks.labels(why).inc()
-            ),
-            lambda path: self.metrics.transfers.labels(path).inc(),
-        )
-        self.draining = False
-        self.replica = ""
-        self.endpoint = settings.filled_in("endpoint", settings.endpoint)
-        root = Path(settings.models) if settings.models else None
-        self.models = Fleet(self, self._another, root, settings.models_bytes, telemetry)
-        self.metrics.slots.set(settings.max_batch)
-        self.metrics.memory_budget_bytes.set(settings.memory_bytes)
-        self.metrics.memory_bytes.set_function(lambda: self.budget.used)
-        self.metrics.sessions.set_function(lambda: sum(len(m.sessions) for m in self.models))
+    def _fleet(self) -> Fleet[DecoderService]:
+        """Make what holds all models of the process."""
+        root = Path(self.settings.models) if self.settings.models else None
+        models = Fleet(self, self._another, root, self.settings.models_bytes, self._telemetry)
+        self.metrics.sessions.set_function(lambda: sum(len(model.sessions) for model in models))
+        return models
 
     def _another(self, folder: Path, room: Room) -> DecoderService:
         """Make a service over another model, which shares what is ours."""
@@ -116,7 +88,7 @@ class DecoderService:
     async def start(self, port: int) -> None:
         """Load the model and run one session, so that the first caller does not wait."""
         if self._main is self:
-            self.replica = f"{self.settings.reachable_host}:{port}"
+            self.common.replica = f"{self.settings.reachable_host}:{port}"
         self._model = await asyncio.to_thread(
             load, self.settings, self._room, self.metrics.count_draft
         )
@@ -165,7 +137,7 @@ class DecoderService:
 
     def drain(self) -> None:
         """Take no new sessions from now on."""
-        self.draining = True
+        self.common.draining = True
 
     @property
     def busy(self) -> bool:
@@ -197,7 +169,7 @@ class DecoderService:
         await asyncio.to_thread(self.engine.close)
         self._model.decoder.close()
         if self._main is self:
-            await self.puller.close()
+            await self.common.puller.close()
 
     async def open(self, wish: Wish, request_id: str, way: Way) -> Opened:
         """Open a session over a memory.
@@ -213,14 +185,14 @@ class DecoderService:
         """
         if not request_id:
             return await self._opened(wish, way)
-        self._check_not_draining()
+        self.common.check_not_draining()
         async with self.sessions.opening(request_id) as opening:
             if not opening.done():
                 opening.set_result(await self._opened(wish, way))
             return opening.result()
 
     async def _opened(self, wish: Wish, way: Way, named: bool = True) -> Opened:
-        self._check_not_draining()
+        self.common.check_not_draining()
         start = self.rules.start_tokens(wish)
         self._opening += 1
         try:
@@ -273,7 +245,7 @@ class DecoderService:
             SplitformerError: What `OpeningRules.check_branch` and the budget raise.
             UnavailableError: DRAINING.
         """
-        self._check_not_draining()
+        self.common.check_not_draining()
         async with self.sessions.opening(request_id) as opening:
             if not opening.done():
                 parent = self.sessions.get(session_id)
@@ -310,14 +282,8 @@ class DecoderService:
             capacity=self.settings.max_batch,
             used_bytes=self.budget.used,
             budget_bytes=self.budget.total,
-            draining=self.draining,
+            draining=self.common.draining,
         )
-
-    def _check_not_draining(self) -> None:
-        if self._main.draining:
-            raise UnavailableError(
-                "the service takes no new sessions", reason="DRAINING", retry_after=1.0
-            )
 
     async def _sweep(self) -> None:
         while True:

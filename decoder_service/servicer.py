@@ -147,8 +147,8 @@ class DecoderServicer(DecoderServiceServicer):
                 "header.memory", "must be an upload or a reference", None, reason="NO_MEMORY"
             )
         if source == "reference":
-            self._service.puller.check_endpoint(header.reference.endpoint)
-            return Way(source, partial(self._service.puller.pull, header.reference))
+            self._service.common.puller.check_endpoint(header.reference.endpoint)
+            return Way(source, partial(self._service.common.puller.pull, header.reference))
         upload = Upload(header.upload, requests, self._service.settings.fetch_seconds)
         return Way(source, upload.take, upload.end)
 
@@ -160,8 +160,8 @@ class DecoderServicer(DecoderServiceServicer):
 def _opened(service: DecoderService, opened: Opened) -> pb.OpenSessionResponse:
     return pb.OpenSessionResponse(
         session_id=opened.session.id,
-        endpoint=service.endpoint,
-        replica=service.replica,
+        endpoint=service.common.endpoint,
+        replica=service.common.replica,
         idle_timeout_ms=int(service.settings.idle_seconds * 1000),
         size_bytes=opened.session.size_bytes,
         model=service.name,

@@ -70,7 +70,7 @@ class OneProcess:
     def __init__(self, model: str, language: str, telemetry: Telemetry) -> None:
         self.encoder = EncoderService(EncoderSettings(model=model), telemetry)
         self.decoder = DecoderService(DecoderSettings(model=model), telemetry)
-        self.decoder.puller = cast(MemoryPuller, HereAlready(self.encoder))
+        self.decoder.common.puller = cast(MemoryPuller, HereAlready(self.encoder))
         self._language = language
 
     async def start(self, port: int) -> None:

@@ -176,7 +176,7 @@ def draining(servers: ServerThread, running: Running[Any]) -> Any:
     """Start to stop a server; return a future of its end."""
     stopping = asyncio.run_coroutine_threadsafe(running.server.stop(), servers.loop)
     servers._servers.remove(running.server)
-    eventually(lambda: running.service.draining)
+    eventually(lambda: running.service.load().draining)
     return stopping
 
 

@@ -78,7 +78,7 @@ def rogue(pair: Pair, answer: Answer) -> Iterator[None]:
         listener.listen()
         thread = threading.Thread(target=_serve, args=(listener, answer), daemon=True)
         thread.start()
-        pair.decoding.service.puller._shared._names[pair.encoding.address] = name
+        pair.decoding.service.common.puller._shared._names[pair.encoding.address] = name
         yield
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
@@ -141,7 +141,7 @@ def test_either_side_can_be_told_not_to_share(
 
 
 def test_an_encoder_on_another_host_is_not_looked_for(pair: Pair) -> None:
-    pair.decoding.service.puller._shared._host = "elsewhere"
+    pair.decoding.service.common.puller._shared._host = "elsewhere"
     assert pair.tokens() == pair.tokens()
     assert pair.came() == {"chunks": 2, "shared": 0}
     assert pair.fell_back("gone") == 0

@@ -315,4 +315,4 @@ def test_a_decoder_takes_up_renewed_authorities_for_its_calls(
     fresh.write_bytes(authority.certificate.read_bytes() + other.certificate.read_bytes())
     fresh.replace(trusted)
     assert translated(secured, of(authority))
-    eventually(lambda: not secured.decoder.service.puller._channels._leaving)
+    eventually(lambda: not secured.decoder.service.common.puller._channels._leaving)
