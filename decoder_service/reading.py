@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from decoder_service.opening import Branch, SpeechWish, Wish
 from decoder_service.steers import Finish, Force, Redirect, Rewind, Start, Steer, bad_action
-from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, shown
+from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation
 from splitformer.generation import (
     DecodingMode,
     DraftMode,
@@ -18,14 +20,6 @@ from splitformer.model.speech import TRANSCRIBE
 from splitformer.serving.models import TASKS
 from splitformer.v1 import decoder_service_pb2 as pb, model_pb2
 
-_OFFERED = frozenset(
-    (
-        *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
-        *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
-        *("num_beams", "num_return_sequences", "length_penalty", "glossary"),
-        *("alternatives", "attention", "alignments", "draft", "mode", "max_passes"),
-    )
-)
 V = TypeVar("V")
 OptionalField = Literal[
     "max_new_tokens",
@@ -44,7 +38,6 @@ OptionalField = Literal[
 _LONG_OPTIONS = 1024
 """Bytes; options beyond that, glossaries say, are not kept for the next call."""
 
-_NOT_OFFERED = "is not offered by this version"
 _DRAFTS = {
     pb.DRAFT_MODE_UNSPECIFIED: None,
     pb.DRAFT_MODE_OFF: DraftMode.OFF,
@@ -65,7 +58,8 @@ def options_of(message: pb.GenerationOptions) -> GenerationOptions:
     """Read the options of a call; most calls ask for what others have asked for before.
 
     Raises:
-        UnimplementedError: OPTION_NOT_OFFERED; nothing is silently ignored.
+        UnimplementedError: OPTION_NOT_OFFERED, a field of a later protocol: no wish is
+            silently ignored.
         InvalidArgumentError: BAD_OPTION.
     """
     if message.ByteSize() > _LONG_OPTIONS:
@@ -79,9 +73,8 @@ def _known_options(data: bytes) -> GenerationOptions:
 
 
 def _read_options(message: pb.GenerationOptions) -> GenerationOptions:
-    for descriptor, value in message.ListFields():
-        if descriptor.name not in _OFFERED:
-            raise _not_offered(f"options.{descriptor.name}", _NOT_OFFERED, value)
+    if len(unknown := UnknownFieldSet(message)):
+        raise _not_offered(unknown)
     return GenerationOptions(
         max_new_tokens=_optional(message, "max_new_tokens"),
         min_new_tokens=message.min_new_tokens,
@@ -101,7 +94,7 @@ def _read_options(message: pb.GenerationOptions) -> GenerationOptions:
         num_return_sequences=_optional(message, "num_return_sequences"),
         length_penalty=_optional(message, "length_penalty"),
         glossary=tuple((entry.source, entry.target) for entry in message.glossary),
-        draft=_draft_of(message.draft),
+        draft=_known("options.draft", _DRAFTS, message.draft),
         mode=_known("options.mode", _MODES, message.mode),
         max_passes=_optional(message, "max_passes"),
     )
@@ -109,13 +102,6 @@ def _read_options(message: pb.GenerationOptions) -> GenerationOptions:
 
 def _optional(message: pb.GenerationOptions, name: OptionalField) -> Any:
     return getattr(message, name) if message.HasField(name) else None
-
-
-def _draft_of(value: int) -> DraftMode | None:
-    if value == pb.DRAFT_MODE_HEAD:
-        why = "must be another mode: this model has no draft head"
-        raise _not_offered("options.draft", why, "DRAFT_MODE_HEAD")
-    return _known("options.draft", _DRAFTS, value)
 
 
 def _known(field: str, values: Mapping[Any, V], value: int) -> V:
@@ -127,11 +113,13 @@ def _known(field: str, values: Mapping[Any, V], value: int) -> V:
     return values[value]
 
 
-def _not_offered(field: str, why: str, value: object) -> UnimplementedError:
+def _not_offered(unknown: UnknownFieldSet) -> UnimplementedError:
+    numbers = [unknown[at].field_number for at in range(len(unknown))]
+    rules = [f"must be a field that this version knows, got number {each}" for each in numbers]
     return UnimplementedError(
-        f"{field}: {why}, got {shown(value)}",
+        "; ".join(f"options: {rule}" for rule in rules),
         reason="OPTION_NOT_OFFERED",
-        violations=(Violation(field, f"{why}, got {shown(value)}"),),
+        violations=tuple(Violation("options", rule) for rule in rules),
     )
 
 

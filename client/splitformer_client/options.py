@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, cast, get_args
 from splitformer.errors import InvalidArgumentError
 from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2
 
-Draft = Literal["off", "copy", "jacobi", "head"]
+Draft = Literal["off", "copy", "jacobi"]
 Mode = Literal["loop", "parallel"]
 TargetPrefix = str | Sequence[int]
 """What a target begins with: text or token ids."""

@@ -36,8 +36,6 @@ class _DraftModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DraftMode.V
     """Copies from the source and n-grams of the output, wherever a guess is worth its row."""
     DRAFT_MODE_JACOBI: _DraftMode.ValueType  # 3
     """Jacobi iteration: what the model made of the last guess, for as long as that is worth its rows."""
-    DRAFT_MODE_HEAD: _DraftMode.ValueType  # 4
-    """A trained draft head; UNIMPLEMENTED where the model has none."""
 
 class DraftMode(_DraftMode, metaclass=_DraftModeEnumTypeWrapper):
     """Where guesses for several tokens per step come from."""
@@ -50,8 +48,6 @@ DRAFT_MODE_COPY: DraftMode.ValueType  # 2
 """Copies from the source and n-grams of the output, wherever a guess is worth its row."""
 DRAFT_MODE_JACOBI: DraftMode.ValueType  # 3
 """Jacobi iteration: what the model made of the last guess, for as long as that is worth its rows."""
-DRAFT_MODE_HEAD: DraftMode.ValueType  # 4
-"""A trained draft head; UNIMPLEMENTED where the model has none."""
 Global___DraftMode: _TypeAlias = DraftMode  # noqa: Y015
 
 class _DecodingMode:
@@ -379,7 +375,8 @@ Global___OpenTimings: _TypeAlias = OpenTimings  # noqa: Y015
 @_typing.final
 class GenerationOptions(_message.Message):
     """How the next token is chosen. A field that is not set is off, unless the model has a default for it
-    (ModelInfo.generation_defaults).
+    (ModelInfo.generation_defaults). A field that the server does not know, from a later version of this
+    file, is UNIMPLEMENTED: no wish is silently ignored.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -140,8 +140,6 @@ def test_guesses_and_modes_reach_the_decoder(environment: dict[str, str]) -> Non
     )
     texts = {run(environment, *common, *choice).stdout for choice in choices}
     assert len(texts) == 1
-    refused = run(environment, *common, "--draft", "head")
-    assert refused.stderr.startswith("error: options.draft: must be another mode")
     refused = run(environment, *common, "--mode", "parallel", "--temperature", "0.5")
     assert refused.stderr.startswith("error: options.temperature: must be unset")
     assert run(environment, *common, "--mode", "sideways").returncode == 2

@@ -218,11 +218,3 @@ def test_every_contradiction_is_named(caller: Caller) -> None:
     for name in ("draft", "top_p", "repetition_penalty"):
         assert f"options.{name}: must be unset" in str(caught.value)
     caller.close_session(session)
-
-
-def test_a_model_without_a_draft_head_says_so(caller: Caller) -> None:
-    session = caller.open(caller.memory())
-    unimplemented = grpc.StatusCode.UNIMPLEMENTED
-    with refused(unimplemented, "OPTION_NOT_OFFERED", "options.draft", "DRAFT_MODE_HEAD"):
-        caller.generate(session, draft=dec.DRAFT_MODE_HEAD)
-    caller.close_session(session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from typing import Any
+from unittest.mock import ANY
 
 import grpc
 import pytest
@@ -96,3 +97,13 @@ def test_ids_outside_the_vocabulary_are_refused(caller: Caller, opened: Opens) -
         caller.generate(session, suppressed_tokens=[5, 100000])
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", "options.stop", ("a", "")):
         caller.generate(session, stop=["a", ""])
+
+
+def test_an_option_of_a_later_protocol_is_refused(caller: Caller, opened: Opens) -> None:
+    known = dec.GenerationOptions(top_k=3)
+    later = dec.GenerationOptions.FromString(known.SerializeToString() + bytes((0xF8, 0x3F, 1)))
+    request = dec.GenerateRequest(session_id=opened(), options=later)
+    unimplemented = grpc.StatusCode.UNIMPLEMENTED
+    with refused(unimplemented, "OPTION_NOT_OFFERED", "options", ANY) as refusal:
+        list(caller.decoder.Generate(request))
+    assert "got number 1023" in refusal.error.message
