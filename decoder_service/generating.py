@@ -109,8 +109,7 @@ class Generating:
             FailedPreconditionError: STEP_INDEX_AHEAD, or TOKEN_ALREADY_TAKEN.
             InvalidArgumentError: BAD_OPTION, a beam search has no single next token.
         """
-        options.check(self._runs.vocabulary.size, forced_token)
-        options.check_stepwise()
+        options.check(self._runs.vocabulary.size, forced_token, stepwise=True)
         called = time.perf_counter()
         record = self._runs.sessions.record(session_id)
         if record is not None and (answer := remembered(record, index, options)):

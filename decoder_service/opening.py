@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from splitformer.errors import FailedPreconditionError, InvalidArgumentError, shown
+from splitformer.errors import FailedPreconditionError, InvalidArgumentError, check_all, shown
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.speech import TRANSCRIBE
@@ -87,7 +87,12 @@ class OpeningRules:
                 BAD_OPTION.
         """
         known = self._description.languages
-        languages.check_target(known, wish.language)
+        check_all(
+            lambda: languages.check_target(known, wish.language),
+            lambda: self._check_ids(wish.prefix or (), "target_prefix"),
+            lambda: self.positions(wish),
+            lambda: self._behind_language(wish.speech),
+        )
         language = known.targets[0] if self.detects(wish.language) else wish.language
         start = (
             *known.starts[language if known.on_decoder else ""],
@@ -266,19 +271,33 @@ class OpeningRules:
 
     def _ids(self, text: str | Sequence[int], limit: int, start: int, field: str) -> Sequence[int]:
         """Tokenise a target unless it is hopelessly long; `limit` counts the start tokens too."""
-        if isinstance(text, str) and len(text) <= limit * models.CHARACTERS_PER_TOKEN:
-            text = self._checkpoint.tokenizer.encode_target(text)
-        if isinstance(text, str) or start + len(text) > limit:
-            raise InvalidArgumentError.of(
-                field,
-                f"must leave room in {limit} positions",
-                len(text),
-                reason="TARGET_TOO_LONG",
-                metadata={"limit": str(limit), "length": str(start + len(text))},
-            )
-        size = self._config.target_vocabulary_size
-        models.check_token_ids(text, size, f"{field}.tokens.ids")
-        return text
+        most, characters = limit - start, limit * models.CHARACTERS_PER_TOKEN
+        if most < 0:
+            raise self._too_long("max_positions", f"must be at least {start}", limit, limit, start)
+        rule = f"must be at most {most} tokens long"
+        if isinstance(text, str) and len(text) > characters:
+            rule += f", which more than {characters} characters never are"
+            raise self._too_long(field, rule, len(text), limit, start + len(text))
+        self._check_ids(text, field)
+        ids = self._checkpoint.tokenizer.encode_target(text) if isinstance(text, str) else text
+        if len(ids) > most:
+            raise self._too_long(field, rule, len(ids), limit, start + len(ids))
+        return ids
+
+    def _check_ids(self, target: str | Sequence[int], field: str) -> None:
+        """TOKEN_OUT_OF_RANGE unless a target is text, ids of the vocabulary, or far too long."""
+        if not isinstance(target, str) and len(target) <= self._config.max_positions + 1:
+            size = self._config.target_vocabulary_size
+            models.check_token_ids(target, size, f"{field}.tokens.ids")
+
+    @staticmethod
+    def _too_long(
+        field: str, rule: str, value: int, limit: int, length: int
+    ) -> InvalidArgumentError:
+        numbers = {"limit": str(limit), "length": str(length)}
+        return InvalidArgumentError.of(
+            field, rule, value, reason="TARGET_TOO_LONG", metadata=numbers
+        )
 
 
 def pieces_of(header: tensor_pb2.MemoryHeader) -> tuple[SourcePiece, ...]:

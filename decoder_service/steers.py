@@ -66,8 +66,7 @@ def bad_action(field: str, rule: str) -> InvalidArgumentError:
 
 def check_options(options: GenerationOptions, vocabulary: Vocabulary) -> None:
     """InvalidArgumentError BAD_OPTION if these are no options of a loop that can be steered."""
-    options.check(vocabulary.size)
-    options.check_stepwise()
+    options.check(vocabulary.size, stepwise=True)
 
 
 def check_rewind(index: int, produced: int, field: str) -> None:

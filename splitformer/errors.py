@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import enum
 import reprlib
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import accumulate
+from typing import ClassVar, Self
 
 
 class Code(enum.IntEnum):
@@ -38,6 +40,9 @@ class Code(enum.IntEnum):
 
 
 _SHOWN_CHARACTERS = 80
+_TOLD_BYTES = 1900
+"""Of all violations of one request: they travel in metadata, of which gRPC takes 8 KiB."""
+
 _SHORTENER = reprlib.Repr()
 _SHORTENER.maxstring = _SHORTENER.maxother = _SHOWN_CHARACTERS
 
@@ -115,6 +120,65 @@ class InvalidArgumentError(SplitformerError):
             violations=(Violation(field, description),),
             metadata=metadata,
         )
+
+    @classmethod
+    def of_all(
+        cls, broken: Sequence[Violation], *, reason: str | None = None, more: int = 0
+    ) -> Self:
+        """Build the error for several fields; what does not fit into a status is only counted.
+
+        Args:
+            broken: At least one.
+            reason: UPPER_SNAKE reason.
+            more: How many there are beside those.
+        """
+        sizes = (len(f"{v.field}: {v.description}; ".encode(errors="replace")) for v in broken)
+        ends = list(accumulate(sizes))
+        told = broken[: max(1, bisect_right(ends, _TOLD_BYTES))]
+        parts = [f"{each.field}: {each.description}" for each in told]
+        if left := more + len(broken) - len(told):
+            parts.append(f"and {left} more")
+        return cls("; ".join(parts), reason=reason, violations=tuple(told))
+
+
+def violations_of_ids(
+    ids: Sequence[int], size: int, field: str, most: int = 100
+) -> tuple[list[Violation], int]:
+    """Name ids that a vocabulary of `size` does not have, `most` of them; count the others.
+
+    Args:
+        ids: Any numbers.
+        size: V.
+        field: Of the request, which holds them.
+        most: So many ids may be all wrong that naming them takes long.
+    """
+    if not ids or 0 <= min(ids) <= max(ids) < size:
+        return [], 0
+    wrong = [i for i, token in enumerate(ids) if not 0 <= token < size]
+    rule = f"must be at least 0 and below {size}"
+    named = [Violation(f"{field}[{i}]", f"{rule}, got {ids[i]}") for i in wrong[:most]]
+    return named, len(wrong) - len(named)
+
+
+def check_all(*checks: Callable[[], object]) -> None:
+    """Run checks; raise one error for all that fail, with the first's reason and metadata.
+
+    Raises:
+        InvalidArgumentError: With every violation.
+    """
+    failed = list[InvalidArgumentError]()
+    for check in checks:
+        try:
+            check()
+        except InvalidArgumentError as error:
+            failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        broken = [violation for error in failed for violation in error.violations]
+        found = InvalidArgumentError.of_all(broken, reason=failed[0].reason)
+        found.metadata = failed[0].metadata
+        raise found
 
 
 class NotFoundError(SplitformerError):

@@ -18,6 +18,12 @@ DETAILS_KEY = "grpc-status-details-bin"
 ERROR_DOMAIN = "splitformer"
 """`domain` of every ErrorInfo of ours."""
 
+_MESSAGE_BYTES = 2000
+"""Of a status' message. All trailers together must fit into 8 KiB, which is what gRPC takes."""
+
+_SHORT_BYTES = 1000
+"""Of the message beside the status, which has it all."""
+
 
 def status_of(error: SplitformerError) -> status_pb2.Status:
     """Put an exception into a google.rpc.Status with ErrorInfo and what else it carries."""
@@ -33,7 +39,21 @@ def status_of(error: SplitformerError) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after * 1e9))
         packed.append(_any(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return status_pb2.Status(code=error.code, message=error.message, details=packed)
+    message = _cut(error.message, _MESSAGE_BYTES)
+    return status_pb2.Status(code=error.code, message=message, details=packed)
+
+
+def short_message(error: SplitformerError) -> str:
+    """Return an exception's message as it goes beside its status, where letters count threefold."""
+    return _cut(error.message, _SHORT_BYTES // (1 if error.message.isascii() else 3))
+
+
+def _cut(message: str, size: int) -> str:
+    """Return at most `size` bytes of a message, and a sign that there was more."""
+    data = message.encode(errors="replace")
+    if len(data) <= size:
+        return message
+    return data[: size - 4].decode(errors="ignore") + " ..."
 
 
 def error_of(code: int, message: str, details: bytes | None = None) -> SplitformerError:

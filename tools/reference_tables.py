@@ -199,7 +199,7 @@ def error_class(function: ast.expr) -> type[errors.SplitformerError] | None:
     """Return the error that `NotFoundError(...)` or `InvalidArgumentError.of(...)` makes."""
     if isinstance(function, ast.Attribute):
         name = function.attr
-        if name == "of" and isinstance(function.value, ast.Name):
+        if name in ("of", "of_all") and isinstance(function.value, ast.Name):
             name = function.value.id
     else:
         name = function.id if isinstance(function, ast.Name) else ""

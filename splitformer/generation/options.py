@@ -9,11 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from splitformer.errors import InvalidArgumentError, Violation, shown
+from splitformer.errors import InvalidArgumentError, Violation, shown, violations_of_ids
 from splitformer.model.defaults import Defaults
 
 MOST_ALTERNATIVES = 100
 MOST_ENTRIES = 1000
+WIDEST_BEAM = 256
+"""A step that follows so many takes as long as some ten usual ones; everybody waits for it."""
+
 GLOSSARY_BEAMS = 4
 
 
@@ -101,29 +104,29 @@ class GenerationOptions:
         refuse([*broken, *self._contradictions(), *self._against_the_mode()])
 
     def check(
-        self, vocabulary_size: int, forced_token: int | None = None, field: str = "forced_token"
+        self,
+        vocabulary_size: int,
+        forced_token: int | None = None,
+        field: str = "forced_token",
+        stepwise: bool = False,
     ) -> None:
-        """Raise InvalidArgumentError BAD_OPTION if an id is not in the vocabulary.
+        """Raise InvalidArgumentError BAD_OPTION if this cannot be asked of a model or a call.
 
         Args:
-            vocabulary_size: V.
+            vocabulary_size: V; ids must be below it.
             forced_token: One more id.
             field: Of the request, which holds that one.
+            stepwise: Tokens are asked for one by one, so there must be a single next one.
         """
-        ids = {f"options.suppressed_tokens[{i}]": t for i, t in enumerate(self.suppressed_tokens)}
-        if forced_token is not None:
-            ids[field] = forced_token
-        rule = f"must be at least 0 and below {vocabulary_size}"
-        refuse(
-            [
-                violation(name, rule, token)
-                for name, token in ids.items()
-                if not 0 <= token < vocabulary_size
-            ]
-        )
+        ids = self.suppressed_tokens
+        broken, more = violations_of_ids(ids, vocabulary_size, "options.suppressed_tokens")
+        if forced_token is not None and not 0 <= forced_token < vocabulary_size:
+            rule = f"must be at least 0 and below {vocabulary_size}"
+            broken.insert(0, violation(field, rule, forced_token))
+        refuse([*(self._against_steps() if stepwise else ()), *broken], more)
 
-    def check_stepwise(self) -> None:
-        """Raise InvalidArgumentError BAD_OPTION if there is no single next token."""
+    def _against_steps(self) -> list[Violation]:
+        """Name options under which there is no single next token."""
         where, broken = "where tokens are asked for one by one", list[Violation]()
         if (self.num_beams or 1) > 1:
             rule = f"must be 1 or unset {where}"
@@ -131,7 +134,7 @@ class GenerationOptions:
         if self.glossary:
             rule = f"must be empty {where}"
             broken.append(violation("options.glossary", rule, dict(self.glossary)))
-        refuse(broken)
+        return broken
 
     @property
     def beams(self) -> int:
@@ -277,7 +280,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         lambda v: math.isfinite(v) and v > 0,
     ),
     ("no_repeat_ngram_size", "must be at least 0", lambda v: v >= 0),
-    ("num_beams", "must be at least 1", lambda v: v >= 1),
+    ("num_beams", f"must be 1 to {WIDEST_BEAM}", lambda v: 1 <= v <= WIDEST_BEAM),
     ("num_return_sequences", "must be at least 1", lambda v: v >= 1),
     ("length_penalty", "must be at least -10 and at most 10", lambda v: -10 <= v <= 10),
     ("stop", "must hold no empty string", lambda v: "" not in v),
@@ -297,11 +300,7 @@ def violation(field: str, rule: str, value: object) -> Violation:
     return Violation(field, f"{rule}, got {shown(value)}")
 
 
-def refuse(broken: list[Violation]) -> None:
+def refuse(broken: list[Violation], more: int = 0) -> None:
     """Raise one InvalidArgumentError BAD_OPTION that names all violations, if there are any."""
     if broken:
-        raise InvalidArgumentError(
-            "; ".join(f"{each.field}: {each.description}" for each in broken),
-            reason="BAD_OPTION",
-            violations=tuple(broken),
-        )
+        raise InvalidArgumentError.of_all(broken, reason="BAD_OPTION", more=more)

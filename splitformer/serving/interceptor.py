@@ -181,5 +181,5 @@ async def _abort(
     call.code, call.reason = error.code, error.reason
     details = statuses.status_of(error).SerializeToString()
     trailer = ((statuses.DETAILS_KEY, details),)
-    await context.abort(_STATUS_CODES[int(error.code)], error.message, trailer)
+    await context.abort(_STATUS_CODES[int(error.code)], statuses.short_message(error), trailer)
     raise AssertionError("abort returns only by raising")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from splitformer.errors import FailedPreconditionError, InvalidArgumentError, shown
 from splitformer.model.languages import Frame, Languages
 
+_NAMED = 20
+"""Languages that a message names at most; metadata hold all of them."""
+
 
 def bound_language(languages: Languages, source: str, target: str, text: str = "") -> str:
     """Check the languages that a source names; return the one that its memory is bound to.
@@ -66,7 +69,8 @@ def check_bound(languages: Languages, target: str, bound: str) -> None:
 def unknown_language(field: str, known: tuple[str, ...], got: str) -> InvalidArgumentError:
     """Return the refusal of a language that is not among the known ones; "" means none named."""
     named = list(filter(None, known))
-    rule = f"must be one of {', '.join(named) or '(none)'}"
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    rule = f"must be one of {', '.join(named[:_NAMED]) or '(none)'}{more}"
     if named == [named[0] if named else ""]:
         rule = f"must be {named[0]!r}"
     return InvalidArgumentError.of(

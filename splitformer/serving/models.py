@@ -9,7 +9,7 @@ from typing import Protocol
 
 import splitformer
 from splitformer import wire
-from splitformer.errors import ConfigurationError, InvalidArgumentError
+from splitformer.errors import ConfigurationError, InvalidArgumentError, violations_of_ids
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.config import TransformerConfig
 from splitformer.model.defaults import Defaults
@@ -101,16 +101,9 @@ def memory_dtype(name: str) -> tensor_pb2.DataType.ValueType:
 
 def check_token_ids(ids: Sequence[int], size: int, field: str) -> None:
     """InvalidArgumentError TOKEN_OUT_OF_RANGE unless a vocabulary of `size` has all of them."""
-    if not ids or 0 <= min(ids) <= max(ids) < size:
-        return
-    for position, token in enumerate(ids):
-        if not 0 <= token < size:
-            raise InvalidArgumentError.of(
-                f"{field}[{position}]",
-                f"must be at least 0 and below {size}",
-                token,
-                reason="TOKEN_OUT_OF_RANGE",
-            )
+    broken, more = violations_of_ids(ids, size, field)
+    if broken:
+        raise InvalidArgumentError.of_all(broken, reason="TOKEN_OUT_OF_RANGE", more=more)
 
 
 def numerics(precision: str, dtype_name: str, kernel: str) -> str:

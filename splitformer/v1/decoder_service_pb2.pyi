@@ -425,7 +425,7 @@ class GenerationOptions(_message.Message):
     no_repeat_ngram_size: _builtins.int
     """No n-gram of this size occurs twice; 0 is off."""
     num_beams: _builtins.int
-    """Beam search that follows this many hypotheses; 1 is no beam search."""
+    """Beam search that follows this many hypotheses, 256 at most; 1 is no beam search."""
     num_return_sequences: _builtins.int
     """Hypotheses to return, at most `num_beams`; not set: the best one."""
     length_penalty: _builtins.float

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import pytest
 
 from splitformer import statuses
-from splitformer.v1 import decoder_service_pb2 as dec
+from splitformer.errors import SplitformerError
+from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc, model_pb2
 from tests.support.rpc import Caller
 
 CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
@@ -27,6 +28,7 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"num_beams": 2, "num_return_sequences": 3},
         {"num_return_sequences"},
     ),
+    "more beams than a step should have": ({"num_beams": 257}, {"num_beams"}),
     "all of it at once": (
         {"num_beams": 2, "num_return_sequences": 3, "top_p": 0.0, "stop": [""], "top_k": 0},
         {"num_return_sequences", "top_p", "stop", "top_k"},
@@ -66,16 +68,64 @@ def test_every_field_is_named_and_the_session_stays(
     caller: Caller, session: str, case: str
 ) -> None:
     options, fields = CASES[case]
-    with pytest.raises(grpc.RpcError) as caught:
-        caller.generate(session, **options)
-    error: Any = caught.value
-    trailers = {item.key: item.value for item in error.trailing_metadata()}
-    details = trailers[statuses.DETAILS_KEY]
-    refusal = statuses.error_of(error.code().value[0], error.details(), details)
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    refusal = refusal_of(lambda: caller.generate(session, **options))
     assert refusal.reason == "BAD_OPTION"
-    assert {violation.field for violation in refusal.violations} == {
-        f"options.{field}" for field in fields
-    }
+    assert fields_of(refusal) == {f"options.{field}" for field in fields}
     assert caller.session(session).tokens == 0
     assert caller.generate(session, max_new_tokens=2).tokens
+
+
+def test_what_a_single_step_cannot_do_is_named_beside_ids(caller: Caller, session: str) -> None:
+    wrong = {"num_beams": 3, "suppressed_tokens": [-1, 5, 100_000]}
+    refusal = refusal_of(lambda: caller.step(session, 0, -7, **wrong))
+    assert fields_of(refusal) == {
+        *("options.num_beams", "options.suppressed_tokens[0]", "options.suppressed_tokens[2]"),
+        "forced_token",
+    }
+
+
+MANY: dict[str, tuple[dict[str, Any], int]] = {
+    "ids": ({"suppressed_tokens": [-1] * 100_000}, 100_000),
+    "entries": ({"glossary": [dec.GlossaryEntry(source=" ", target="\t")] * 1000}, 2999),
+}
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_of_very_many_violations_as_many_are_told_as_a_status_holds(
+    caller: Caller, session: str, case: str
+) -> None:
+    options, count = MANY[case]
+    refusal = refusal_of(lambda: caller.generate(session, **options))
+    assert refusal.reason == "BAD_OPTION"
+    assert len(refusal.violations) > 10
+    assert refusal.message.endswith(f"; and {count - len(refusal.violations)} more")
+    assert all(violation.field in refusal.message for violation in refusal.violations)
+
+
+def test_everything_is_named_that_is_wrong_with_a_header(caller: Caller) -> None:
+    wrong: dict[str, Any] = {
+        "language": "tlh",
+        "max_positions": -1,
+        "target_prefix": dec.TargetPrefix(tokens=enc.TokenIds(ids=[-1, 5, 100_000])),
+        "speech": dec.SpeechOptions(task=model_pb2.SPEECH_TASK_TRANSCRIBE),
+    }
+    refusal = refusal_of(lambda: caller.open(caller.memory(), **wrong))
+    assert refusal.reason == "UNKNOWN_LANGUAGE"
+    ids = "target_prefix.tokens.ids"
+    fields = {"target_language", "max_positions", "speech", f"{ids}[0]", f"{ids}[2]"}
+    assert fields_of(refusal) == fields
+
+
+def refusal_of(call: Callable[[], object]) -> SplitformerError:
+    """What a call is refused with, which must be INVALID_ARGUMENT with its details."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error.details()
+    trailers = {item.key: item.value for item in error.trailing_metadata()}
+    details = trailers[statuses.DETAILS_KEY]
+    return statuses.error_of(error.code().value[0], error.details(), details)
+
+
+def fields_of(refusal: SplitformerError) -> set[str]:
+    return {violation.field for violation in refusal.violations}

@@ -130,7 +130,7 @@ def test_a_beam_wide_enough_finds_the_best(
         target,
         glossary=tuple(zip(sources, target_terms, strict=False)),
         suppressed_tokens=tuple(sorted(set(range(2, SIZE)) - set(everything.ids))),
-        num_beams=340,
+        num_beams=256,
         num_return_sequences=3,
         length_penalty=0.0,
         max_new_tokens=4,
@@ -148,7 +148,7 @@ def test_of_what_comes_as_often_as_in_the_source_it_finds_the_best(
     target.source, target.source_text = (), "The file."
     options: dict[str, Any] = {
         "suppressed_tokens": tuple(sorted(set(range(2, SIZE)) - set(everything.ids))),
-        "num_beams": 340,
+        "num_beams": 256,
         "num_return_sequences": 40,
         "length_penalty": 0.0,
         "max_new_tokens": 4,
