@@ -9,6 +9,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from decoder_service.servicer import DecoderServicer
+from encoder_service.servicer import EncoderServicer
 from splitformer import errors
 from tests.support.markdown import ROOT
 from tools import draw_flow, reference_tables
@@ -54,6 +56,12 @@ def test_the_protocol_page_lists_every_reason_in_the_code_and_no_other() -> None
     assert named <= listed
     # What is listed beyond that is chosen by a condition, as in `reason="A" if x else "B"`.
     assert all(f'"{reason}"' in code for reason in listed - named - defaults)
+
+
+@pytest.mark.parametrize("servicer", [EncoderServicer, DecoderServicer])
+def test_every_rpc_is_offered(servicer: type) -> None:
+    proto = f"{servicer.__module__.partition('.')[0]}.proto"
+    assert {name for _, name, _, _ in reference_tables.rpcs(proto)} <= vars(servicer).keys()
 
 
 def test_a_stale_table_is_noticed() -> None:

@@ -21,9 +21,6 @@ from splitformer.errors import ConfigurationError
 Samples = NDArray[np.float32]
 """One channel, (samples,), between -1 and 1."""
 
-MEL_BINS = (80, 128)
-"""What published checkpoints have."""
-
 _FLOOR = 1e-10
 _RANGE = 8.0  # decades below the loudest
 _SLANEY_LINEAR_HZ = 200.0 / 3  # Hz per mel below 1 kHz
