@@ -26,84 +26,90 @@ IMAGES = ROOT / "docs" / "images"
 
 INTRODUCTION = """# Benchmarks
 
-Us and the peers with the same weights, on the same machine, in one run: `make bench`, or
-`python -m benchmarks NAME` for one of them and `--quick` for less of it. This page is written by
-`python -m benchmarks.page` from what `python -m benchmarks --json benchmarks/results` measured.
+Splitformer and its peers with the same weights, on the same machine, in one run: `make bench`.
+`python -m benchmarks NAME` runs one of the benchmarks, and `--quick` a shorter version. This page
+is written by `python -m benchmarks.page` from the results of
+`python -m benchmarks --json benchmarks/results`.
 
-Contestants take short turns in an order left to chance, those of one ratio side by side, and a
-ratio is the median of the ratios of what was timed beside each other
-([record 0048](decisions/0048-ratios-that-repeat.md)): the speed of a machine changes within
-seconds, and times of one run say nothing about another's. All of them share the same cores, clients
-included. CTranslate2 takes part in the thread layout that is fastest in a trial. Figures named
-`vs_…` are how many times faster we are; `vs_floor` is the share of the time that the bare matrix
-products take: of decoding, by our kernels or by FBGEMM, whichever takes less; of encoding, by ours.
+The speed of a machine changes within seconds, so times from different runs cannot be compared.
+Contestants therefore take short turns in random order, and a ratio is the median of the ratios of
+turns that were timed next to each other ([record 0048](decisions/0048-ratios-that-repeat.md)). All
+contestants share the same cores, clients included. CTranslate2 runs with the thread layout that was
+fastest in a trial.
+
+Figures named `vs_…` say how many times faster we are. `vs_floor` is the share of the time that the
+bare matrix products take: for decoding with our kernels or with FBGEMM, whichever is faster; for
+encoding with ours.
 """
 
-WANTED = """## What is wanted, and what is reached
+WANTED = """## Goals
 
-Wanted of two cores, in one run; measured is what stands below. Where a figure falls short, the
-record has the profile that says why, and what was tried.
+Goals are for two cores, in one run; measured values come from the tables below. Where a figure
+falls short, the record has the profile that explains it, and says what was tried.
 """
 
 SECTIONS: dict[str, str] = {
-    "decode": "Steps alone, Marian-base shape (6 + 6 layers, width 512, vocabulary 32,000), random"
-    " weights, int8, two threads.",
-    "request": "The same with the encoding of 24 source tokens before it, in one process.",
+    "decode": "Decoder steps alone, Marian-base shape (6 + 6 layers, width 512, vocabulary 32,000),"
+    " random weights, int8, two threads.",
+    "request": "The same, but including the encoding of 24 source tokens, in one process.",
     "more-shapes": "Other shapes: the embedded model, 12 + 2 layers, and one like NLLB-600M.",
     "serve": "Concurrent gRPC streams, closed loop, 24 source and 32 target tokens, Marian-base"
-    " shape. CTranslate2 has no server: it runs behind a `grpc.aio` server as thin as can be, each"
-    " request by itself or with request batching. Its offline batches have neither server nor"
-    " clients. Times to the first token of its server without batching are of those requests that"
-    " got one before a slice ended. `ours`: as `splitformer serve` runs the services.",
-    "open-loop": "Requests that arrive at random times, whatever has become of others: the embedded"
-    " model, real sentences, targets until the model ends them. Where a line stops, requests were"
-    " left over: the contestant is overloaded.",
-    "split-tax": "What two services, in the layout of `splitformer serve`, cost over the same"
-    " engines in one process behind one RPC.",
+    " shape. CTranslate2 has no server, so it runs behind a minimal `grpc.aio` server, with each"
+    " request by itself or with request batching. Its offline batches run without server and"
+    " clients. Without batching, times to the first token cover only the requests that got one"
+    " before a slice ended. `ours` runs the services as `splitformer serve` does.",
+    "open-loop": "Requests arrive at random times, regardless of earlier ones: the embedded model,"
+    " real sentences, targets until the model ends them. A line ends where requests remained"
+    " unfinished, that is, where the contestant was overloaded.",
+    "split-tax": "What two services, in the layout of `splitformer serve`, cost compared with the"
+    " same engines in one process behind one RPC.",
     "encode": "The encoder alone on 512 sentences of 3 to 120 tokens, Marian-base shape, two"
     " threads, against Hugging Face's in float32 (padded batches of 32) and CTranslate2's in int8"
-    " with one forced target token. `floor_vs_hf`: what `vs_hf` would be if the bare int8 products"
-    " were all that takes time; no encoder with these kernels can be above it on this machine.",
+    " with one forced target token. `floor_vs_hf` is what `vs_hf` would be if only the bare int8"
+    " products took time; no encoder with these kernels can exceed it on this machine.",
     "handoff": "A memory of 1500 x 512 in f16, pulled from another process in chunks over loopback,"
-    " and mapped from shared memory, each with one full read (`shm_mb_s` without the call that asks"
-    " for it). Then `OpenSession` by reference for 24 tokens, in milliseconds: by both paths on a"
-    " tiny model; in the Marian-base shape with two services and with one process, of which"
+    " and mapped from shared memory, each including one full read (`shm_mb_s` leaves out the call"
+    " that requests it). Then `OpenSession` by reference for 24 tokens, in milliseconds: by both"
+    " paths on a tiny model, and in the Marian-base shape with two services and with one process;"
     " `sentence_ms` is the difference.",
     "wire-types": "300 real English sentences translated by the embedded model, int8, greedy,"
-    " through both services, over memories of each wire type, and compared with the same over f32:"
-    " the share of identical translations (`identical_sentences`: of our own 60), chrF2 with those"
-    " over f32 as references, and the difference in chrF2 against 60 German references. An int8"
-    " decoder rounds rows as i8 does, so that i8 changes nothing. `row_bytes` at width 256.",
+    " through both services, with memories of each wire type, compared with f32: the share of"
+    " identical translations (`identical_sentences`: of our own 60), chrF2 with the f32"
+    " translations as references, and the difference in chrF2 against 60 German references. An int8"
+    " decoder rounds rows as i8 does, so i8 changes nothing. `row_bytes` is for width 256.",
     "isolation": "Gaps between the tokens of eight streams while the encoder service is stopped"
     " (alone), idle, and busy with 64 sources of 256 tokens, in the layout of `splitformer serve`"
     " and with both engines in one process. Ratios are of 99th percentiles. `fanout`: tokens"
-    " encoded for five languages over those for one.",
-    "idle": "1,000 open sessions that nobody uses: how much the process grows, over the bytes that"
-    " the service counts for them, and how long steps take, over a service without them.",
-    "speculative": "Guessing several tokens per step, over not guessing: the embedded model, one"
-    " stream through both services, and under `loop` the loop alone on two threads. Streams that"
-    " guess have the tokens of a step in one message (`max_tokens_per_message`), and under"
-    " `_by_token` a message for each, as is usual; of the plain loop a step has one token. Targets"
-    " are sorted by the share of their tokens that also stand in the source. Of each text the"
-    " fastest round counts. `_rows_cost`: a step of so many rows of one sequence over one of"
-    " a single row, as measured at start, which prices guesses. Parallel decoding: chrF2"
-    " of 60 sentences into German beside the loop's, and its speed over the loop's, by passes.",
-    "modes": "Ways to decode in the Marian-base shape with random weights, int8, two threads, 24"
-    " source and 32 target tokens: beam search with the encoding before it, and over memories that"
-    " are there sampling (`top_k` 50, `top_p` 0.9), plain temperature (`whole_row`), and 32 rows of"
-    " every mode, over as many greedy rows in the same loop.",
-    "glossaries": "Our own sentences into German by the embedded model, int8, with words that it"
-    " would not have said (`odd`) and with those that our translations have (`usual`): the share of"
-    " terms that the output contains, with the glossary and without, chrF2 with the output without"
-    " one, what a glossary adds to chrF2 with our translations, and characters and steps over those"
-    " without.",
-    "invariance": "Values computed alone and in random company, and the bits in which they differ;"
-    " the control scales activations by the whole batch, as others do, and must differ.",
+    " encoded for five languages, divided by those for one.",
+    "idle": "1,000 open sessions that nobody uses: how much the process grows compared with the"
+    " bytes that the service counts for them, and how long steps take compared with a service"
+    " without them.",
+    "speculative": "Speculative decoding compared with plain decoding: the embedded model, one"
+    " stream through both services and, under `loop`, the loop alone on two threads. Speculative"
+    " streams carry the tokens of a step in one message (`max_tokens_per_message`), or, under"
+    " `_by_token`, in one message each, which is the default; a plain step has only one token."
+    " Targets are grouped by the share of their tokens that also occur in the source. The fastest"
+    " round counts for each text. `_rows_cost` is the cost of a step with this many rows of one"
+    " sequence over a step with one row, as measured at start; it decides how many tokens to guess."
+    " Parallel decoding: chrF2 of 60 sentences into German next to the loop's, and the speed"
+    " compared with the loop, by number of passes.",
+    "modes": "Decoding methods in the Marian-base shape with random weights, int8, two threads, 24"
+    " source and 32 target tokens: beam search including the encoding; and, over memories encoded"
+    " beforehand, sampling (`top_k` 50, `top_p` 0.9), plain temperature (`whole_row`), and 32 rows"
+    " of all methods mixed, compared with as many greedy rows in the same loop.",
+    "glossaries": "Our own sentences translated into German by the embedded model, int8, with"
+    " glossaries of words it would not have used (`odd`) and of words from our translations"
+    " (`usual`): the share of terms in the output with and without the glossary, chrF2 against the"
+    " output without one, how much a glossary adds to chrF2 against our translations, and"
+    " characters and steps compared with those without.",
+    "invariance": "Values computed alone and in random company, and the number of bits in which"
+    " they differ. The control scales activations by the whole batch, as other engines do, and must"
+    " differ.",
     "families": "Published models in their real sizes with random weights, as folders: 24 source"
     " tokens or 30 s of audio, 32 target tokens, one and eight streams, two threads, in one"
     " process, against CTranslate2's own conversion in int8 and Transformers in float32. Peak"
-    " memory, in MiB, is that of a process that has all that a service imports, loads a half (or"
-    " both) and uses it once; CTranslate2's has nothing but CTranslate2.",
+    " memory, in MiB, is that of a process that imports everything a service does, loads one half"
+    " (or both) and uses it once; CTranslate2's process has only CTranslate2.",
 }
 """What each scenario measures, in the order of the page."""
 
@@ -150,7 +156,7 @@ def pages(results: Mapping[str, dict[str, Any]]) -> dict[Path, str]:
 
 def _wanted(results: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     figures = {name: value for each in results.values() for name, value in each["figures"].items()}
-    yield "| figure | wanted | measured | why it falls short |"
+    yield "| figure | goal | measured | if it falls short |"
     yield f"|{'---|' * 4}"
     for goal, value in compared(figures):
         record = f"[{goal.record[:4]}](decisions/{goal.record}.md)" if goal.record else "yes"
