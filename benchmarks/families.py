@@ -29,7 +29,6 @@ from splitformer.model.encoding import Features, Source
 from splitformer.model.kept import Kept
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.native_encoder import NativeEncoder
-from splitformer.model.stepping import Asked
 
 QUICK, FULL = ("opus-mt",), tuple(MODELS)
 ROUNDS, SLOW_ROUNDS, QUICK_SECONDS, MOST_SECONDS = 20, 5, 5.0, 40.0
@@ -129,8 +128,7 @@ class Ours:
         states = [self._decoder.begin(memory) for memory in memories]
         tokens = [[*self._start] for _ in states]
         for _ in range(count):
-            asked = Asked()
-            ids = self._decoder.advance(tokens, states, self._never, asked).ids
+            ids = self._decoder.advance(tokens, states, self._never).ids
             tokens = [[token] for token in ids]
 
 

@@ -20,7 +20,7 @@ from benchmarks.report import Report
 from splitformer.model.cache import DecoderState
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.native_decoder import NativeDecoder
-from splitformer.model.stepping import Asked
+from splitformer.native import Question
 
 SHAPE = "marian-base"
 
@@ -88,7 +88,7 @@ def _advance(native: NativeDecoder, batch: list[Run]) -> None:
         [r.inputs[r.state.length :] for r in batch],
         [r.state for r in batch],
         never=(shapes.EOS,),
-        asked=Asked(logits=set(range(len(batch)))),
+        asked=dict.fromkeys(range(len(batch)), Question(logits=True)),
     )
     for row, each in enumerate(batch):
         each.inputs.append(advanced.ids[row])

@@ -32,6 +32,7 @@ from splitformer.generation.stops import Said, Stops
 from splitformer.generation.target import Target
 from splitformer.generation.tokens import EndReason, Produced
 from splitformer.model.stepping import Advanced
+from splitformer.native import Question
 
 
 class Beam:
@@ -99,10 +100,11 @@ class Beam:
             self._rules = [self._rules_at(node) for node, _ in live]
             self._seen = {node: self._seen[node] for node, _ in live}
             for output, rules in enumerate(self._rules, first):
-                rules.ask(request, (output,), 2 * self.width)
+                request.asked[output] = self._question(rules)
         else:  # they depend on how much was said, not on what
             self._rules = [self._rules_at(live[0].node)] * len(live)
-            self._rules[0].ask(request, range(first, request.count), 2 * self.width)
+            question = self._question(self._rules[0])
+            request.asked.update(dict.fromkeys(range(first, request.count), question))
 
     def take(self, answer: Advanced, first: int) -> None:
         """Choose the beams of the next step, and hand on what has become certain."""
@@ -138,6 +140,10 @@ class Beam:
         if self._stops.at is not None:
             return EndReason.STOP
         return EndReason.LENGTH if self.target.end is None else EndReason.EOS
+
+    def _question(self, rules: Rules) -> Question:
+        """Say what to ask for a beam."""
+        return rules.question(2 * self.width)
 
     def _rules_at(self, node: Node) -> Rules:
         search = self._search

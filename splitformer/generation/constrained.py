@@ -20,16 +20,17 @@ import math
 from collections.abc import Iterable, Iterator
 
 from splitformer.generation.beam import Beam
-from splitformer.generation.decoding import Request, Vocabulary
+from splitformer.generation.decoding import Vocabulary
 from splitformer.generation.glossary import Wanted
 from splitformer.generation.hypotheses import Complete, Continuation, Live, Node
 from splitformer.generation.options import GenerationOptions, refuse, violation
 from splitformer.generation.progress import Progress, Writing
-from splitformer.generation.rules import Ranking
+from splitformer.generation.rules import Ranking, Rules
 from splitformer.generation.stops import Said
 from splitformer.generation.target import Target
 from splitformer.generation.tokens import EndReason
 from splitformer.model.stepping import Advanced
+from splitformer.native import Question
 
 MOST_BEAMS = 32
 _SPARE_BEAMS = 6
@@ -82,13 +83,9 @@ class Constrained(Beam):
             if not self.finished:
                 self._check_room(root)
 
-    def ask(self, request: Request) -> None:
-        """Ask for the likeliest next tokens of every beam, and for what all others would be."""
-        first = request.count
-        super().ask(request)
-        request.logits.update(range(first, request.count))
-        if any(self._rows):
-            request.attention.update(range(first, request.count))
+    def _question(self, rules: Rules) -> Question:
+        """Ask for the likeliest next tokens of a beam, and for what all others would be."""
+        return rules.question(2 * self.width, row=True, attention=any(self._rows))
 
     def _beginning(self) -> Progress:
         search = self._search

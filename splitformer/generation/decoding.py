@@ -17,7 +17,8 @@ from splitformer.generation.speech import SpeechRules
 from splitformer.generation.target import Target
 from splitformer.generation.tokens import EndReason, Produced
 from splitformer.model.cache import DecoderState
-from splitformer.model.stepping import Advanced, Asked
+from splitformer.model.stepping import Advanced
+from splitformer.native import Question
 
 News = tuple[int, Produced] | Hypotheses | EndReason
 """A token that has become certain, with its index; what was found beside it; or the end."""
@@ -50,13 +51,14 @@ class Vocabulary:
 
 
 @dataclass(slots=True)
-class Request(Asked):
+class Request:
     """What one step shall compute, put together by all who take part.
 
     Attributes:
         tokens: New input tokens of each sequence, at least one.
         states: The sequences' states.
         outputs: From how many of its last new positions each sequence wants an output.
+        asked: What is asked about some outputs.
         count: Outputs so far: the number of the next one.
         company: Sequences of all who take part, about; 1 if that is not known.
     """
@@ -64,6 +66,7 @@ class Request(Asked):
     tokens: list[Sequence[int]] = field(default_factory=list)
     states: list[DecoderState] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    asked: dict[int, Question] = field(default_factory=dict)
     count: int = 0
     company: int = 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from splitformer.generation.decoding import Request, Vocabulary
+from splitformer.generation.decoding import Vocabulary
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.target import Target
 from splitformer.generation.tokens import Alternative, Details, details_bytes
@@ -20,33 +20,31 @@ SHARED = 0.5
 
 
 class Inspection:
-    """Asks for what the options want to be told, and tells it.
+    """Knows what the options want to be told, and tells it.
 
     Args:
         options: What is wanted.
         vocabulary: The model's.
+
+    Attributes:
+        candidates: How many of the likeliest tokens a step is asked for.
+        attention: It is asked for the attention over the memory.
     """
 
     def __init__(self, options: GenerationOptions, vocabulary: Vocabulary) -> None:
         self._alternatives = options.alternatives
-        self._candidates = min(options.alternatives + 1, vocabulary.size or 1 << 31)
-        self._attention, self._alignments = options.attention, options.alignments
+        most = min(options.alternatives + 1, vocabulary.size or 1 << 31)
+        self.candidates = most if options.alternatives else 0
+        self.attention = options.attention or options.alignments
+        self._weights, self._alignments = options.attention, options.alignments
         self._texts: list[int] | None = None  # source positions that text belongs to
-
-    def ask(self, request: Request, output: int) -> None:
-        """Ask for what there is to tell of an output's token."""
-        if self._alternatives:
-            asked = request.candidates.get(output, 0)
-            request.candidates[output] = max(asked, self._candidates)
-        if self._attention or self._alignments:
-            request.attention.add(output)
 
     def tell(self, answer: Advanced, output: int, token: int, target: Target) -> Details:
         """Tell of a token that was taken, before the target goes on by it."""
         weights = answer.attention[output].tolist() if output in answer.attention else []
         return Details(
             self._others(answer, output, token, target) if self._alternatives else (),
-            array("f", weights if self._attention else ()),
+            array("f", weights if self._weights else ()),
             self._aligned(weights, target) if self._alignments else (),
         )
 

@@ -49,7 +49,7 @@ def _computed(
         firsts.append(request.count)
         decoding.ask(request)
     outputs = request.outputs if request.count > len(request.states) else None
-    answer = decoder.advance(request.tokens, request.states, never, request, outputs)
+    answer = decoder.advance(request.tokens, request.states, never, request.asked, outputs)
     return answer, firsts
 
 

@@ -38,7 +38,7 @@ class Parallel(Sequential):
         outputs = len(self._block) + 1
         first = request.add([*target.pending, *self._block], target.state, outputs)
         for i in range(outputs):
-            self._question(request, first + i, len(target.produced) + i)
+            self._ask_at(request, first + i, len(target.produced) + i)
 
     def take(self, answer: Advanced, first: int) -> None:
         """Take what is certain, or after the last pass all, and guess the rest anew."""
@@ -46,13 +46,13 @@ class Parallel(Sequential):
         before, right = len(target.produced), 0
         self._passes += 1
         last = self._passes == self._options.max_passes
-        super().take(answer, first)
+        self._take_at(answer, first)
         taken = 1
         while taken <= len(block) and not self.finished:
             right += right == taken - 1 and target.produced[-1].id == block[taken - 1]
             if right < taken and not last:
                 break
-            super().take(answer, first + taken)
+            self._take_at(answer, first + taken)
             taken += 1
         outputs = answer.ids[first + taken : first + len(block) + 1]
         self._block = None if last else outputs[: self._room]

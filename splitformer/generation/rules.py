@@ -7,7 +7,7 @@ do; where they do not, the whole row is asked for. Both ways give the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,9 +16,10 @@ from splitformer.generation.filters import Row, likeliest, penalise, suppress
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.seen import Seen
 from splitformer.model.stepping import RULED_OUT, Advanced, Candidates
+from splitformer.native import Question
 
 if TYPE_CHECKING:
-    from splitformer.generation.decoding import Request, Vocabulary
+    from splitformer.generation.decoding import Vocabulary
 
 MOST_CANDIDATES = 64
 """Beyond so many, ranking costs more than handing over the row."""
@@ -105,33 +106,28 @@ class Rules(NamedTuple):
             bool(options.alternatives),
         )
 
-    def ask(
+    def question(
         self,
-        request: Request,
-        outputs: Iterable[int],
         count: int,
         row: bool = False,
         hope: int | None = None,
-    ) -> None:
-        """Ask for what `rank` needs to know.
+        told: int = 0,
+        attention: bool = False,
+    ) -> Question:
+        """Return what `rank` needs to know.
 
         Args:
-            request: The step's.
-            outputs: Those at which they hold.
             count: How many tokens are to be ranked; 0: none.
             row: Ask for the whole row in any case.
             hope: Most candidates to ask for beyond `count`: `first` may find that they do not do.
+            told: Candidates to ask for at least.
+            attention: Ask for the attention too.
         """
-        if denied := self.denied:
-            request.denied.update(dict.fromkeys(outputs, denied))
         if self.end_due:
-            request.given.update(dict.fromkeys(outputs, self.vocabulary.eos_id))
-            return
-        if wanted := self._wanted(count, hope):
-            found = min(wanted, self.vocabulary.size or wanted)
-            request.candidates.update(dict.fromkeys(outputs, found))
-        if row or not wanted:
-            request.logits.update(outputs)
+            return Question(self.denied, told, row, self.vocabulary.eos_id, attention)
+        wanted = self._wanted(count, hope)
+        found = min(wanted, self.vocabulary.size or wanted)
+        return Question(self.denied, max(found, told), row or not wanted, -1, attention)
 
     def rank(self, answer: Advanced, output: int, count: int, normalised: bool = True) -> Ranking:
         """Return the likeliest tokens; if none is left, the end.
@@ -139,7 +135,7 @@ class Rules(NamedTuple):
         Args:
             answer: The step's.
             output: Which output.
-            count: How many, as in `ask`; fewer if there are no more, more if others asked for them.
+            count: How many, as in `question`; fewer if there are no more, more if more were found.
             normalised: Filters see log-probabilities, as in beam search; else they see logits.
         """
         shift = answer.log_sums[output] if normalised else 0.0
@@ -173,7 +169,7 @@ class Rules(NamedTuple):
 
         Args:
             found: What the step has found.
-            hope: As in `ask`.
+            hope: As in `question`.
         """
         if not self._wanted(1, hope):
             return None

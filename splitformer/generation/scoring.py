@@ -12,6 +12,7 @@ from splitformer.generation.decoding import News, Request
 from splitformer.generation.target import Target
 from splitformer.generation.tokens import EndReason, Produced
 from splitformer.model.stepping import Advanced
+from splitformer.native import Question
 
 PIECE = 16
 """Most positions that a step takes on; it costs about what as many sequences cost."""
@@ -50,7 +51,8 @@ class Scoring:
         begin, width = len(self.target.produced), self.width
         scored = self._tokens[begin : begin + width]
         first = request.add([*self.target.pending, *scored[:-1]], self.target.state, width)
-        request.given.update(zip(range(first, first + width), scored, strict=True))
+        for output, token in enumerate(scored, first):
+            request.asked[output] = Question(given=token)
 
     def take(self, answer: Advanced, first: int) -> None:
         """Take the logits."""

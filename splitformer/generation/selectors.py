@@ -8,8 +8,6 @@ difference to what is drawn, but for rounding in the last bit.
 from __future__ import annotations
 
 import math
-import threading
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,50 +16,19 @@ from numpy.typing import NDArray
 from splitformer.generation.filters import Row, likely
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import MOST_CANDIDATES
+from splitformer.model.drawing import uniform
 from splitformer.native import Draw
 
 Ids = NDArray[np.intp]
 Weights = NDArray[Any]
 
-_BLOCK = 32
-"""Draws that are made together; setting the generator up takes longer than they do."""
-
-
-class _Uniforms:
-    """Draws by key and counter, from one generator: a new one takes four times as long."""
-
-    def __init__(self) -> None:
-        self._generator = np.random.Generator(np.random.Philox(key=0))
-        self._state: Any = self._generator.bit_generator.state
-        self._lock = threading.Lock()
-
-    def block(self, seed: int, block: int) -> list[float]:
-        """Return draws of a block of positions: of the four of every counter the first."""
-        state = self._state["state"]
-        with self._lock:
-            state["key"][0], state["counter"][0] = seed, block * _BLOCK
-            self._generator.bit_generator.state = self._state
-            draws: list[float] = self._generator.random(4 * _BLOCK)[::4].tolist()
-        return draws
-
-
-_block = lru_cache(maxsize=1024)(_Uniforms().block)
-
-
-def uniform(seed: int, position: int) -> float:
-    """Return the draw in [0, 1) that belongs to (seed, position), whatever was drawn before.
-
-    The generator is Philox, whose output is a function of key and counter (Salmon et al. 2011).
-    """
-    return _block(seed, position // _BLOCK)[position % _BLOCK]
-
 
 def draw_of(options: GenerationOptions) -> Draw:
-    """Return how options draw; the point is that of the token."""
+    """Return how options draw from as many of the likeliest tokens as most often do."""
     given = (options.top_k, options.top_p, options.min_p or None)
     top_k, top_p, min_p = (math.nan if value is None else value for value in given)
     total = 0.0 if needs_row(options) else math.nan
-    return Draw(temperature_of(options), top_k, top_p, min_p, 0.0, total)
+    return Draw(temperature_of(options), top_k, top_p, min_p, math.nan, total, shortlist(options))
 
 
 def shortlist(options: GenerationOptions) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from splitformer.generation.choosing import NEVER_ASKED
 from splitformer.generation.decoding import Request, Vocabulary
 from splitformer.generation.drafting import Drafting, Guesser
 from splitformer.generation.options import GenerationOptions
@@ -48,7 +49,9 @@ class Speculative(Sequential):
         forced: Sequence[int] = (),
     ) -> None:
         super().__init__(target, options, limit, vocabulary, start, forced)
-        self._few, self._rows_only = 0, True  # what filters rule out depends on the guess
+        self._chooser.rows_only = True  # what filters rule out depends on the guess
+        plain = self._chooser.plain and self._unwatched
+        self._bare = plain and not options.bans  # tokens are all that is asked for
         self.drafted = self.kept = 0
         self._guesser = guesser
         self._drafting = drafting
@@ -74,6 +77,7 @@ class Speculative(Sequential):
             super().take(answer, first)
             return
         kept = self._take_bare(answer, first) if self._bare else self._take_each(answer, first)
+        self._asking = NEVER_ASKED  # what was asked of a guess may not hold
         if kept < len(draft):
             self._cut_back()
         self._guesser.learn(answer.ids[first : first + len(draft) + 1], kept)
@@ -84,21 +88,21 @@ class Speculative(Sequential):
     def _question_each(self, request: Request, first: int, index: int) -> None:
         """Ask what it takes to choose each token, those before it being the guess."""
         seen = self._seen
-        self._seen, self._fixed = None if seen is None else seen.fork(), None
-        self._question(request, first, index)
+        self._seen = None if seen is None else seen.fork()
+        self._ask_at(request, first, index)
         for i, token in enumerate(self._draft, 1):
             if self._seen is not None:
                 self._seen.add(token)
-            self._question(request, first + i, index + i)
-        self._seen, self._fixed = seen, None
+            self._ask_at(request, first + i, index + i)
+        self._seen = seen
 
     def _take_each(self, answer: Advanced, first: int) -> int:
         """Take tokens one by one, each as if it were alone; return how many were guessed."""
         draft, produced, kept = self._draft, self.target.produced, 0
-        super().take(answer, first)
+        self._take_at(answer, first)
         while kept < len(draft) and not self.finished and produced[-1].id == draft[kept]:
             kept += 1
-            super().take(answer, first + kept)
+            self._take_at(answer, first + kept)
         return kept
 
     def _take_bare(self, answer: Advanced, first: int) -> int:

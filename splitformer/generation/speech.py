@@ -15,7 +15,8 @@ import numpy as np
 from splitformer.generation.filters import Row, suppress
 from splitformer.model.cache import DecoderState
 from splitformer.model.speech import Speech
-from splitformer.model.stepping import RULED_OUT, Asked, StepDecoder
+from splitformer.model.stepping import RULED_OUT, StepDecoder
+from splitformer.native import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def likeliest_of(
     decoder: StepDecoder, state: DecoderState, token: int, among: Sequence[int]
 ) -> int:
     """Feed a sequence its first token, and return the likeliest of some ids to come next."""
-    answer = decoder.advance([[token]], [state], asked=Asked(logits={0}))
+    answer = decoder.advance([[token]], [state], asked={0: Question(logits=True)})
     ids = sorted(among)
     return ids[int(answer.logits[0][ids].argmax())]
 

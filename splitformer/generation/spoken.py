@@ -8,7 +8,8 @@ import numpy as np
 
 from splitformer.errors import UnimplementedError, Violation
 from splitformer.generation.beam import Beam
-from splitformer.generation.decoding import Request, Vocabulary
+from splitformer.generation.choosing import Asking
+from splitformer.generation.decoding import Vocabulary
 from splitformer.generation.hypotheses import Live
 from splitformer.generation.options import DecodingMode, DraftMode, GenerationOptions
 from splitformer.generation.rules import Ranking, Rules
@@ -16,6 +17,7 @@ from splitformer.generation.selectors import select
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.speech import SpeechRules
 from splitformer.model.stepping import RULED_OUT, Advanced
+from splitformer.native import Question
 
 
 class Spoken(Sequential):
@@ -23,28 +25,22 @@ class Spoken(Sequential):
 
     @property
     def _rules(self) -> SpeechRules | None:
-        """The rules, if they bear on the next token and it is not settled."""
+        """The rules, if they bear on the next token."""
         rules, target = self._vocabulary.speech, self.target
-        if rules is None or self._due:
-            return None
-        return rules if rules.bear_on(target.start, len(target.produced)) else None
+        bear = rules is not None and rules.bear_on(target.start, len(target.produced))
+        return rules if bear else None
 
-    def ask(self, request: Request) -> None:
-        """Ask for the row of what was not computed yet."""
-        self._plain = self._options.plain and self._rules is None
-        super().ask(request)
+    def _asking_at(self, index: int) -> Asking:
+        asking = super()._asking_at(index)
+        if asking.settled >= 0 or self._rules is None:
+            return asking
+        return self._chooser.whole_row(index, self._seen)
 
-    def _question(self, request: Request, output: int, index: int) -> None:
-        super()._question(request, output, index)
-        if self._rules is not None:
-            self._drawn = False
-            request.logits.add(output)
-
-    def _choose(self, answer: Advanced, first: int) -> tuple[int, float] | None:
+    def _choose(self, answer: Advanced, first: int, rules: Rules) -> tuple[int, float] | None:
         if self._rules is None:
-            return super()._choose(answer, first)
+            return super()._choose(answer, first, rules)
         produced = [token.id for token in self.target.produced]
-        row = self._rules_at(len(produced)).filtered(answer.logits[first])
+        row = rules.filtered(answer.logits[first])
         row = self._rules.apply(row, self.target.start, produced)
         left = float(row.max()) > RULED_OUT  # where everything is ruled out, there is only the end
         token = select(row, self._options, len(produced)) if left else self._vocabulary.eos_id
@@ -54,12 +50,9 @@ class Spoken(Sequential):
 class SpokenBeam(Beam):
     """`Beam`, except that every hypothesis keeps to `SpeechRules` wherever they bear on it."""
 
-    def ask(self, request: Request) -> None:
-        """Ask for the likeliest next tokens of every beam, or for the rows that the rules need."""
-        first = request.count
-        super().ask(request)
-        if self._spoken is not None:
-            request.logits.update(range(first, request.count))
+    def _question(self, rules: Rules) -> Question:
+        row = self._spoken is not None
+        return rules.question(2 * self.width, row)
 
     def _rankings(self, answer: Advanced, first: int) -> list[Ranking]:
         spoken = self._spoken

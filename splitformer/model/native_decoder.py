@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from splitformer.model.cache import CrossCache, DecoderState, SelfCache
 from splitformer.model.half import Half, half_of
-from splitformer.model.native_questions import advanced_of, questions_of
+from splitformer.model.native_questions import advanced_of, questions_of, told_of
 from splitformer.model.plan import describe_decoder
 from splitformer.model.rooms import Arrays
 from splitformer.model.stepping import NOTHING, Advanced, Asked
@@ -28,6 +28,7 @@ from splitformer.native import (
     Outputs,
     Plan,
     Precision,
+    Question,
     Questions,
 )
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # a decoder that torch holds is taken as well, and brings tor
 KERNEL = "native-3"
 """Part of the numerics fingerprint: changes whenever any result's bits do."""
 
+_EVERY_LOGIT = Question(logits=True)
 _ROOMS = {"f32": Arrays(np.float32), "f16": Arrays(np.float16)}
 
 
@@ -112,9 +114,9 @@ class NativeDecoder:
         Returns:
             Logits after the last new token of each sequence, (B, V).
         """
-        every = array("i", range(len(states)))
-        questions = Questions(logits_rows=every, rows=len(states), log_probabilities=False)
-        return self._run(tokens, states, [1] * len(states), questions).logits
+        many, asked = [1] * len(states), dict.fromkeys(range(len(states)), _EVERY_LOGIT)
+        questions = questions_of(asked, told_of(asked), None, states, many, False)
+        return self._run(tokens, states, many, questions).logits
 
     def advance(
         self,
@@ -140,8 +142,9 @@ class NativeDecoder:
             ValueError: A token, or the number of positions, is out of range; no state has changed.
         """
         many = outputs or [1] * len(states)
-        questions = questions_of(asked, self._mask(never), states, many, log_probabilities)
-        return advanced_of(self._run(tokens, states, many, questions), asked, questions)
+        told, mask = told_of(asked), self._mask(never)
+        questions = questions_of(asked, told, mask, states, many, log_probabilities)
+        return advanced_of(self._run(tokens, states, many, questions), told, questions)
 
     def _mask(self, never: tuple[int, ...]) -> array[float] | None:
         mask = self._masks.get(never)

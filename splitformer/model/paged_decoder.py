@@ -20,7 +20,7 @@ from splitformer.model.decoder import Decoder
 from splitformer.model.paged_step import PagedStep, Rows
 from splitformer.model.pool import PagedCross, PagePool
 from splitformer.model.stepping import NOTHING, Advanced, Asked
-from splitformer.model.torch_decoder import PRECISION_NAMES, answers
+from splitformer.model.torch_decoder import PRECISION_NAMES, answers, asks_attention, positions_of
 from splitformer.native import PAGE_POSITIONS
 
 MOST_ROWS = 256
@@ -78,12 +78,14 @@ class PagedDecoder:
         log_probabilities: bool = True,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each sequence."""
-        if asked.attention:
+        if asks_attention(asked):
             shown: list[Tensor] = []
             logits = self._decoder.step(tokens, states, outputs, shown).float()
-            return answers(logits, never, asked, log_probabilities, shown)
+            positions = positions_of(states, outputs)
+            return answers(logits, never, asked, log_probabilities, positions, shown)
         logits = self._logits(tokens, states, outputs or [1] * len(states))
-        return answers(logits, never, asked, log_probabilities, None)
+        positions = positions_of(states, outputs)
+        return answers(logits, never, asked, log_probabilities, positions, None)
 
     def close(self) -> None:
         """Forget the recorded steps."""

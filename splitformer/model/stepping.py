@@ -7,7 +7,7 @@ fallback wherever the native library cannot be used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import NamedTuple, Protocol
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.config import TransformerConfig
-from splitformer.native import Draw, FloatArray
+from splitformer.native import FloatArray, Question
 
 RULED_OUT = float("-inf")
 
@@ -28,37 +28,13 @@ def rounded(value: float) -> float:
     return float(_FLOAT.unpack(_FLOAT.pack(value))[0])
 
 
-@dataclass(slots=True)
-class Asked:
-    """What one step is asked about its outputs, beyond the likeliest id of each.
+Asked = Mapping[int, Question]
+"""What one step is asked about its outputs beyond the likeliest id of each.
 
-    Outputs are numbered in the order of sequences and of their positions. Most ask for nothing, so
-    that each kind of question names the outputs that it is about.
+Outputs are numbered in the order of sequences and of their positions. Most ask for nothing.
+"""
 
-    Attributes:
-        denied: Further ids ruled out at an output, ascending.
-        candidates: How many of the likeliest ids are wanted, at least one.
-        logits: Outputs of which all logits are wanted, for a choice of their own.
-        given: An id whose logit is wanted.
-        attention: Outputs of which the attention over the memory is wanted.
-        draws: How to draw a token, and from how many of the likeliest ids, 0: from all. It takes
-            the place of the likeliest one.
-    """
-
-    denied: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    candidates: dict[int, int] = field(default_factory=dict)
-    logits: set[int] = field(default_factory=set)
-    given: dict[int, int] = field(default_factory=dict)
-    attention: set[int] = field(default_factory=set)
-    draws: dict[int, tuple[int, Draw]] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        """True if anything is asked."""
-        of_few = self.denied or self.candidates or self.draws
-        return bool(of_few or self.logits or self.given or self.attention)
-
-
-NOTHING = Asked()
+NOTHING: Asked = {}
 """Only the likeliest ids are wanted."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.decoder import Decoder
-from splitformer.model.drawing import reference_id, reference_place
+from splitformer.model.drawing import placed, reference_id, reference_place
 from splitformer.model.stepping import NOTHING, RULED_OUT, Advanced, Asked, Candidates
-from splitformer.native import Draw
+from splitformer.native import Draw, FloatArray
 
 PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -53,9 +53,10 @@ class TorchDecoder:
         log_probabilities: bool = True,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each sequence."""
-        shown: list[Tensor] | None = [] if asked.attention else None
+        shown: list[Tensor] | None = [] if asks_attention(asked) else None
         logits = self._decoder.step(tokens, states, outputs, shown)  # (outputs, V)
-        return answers(logits, never, asked, log_probabilities, shown)
+        positions = positions_of(states, outputs)
+        return answers(logits, never, asked, log_probabilities, positions, shown)
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -66,12 +67,26 @@ def answers(
     never: tuple[int, ...],
     asked: Asked,
     log_probabilities: bool,
+    positions: Sequence[int],
     attention: Sequence[Tensor] | None,
 ) -> Advanced:
-    """Answer what is asked about the logits (outputs, V) of a step, and rows of attention (S,)."""
-    possible = _allowed(logits, never, asked.denied)
+    """Answer what is asked about the logits of a step.
+
+    Args:
+        logits: (outputs, V).
+        never: Ids that no sequence may get.
+        asked: What is asked.
+        log_probabilities: Compute them.
+        positions: Of the outputs.
+        attention: Over the memories (S,), of each output; None: nobody asks.
+    """
+    possible = _allowed(logits, never, asked)
     ids = possible.argmax(-1)  # (outputs,)
-    drawn = {i: _drawn(possible[i], *draw) for i, draw in asked.draws.items()}
+    drawn = {
+        i: _drawn(possible[i], placed(each.draw, each.seed, positions[i] - each.first))
+        for i, each in asked.items()
+        if each.draw is not None
+    }
     for i, token in drawn.items():
         ids[i] = max(token, 0)
     sums = logits.logsumexp(-1) if log_probabilities else logits.new_empty(0)
@@ -79,16 +94,36 @@ def answers(
     return Advanced(
         [drawn.get(i, token) for i, token in enumerate(ids.tolist())],
         (chosen - sums).tolist(),
-        {i: logits[i].cpu().numpy() for i in asked.logits},
+        {i: logits[i].cpu().numpy() for i, each in asked.items() if each.logits},
         sums.tolist(),
-        {i: _likeliest(possible[i], k) for i, k in asked.candidates.items()},
-        {i: float(logits[i, token]) for i, token in asked.given.items()},
-        {i: attention[i].float().cpu().numpy() for i in asked.attention} if attention else {},
+        {i: _likeliest(possible[i], n) for i, each in asked.items() if (n := each.candidates)},
+        {i: float(logits[i, each.given]) for i, each in asked.items() if each.given >= 0},
+        _numbers(attention, asked) if attention else {},
     )
 
 
-def _drawn(logits: Tensor, count: int, draw: Draw) -> int:
-    """Draw an id from the `count` likeliest of (V,), 0: from all; -1 where others may matter."""
+def positions_of(states: Sequence[DecoderState], outputs: Sequence[int] | None) -> list[int]:
+    """Return the position of each output of a step that has been taken."""
+    many = outputs or [1] * len(states)
+    return [
+        state.length - left
+        for state, count in zip(states, many, strict=True)
+        for left in range(count, 0, -1)
+    ]
+
+
+def asks_attention(asked: Asked) -> bool:
+    """True if the attention of any output is wanted."""
+    return any(question.attention for question in asked.values())
+
+
+def _numbers(attention: Sequence[Tensor], asked: Asked) -> dict[int, FloatArray]:
+    return {i: attention[i].float().cpu().numpy() for i, each in asked.items() if each.attention}
+
+
+def _drawn(logits: Tensor, draw: Draw) -> int:
+    """Draw an id from (V,); -1 where others than the likeliest may matter."""
+    count = draw.among
     if not count:
         return reference_id(draw, logits.cpu().numpy())
     best = _likeliest(logits, count)
@@ -107,12 +142,12 @@ def _likeliest(logits: Tensor, count: int) -> Candidates:
     return Candidates(ids[:kept].tolist(), ordered[:kept].tolist())
 
 
-def _allowed(logits: Tensor, never: tuple[int, ...], denied: Mapping[int, Sequence[int]]) -> Tensor:
+def _allowed(logits: Tensor, never: tuple[int, ...], asked: Asked) -> Tensor:
     """Rule out what must not be chosen: (outputs, V) -> (outputs, V)."""
     if never:
         logits = logits.index_fill(-1, torch.tensor(never, device=logits.device), RULED_OUT)
-    if denied:
+    if denied := {i: list(each.denied) for i, each in asked.items() if each.denied}:
         logits = logits.clone()
         for output, ids in denied.items():
-            logits[output, list(ids)] = RULED_OUT
+            logits[output, ids] = RULED_OUT
     return logits

@@ -13,7 +13,7 @@ from splitformer.native.binding import (
     instruction_set,
     reason,
 )
-from splitformer.native.drawing import DRAW_NUMBERS, Draw, drawn_place
+from splitformer.native.drawing import Draw, drawn_place
 from splitformer.native.halves import narrow, widen
 from splitformer.native.operations import (
     PAGE_POSITIONS,
@@ -37,9 +37,10 @@ from splitformer.native.operations import (
     Weights,
 )
 from splitformer.native.plan import Plan
+from splitformer.native.questions import NO_QUESTION, Question
 
 __all__ = [
-    "DRAW_NUMBERS",
+    "NO_QUESTION",
     "PAGE_POSITIONS",
     "Activation",
     "Attend",
@@ -57,6 +58,7 @@ __all__ = [
     "Over",
     "Plan",
     "Precision",
+    "Question",
     "Questions",
     "Rows",
     "StoredArray",

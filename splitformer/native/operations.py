@@ -7,7 +7,7 @@ Which list belongs to which model is none of this package's business.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -194,31 +194,23 @@ class Outputs(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """What is asked about a step's outputs besides the likeliest ids; arrays have one per output.
+    """What is asked about a step's outputs, and how much comes back besides the likeliest ids.
 
     Attributes:
         mask: What `Plan.mask` returns: ids that no output may get.
-        denied: Further such ids, those of each output ascending, one behind the other; int32.
-        denied_end: Where in those its own end; int32.
-        logits_rows: 0, 1, ... where all logits are wanted, else -1; int32.
-        rows: How many of those there are.
-        room: How many candidates are wanted; int32.
-        given: An id whose logit is wanted, or -1; int32.
-        attention_from: Where in the answer its attention begins, or -1; int64.
-        attention: Length of that answer.
-        draws: How to draw: the numbers of `Draw`, then from how many candidates, 0: from all ids;
-            temperature 0 where nothing is drawn; doubles.
+        records: Those of one `Question` for each output, one behind the other; None: there are no
+            questions.
+        lengths: How much attention comes back: rows of the memory for each output that asked.
+        candidates: How many candidates come back.
+        rows: How many rows of logits come back.
+        given: True if logits of given ids come back.
         log_probabilities: Compute them, and the sums.
     """
 
     mask: array[float] | None = None
-    denied: array[int] | None = None
-    denied_end: array[int] | None = None
-    logits_rows: array[int] | None = None
+    records: array[int] | None = None
+    lengths: Sequence[int] = ()
+    candidates: int = 0
     rows: int = 0
-    room: array[int] | None = None
-    given: array[int] | None = None
-    attention_from: array[int] | None = None
-    attention: int = 0
-    draws: array[float] | None = None
+    given: bool = False
     log_probabilities: bool = True

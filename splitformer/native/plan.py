@@ -144,21 +144,18 @@ class Plan:
             array("f", bytes(4 * sums)),
             array("f", bytes(4 * sums)),
             np.empty((asked.rows, self.vocabulary_size), np.float32) if asked.rows else _NONE,
-            array("q", bytes(8 * sum(asked.room) if asked.room else 0)),
+            array("q", bytes(8 * asked.candidates)),
             array("f", bytes(4 * outputs if asked.given else 0)),
-            np.empty(asked.attention, np.float32) if asked.attention else _NONE,
+            np.empty(sum(asked.lengths), np.float32) if asked.lengths else _NONE,
         )
         request = array(
             "q",
             [
                 *(len(sequences) // 7, outputs, _at(sequences), _at(tokens)),
-                *(_at(asked.mask), _at(asked.denied), _at(asked.denied_end)),
+                *(_at(asked.mask), _at(asked.records)),
                 *(_at(result.ids), _at(result.log_probabilities), _at(result.log_sums)),
-                *(_at(asked.logits_rows), _of(result.logits)),
-                *(_at(asked.room), _at(result.candidates)),
-                *(_at(asked.given), _at(result.given)),
-                *(_at(asked.attention_from), _of(result.attention)),
-                *(_at(asked.draws), 0),
+                *(_of(result.logits), _at(result.candidates)),
+                *(_at(result.given), _of(result.attention), 0),
             ],
         )
         self._library.check(self._library.plan_step(self._open(), _at(request)))

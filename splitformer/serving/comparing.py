@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from splitformer.errors import ConfigurationError
 from splitformer.generation import GenerationOptions, Sequential, Target, Vocabulary, run
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.stepping import Asked, StepDecoder
+from splitformer.model.stepping import StepDecoder
+from splitformer.native import Question
 from splitformer.serving.arithmetic import Arithmetic
 from splitformer.serving.kernels import source_encoder, step_decoder
 
@@ -150,7 +151,7 @@ class Pair(ABC):
     def _logits(self, decoder: StepDecoder, memory: Any, target: list[int]) -> Any:
         """Logits after each token of a target, (T, V)."""
         state = decoder.begin(torch.from_numpy(memory))
-        asked = Asked(logits=set(range(len(target))))
+        asked = dict.fromkeys(range(len(target)), Question(logits=True))
         answer = decoder.advance([target], [state], (), asked, [len(target)])
         return np.stack([answer.logits[i] for i in range(len(target))])
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from splitformer.generation import Scoring, Target, run
-from splitformer.model.stepping import Asked
 from tests.parity.test_marian import PAD, make_pair
 from tests.support.pairs import Pair, close, padded
+from tests.support.questions import asked_of
 
 ROWS = 9
 
@@ -30,10 +30,10 @@ def test_attention_is_the_last_layers_mean_of_heads(pair: Pair) -> None:
     memory, counts = pair.ours.encode(source, lengths), lengths.tolist()
     for decoder in pair.decoders():
         states = [decoder.begin(memory[i, :n]) for i, n in enumerate(counts)]
-        first = decoder.advance(target[:, :1].tolist(), states, asked=Asked(attention={0, 2}))
+        first = decoder.advance(target[:, :1].tolist(), states, asked=asked_of(attention={0, 2}))
         assert first.attention.keys() == {0, 2}
         close(torch.from_numpy(first.attention[2]), theirs[2, :, 0, : counts[2]].mean(0))
-        every = Asked(attention=set(range(23)))
+        every = asked_of(attention=set(range(23)))
         rest = decoder.advance(target[:, 1:].tolist(), states, (), every, [8, 7, 8]).attention
         for i, end in enumerate((8, 15, 23)):
             for j in range(7):
@@ -52,7 +52,7 @@ def test_log_probabilities_of_given_ids(pair: Pair) -> None:
     memory, given = pair.ours.encode(source, lengths), labels.flatten().tolist()
     for decoder in pair.decoders():
         states = [decoder.begin(memory[i, :n]) for i, n in enumerate(lengths.tolist())]
-        asked = Asked(given=dict(enumerate(given)))
+        asked = asked_of(given=dict(enumerate(given)))
         answer = decoder.advance(target.tolist(), states, (), asked, [ROWS] * 3)
         actual = [answer.log_probability(i, answer.given[i]) for i in range(3 * ROWS)]
         close(torch.tensor(actual).unflatten(0, (3, ROWS)), expected)

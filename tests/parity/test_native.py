@@ -14,12 +14,13 @@ import torch
 
 from splitformer.model import Transformer
 from splitformer.model.cache import CrossCache, SelfCache
+from splitformer.model.drawing import uniform
 from splitformer.model.native_decoder import NativeDecoder
-from splitformer.model.stepping import Asked
 from splitformer.model.torch_decoder import TorchDecoder
-from splitformer.native import Draw, InstructionSet, Precision
+from splitformer.native import Draw, InstructionSet, Precision, Question
 from tests.support.checkpoints import tiny_config
 from tests.support.native import instruction_sets, needs_native
+from tests.support.questions import asked_of
 from tests.unit.test_model import RELATIVE
 
 pytestmark = needs_native
@@ -103,7 +104,7 @@ def test_chooses_like_torch(threads: int) -> None:
         tokens = [[(7 * i + j) % VOCABULARY] for j in range(5)]
         logits = model.step(tokens, theirs)
         denied[1] = tuple(sorted(logits[1].topk(2 + i).indices.tolist()))
-        asked = Asked(denied=denied, logits={3})
+        asked = asked_of(denied=denied, logits={3})
         chosen = decoder.advance(tokens, ours, never, asked)
         allowed = logits.index_fill(1, torch.tensor(never), float("-inf"))
         for row, extra in denied.items():
@@ -153,7 +154,7 @@ def test_any_vocabulary(vocabulary: int) -> None:
             memory = torch.randn(4, 32)
             ours, theirs = decoder.begin(memory), model.begin(memory)
             expected = model.step([[0]], [theirs])
-            chosen = decoder.advance([[0]], [ours], asked=Asked(logits={0}))
+            chosen = decoder.advance([[0]], [ours], asked=asked_of(logits={0}))
             torch.testing.assert_close(
                 torch.from_numpy(chosen.logits[0])[None], expected, rtol=1e-4, atol=1e-5
             )
@@ -219,7 +220,7 @@ def test_candidates_are_the_likeliest_and_of_equals_the_first(
     decoder = NativeDecoder(model.decoder, "fp32", threads, isa=isa)
     counts = {0: 1, 1: 5, 2: 51, 3: 200, 4: 1000, 5: 3000}
     states = [decoder.begin(torch.randn(3, model.config.d_model)) for _ in counts]
-    asked = Asked(candidates=counts, logits=set(counts), denied=dict.fromkeys(counts, (2, 1800)))
+    asked = asked_of(candidates=counts, logits=set(counts), denied=dict.fromkeys(counts, (2, 1800)))
     answer = decoder.advance([[5]] * len(counts), states, never, asked)
     decoder.close()
     for i, count in counts.items():
@@ -236,9 +237,12 @@ def test_draws_are_those_of_torch() -> None:
     ours, theirs = NativeDecoder(model.decoder, "fp32", 2), TorchDecoder(model.decoder)
     memories = [torch.randn(5, model.config.d_model) * 9 for _ in range(40)]
     draws = {
-        i: (2 + i % 30, DRAW._replace(point=i / 40, top_k=(math.nan, 5)[i % 2])) for i in range(40)
+        i: DRAW._replace(point=i / 40, top_k=(math.nan, 5)[i % 2], among=2 + i % 30)
+        for i in range(40)
     }
-    asked = Asked(draws=draws, denied=dict.fromkeys(range(9), (7, 290)), candidates={3: 2, 30: 9})
+    asked = asked_of(
+        draws=draws, denied=dict.fromkeys(range(9), (7, 290)), candidates={3: 2, 30: 9}
+    )
     tokens = [[i] for i in range(40)]
     got = ours.advance(tokens, [ours.begin(m) for m in memories], (3,), asked)
     expected = theirs.advance(tokens, [theirs.begin(m) for m in memories], (3,), asked)
@@ -260,13 +264,13 @@ def test_draws_from_all_tokens_are_those_of_torch(temperature: float) -> None:
     ours, theirs = NativeDecoder(model.decoder, "fp32", 3), TorchDecoder(model.decoder)
     memories = [torch.randn(5, model.config.d_model) * 9 for _ in range(60)]
     ways = (
-        (0, Draw(temperature, math.nan, math.nan, math.nan, 0.0, 0.0)),
-        (0, Draw(temperature, math.nan, math.nan, 0.02, 0.0)),
-        (3000, Draw(temperature, math.nan, 0.9, math.nan, 0.0, 0.0)),
+        Draw(temperature, math.nan, math.nan, math.nan, 0.0, 0.0),
+        Draw(temperature, math.nan, math.nan, 0.02, 0.0),
+        Draw(temperature, math.nan, 0.9, math.nan, 0.0, 0.0, 3000),
     )
-    draws = {i: (ways[i % 3][0], ways[i % 3][1]._replace(point=i / 60)) for i in range(60)}
+    draws = {i: ways[i % 3]._replace(point=i / 60) for i in range(60)}
     denied = dict.fromkeys(range(50), tuple(range(0, 3000, 2)))
-    asked = Asked(draws=draws, denied=denied, candidates=dict.fromkeys(range(0, 60, 5), 3))
+    asked = asked_of(draws=draws, denied=denied, candidates=dict.fromkeys(range(0, 60, 5), 3))
     tokens = [[i] for i in range(60)]
     got = ours.advance(tokens, [ours.begin(m) for m in memories], (5,), asked)
     expected = theirs.advance(tokens, [theirs.begin(m) for m in memories], (5,), asked)
@@ -278,27 +282,45 @@ def test_draws_from_all_tokens_are_those_of_torch(temperature: float) -> None:
     assert len(set(got.ids)) > 5
 
 
+@torch.inference_mode()
+def test_a_draw_takes_the_point_of_seed_and_position(small: NativeDecoder) -> None:
+    memory = torch.randn(5, 32)
+    flat = Draw(3.0, math.nan, math.nan, math.nan, total=0.0)
+    for seed, first in ((0, 0), (2**64 - 1, 2), (2**40 + 3, -1000)):
+        question = Question(draw=flat, seed=seed, first=first)
+        points = [uniform(seed, position - first) for position in range(2, 9)]
+        asked = {i: Question(draw=flat._replace(point=point)) for i, point in enumerate(points)}
+        got, expected = (
+            small.advance([range(9)], [small.begin(memory)], (), each, [7])
+            for each in (dict.fromkeys(range(7), question), asked)
+        )
+        assert got.ids == expected.ids
+        assert len(set(got.ids)) > 3
+
+
 def test_other_misuse_is_refused(small: NativeDecoder) -> None:
     state = small.begin(torch.randn(3, 32))
     with pytest.raises(IndexError, match="never: ids must be below 301"):
         small.advance([[5]], [state], never=(301,))
     for ids in ((301,), (-1, 4)):
         with pytest.raises(ValueError, match="denied: no such id"):
-            small.advance([[5]], [state], asked=Asked(denied={0: ids}))
+            small.advance([[5]], [state], asked=asked_of(denied={0: ids}))
     with pytest.raises(ValueError, match="denied: must be ascending"):
-        small.advance([[5]], [state], asked=Asked(denied={0: (4, 4)}))
+        small.advance([[5]], [state], asked=asked_of(denied={0: (4, 4)}))
     with pytest.raises(ValueError, match="given: no such id"):
-        small.advance([[5]], [state], asked=Asked(given={0: 301}))
+        small.advance([[5]], [state], asked=asked_of(given={0: 301}))
     with pytest.raises(ValueError, match="candidates: 0 to as many as there are ids, got 302"):
-        small.advance([[5]], [state], asked=Asked(candidates={0: 302}))
+        small.advance([[5]], [state], asked=asked_of(candidates={0: 302}))
     with pytest.raises(IndexError):
-        small.advance([[5]], [state], asked=Asked(denied={1: (2,)}))
+        small.advance([[5]], [state], asked=asked_of(denied={1: (2,)}))
     with pytest.raises(IndexError):
-        small.advance([[5]], [state], asked=Asked(draws={1: (4, DRAW)}))
-    with pytest.raises(IndexError, match="draws: outputs must be below 1, got 1"):
-        small.advance([[5]], [state], asked=Asked(draws={1: (0, DRAW)}))
+        small.advance([[5]], [state], asked=asked_of(draws={1: DRAW._replace(among=4)}))
+    with pytest.raises(IndexError, match="asked: outputs must be below 1, got 1"):
+        small.advance([[5]], [state], asked=asked_of(draws={1: DRAW}))
+    with pytest.raises(ValueError, match="draws: among 0 to as many as there are ids, got 302"):
+        small.advance([[5]], [state], asked=asked_of(draws={0: DRAW._replace(among=302)}))
     with pytest.raises(ValueError, match="draws: from all tokens either weigh them or keep near"):
-        small.advance([[5]], [state], asked=Asked(draws={0: (0, DRAW._replace(total=math.nan))}))
+        small.advance([[5]], [state], asked=asked_of(draws={0: DRAW._replace(total=math.nan)}))
     with pytest.raises(ValueError, match="memory: must be"):
         small.begin(torch.randn(3, 31))
     with pytest.raises(ValueError, match="threads: must be at least 1"):

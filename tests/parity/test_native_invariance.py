@@ -20,11 +20,12 @@ from torch import Tensor
 from splitformer.model import DecoderState, Transformer
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.rooms import Block
-from splitformer.model.stepping import Advanced, Asked, Candidates
-from splitformer.native import Draw, Precision
+from splitformer.model.stepping import Advanced, Candidates
+from splitformer.native import Draw, Precision, Question
 from splitformer.native.binding import InstructionSet
 from tests.parity.test_native import VOCABULARY, model_of
 from tests.support.native import instruction_sets, needs_native
+from tests.support.questions import asked_of
 from tests.unit.test_model import RELATIVE
 
 pytestmark = needs_native
@@ -38,9 +39,9 @@ MODELS: dict[str, Callable[[], Transformer]] = {
         d_model=36, heads=3, d_feed_forward=50, gated=True, activation="silu"
     ),
 }
-NUCLEUS = 8, Draw(0.7, math.nan, 0.3, math.nan, 0.6, 0.0)
-FLAT = 0, Draw(0.7, math.nan, math.nan, math.nan, 0.6, 0.0)
-NEAR = 0, Draw(1.0, math.nan, math.nan, 0.05, 0.6)
+NUCLEUS = Draw(0.7, math.nan, 0.3, math.nan, 0.6, 0.0, 8)
+FLAT = Draw(0.7, math.nan, math.nan, math.nan, math.nan, 0.0)
+NEAR = Draw(1.0, math.nan, math.nan, 0.05)
 SETUPS = [(threads, isa) for threads in (1, 2, 3) for isa in instruction_sets()]
 
 
@@ -59,9 +60,7 @@ class Reference:
 
     decoder: NativeDecoder
 
-    def run(
-        self, memory: Tensor, tokens: list[int], draw: tuple[int, Draw]
-    ) -> tuple[Advanced, Block, Block]:
+    def run(self, memory: Tensor, tokens: list[int], draw: Draw) -> tuple[Advanced, Block, Block]:
         """Return what is known after the last token; own and cross caches."""
         state = self.decoder.begin(memory)
         for token in tokens:
@@ -69,10 +68,10 @@ class Reference:
         return result, own_of(state), np.stack([state.cross.keys, state.cross.values])
 
 
-def _asked(draws: list[tuple[int, Draw]]) -> Asked:
+def _asked(draws: list[Draw]) -> dict[int, Question]:
     """Everything that can be asked about as many outputs."""
     every = range(len(draws))
-    return Asked(
+    return asked_of(
         denied=dict.fromkeys(every, (5, 290)),
         candidates=dict.fromkeys(every, 6),
         logits=set(every),

@@ -26,9 +26,9 @@ from splitformer.generation import (
 )
 from splitformer.model.audio.features import LogMel
 from splitformer.model.native_encoder import NativeEncoder
-from splitformer.model.stepping import Asked
 from splitformer_client import connect
 from tests.support.native import needs_native
+from tests.support.questions import asked_of
 from tests.support.servers import ServerThread
 from tests.support.sounds import RATE, sound
 from tests.support.whisper import MAX_TARGET, make_whisper
@@ -107,7 +107,7 @@ def test_step_logits(pair: Pair, kernel: str) -> None:
     decoder = pair.decoder(kernel)
     state = decoder.begin(torch.from_numpy(memory))
     for position, token in enumerate(target[0].tolist()):
-        answer = decoder.advance([[token]], [state], asked=Asked(logits={0}))
+        answer = decoder.advance([[token]], [state], asked=asked_of(logits={0}))
         assert np.allclose(answer.logits[0], expected[position], atol=2e-4)
     decoder.close()
 

@@ -21,6 +21,7 @@ from splitformer.generation import (
     step,
 )
 from splitformer.generation.terms import lacking
+from splitformer.native import Question
 from tests.support.reference import Reference
 
 TEXT = "Open the selected file, then close the file."
@@ -93,9 +94,10 @@ class Everything:
         request = Request()
         for head in heads:
             target = self.world.target()
-            request.logits.add(request.add([*target.start, *head], target.state))
+            output = request.add([*target.start, *head], target.state)
+            request.asked[output] = Question(logits=True)
         answer = self.world.decoder.advance(
-            request.tokens, request.states, self.world.vocabulary.never, request
+            request.tokens, request.states, self.world.vocabulary.never, request.asked
         )
         for i, head in enumerate(heads):
             row = answer.logits[i].astype(float) - answer.log_sums[i]

@@ -30,9 +30,10 @@ from splitformer.generation.filters import (
     suppress,
 )
 from splitformer.generation.seen import Seen
-from splitformer.generation.selectors import select, uniform
+from splitformer.generation.selectors import select
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.decoder import Decoder
+from splitformer.model.drawing import uniform
 from splitformer.model.torch_decoder import TorchDecoder
 
 VOCABULARY = 50

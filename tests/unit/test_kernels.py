@@ -14,11 +14,12 @@ from splitformer.errors import ConfigurationError
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.decoder import Decoder
 from splitformer.model.native_decoder import NativeDecoder
-from splitformer.model.stepping import Asked, StepDecoder
+from splitformer.model.stepping import StepDecoder
 from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.serving.arithmetic import Arithmetic
 from splitformer.serving.kernels import source_encoder, step_decoder
 from tests.support.native import needs_native
+from tests.support.questions import asked_of
 
 EOS = 1
 
@@ -109,7 +110,7 @@ def test_both_advance_alike(decoder: Decoder) -> None:
             tokens,
             [each.begin(memory) for memory in memories],
             never=(0, 2, 3),
-            asked=Asked(
+            asked=asked_of(
                 denied={1: (EOS, 40)},
                 logits={0, 2},
                 candidates={1: 5},
@@ -137,10 +138,10 @@ def test_both_advance_alike(decoder: Decoder) -> None:
     both[1].close()
 
 
-def _asked(outputs: Iterable[int]) -> Asked:
+def _asked(outputs: Iterable[int]) -> dict[int, native.Question]:
     """Everything that can be asked about some outputs."""
     every = list(outputs)
-    return Asked(
+    return asked_of(
         denied=dict.fromkeys(every, (EOS,)),
         candidates=dict.fromkeys(every, 4),
         logits=set(every),

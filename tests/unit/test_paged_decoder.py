@@ -12,10 +12,10 @@ from splitformer.errors import ResourceExhaustedError
 from splitformer.model import DecoderState, Transformer
 from splitformer.model.decoder import Decoder
 from splitformer.model.paged_decoder import PagedDecoder
-from splitformer.model.stepping import Asked
 from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.native import PAGE_POSITIONS as PAGE
 from tests.parity.test_native import VOCABULARY, model_of
+from tests.support.questions import asked_of
 from tests.unit.test_model import RELATIVE
 
 MEBIBYTE = 2**20
@@ -64,7 +64,7 @@ def test_mixes_are_computed_like_the_reference(model: Transformer, device: str) 
         counts = [chance.choice((1, 1, 1, 1, 6)) for _ in sessions]
         tokens = [[chance.randrange(VOCABULARY) for _ in range(count)] for count in counts]
         outputs = [chance.randint(1, count) for count in counts]
-        asked = Asked(
+        asked = asked_of(
             denied={0: (7, 9)},
             candidates={0: 5},
             logits=set(range(sum(outputs))),
@@ -142,7 +142,7 @@ def test_half_precision_on_a_gpu(dtype: torch.dtype) -> None:
     memory = torch.randn(5, 32)
     one, other = reference.begin(memory), decoder.begin(memory)
     for token in range(40):
-        asked = Asked(logits={0})
+        asked = asked_of(logits={0})
         expected = reference.advance([[token]], [one], asked=asked)
         got = decoder.advance([[token]], [other], asked=asked)
         torch.testing.assert_close(got.logits[0], expected.logits[0], atol=0.1, rtol=0.1)

@@ -16,8 +16,8 @@ from splitformer.generation import (
     Sequential,
     Target,
     Vocabulary,
+    choosing,
     run,
-    sequential,
 )
 from splitformer.generation.filters import Row, likeliest
 from splitformer.generation.rules import Rules
@@ -27,11 +27,10 @@ from splitformer.generation.selectors import (
     needs_row,
     select,
     shortlist,
-    uniform,
     weight_of_all,
 )
 from splitformer.model.checkpoint import Checkpoint
-from splitformer.model.drawing import reference_id, reference_place
+from splitformer.model.drawing import reference_id, reference_place, uniform
 from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.native import Draw, drawn_place
 from tests.support.native import needs_native
@@ -173,7 +172,7 @@ def test_asking_for_little_chooses_what_looking_at_everything_does(
     hope: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sequential, "_HOPE", hope)
+    monkeypatch.setattr(choosing, "_HOPE", hope)
     options = GenerationOptions(seed=5, min_new_tokens=3, **case, **filters)
     description = checkpoint.description
     vocabulary = Vocabulary(

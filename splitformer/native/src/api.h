@@ -52,7 +52,7 @@ SPLITFORMER_API int32_t splitformer_plan_projection(void* plan, const splitforme
                                                     int32_t count);
 SPLITFORMER_API int32_t splitformer_plan_finish(void* plan);
 
-// A step; `request` is laid out like `Request`, in nineteen fields of 64 bits.
+// A step; `request` is laid out like `Request`, in fourteen fields of 64 bits.
 SPLITFORMER_API int32_t splitformer_plan_step(void* plan, const void* request);
 
 // The encoder; the arguments are those of `Sources`.

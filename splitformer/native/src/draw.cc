@@ -101,6 +101,23 @@ float Draw::Rate() const { return static_cast<float>(std::min(1.0 / temperature,
 
 float Draw::Distance() const { return static_cast<float>(-temperature * std::log(min_p)); }
 
+double Point(uint64_t seed, uint64_t index) {
+  constexpr uint64_t kFactors[] = {0xD2E7470EE14C6C93, 0xCA5A826395121157};
+  constexpr uint64_t kSteps[] = {0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B};
+  uint64_t a = index + 1, b = 0, c = 0, d = 0, key = seed, other = 0;
+  for (int round = 0; round < 10; ++round) {
+    const auto left = static_cast<unsigned __int128>(a) * kFactors[0];
+    const auto right = static_cast<unsigned __int128>(c) * kFactors[1];
+    a = static_cast<uint64_t>(right >> 64) ^ b ^ key;
+    b = static_cast<uint64_t>(right);
+    c = static_cast<uint64_t>(left >> 64) ^ d ^ other;
+    d = static_cast<uint64_t>(left);
+    key += kSteps[0];
+    other += kSteps[1];
+  }
+  return static_cast<double>(a >> 11) * 0x1p-53;
+}
+
 double WeightOf(const Draw& draw, double value, double largest) {
   return Exp((value - largest) / draw.temperature);
 }

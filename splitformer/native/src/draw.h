@@ -13,7 +13,7 @@ struct Draw {
   double top_k;
   double top_p;
   double min_p;
-  double point;  // in [0, 1): how far to go through the tokens, which belongs to seed and position
+  double point;  // in [0, 1): how far to go through the tokens; a step asks `Point` if not given
   double total;  // weight of all tokens, relative to the likeliest, if that matters: see `Weighs`
   double among;  // in a step's request: from how many candidates, 0: from all tokens
 
@@ -33,6 +33,10 @@ struct Draw {
   // How much less their logits may be then.
   float Distance() const;
 };
+
+// The point in [0, 1) that belongs to a seed and an index: the first of the four numbers that Philox
+// makes of them, as numpy has it.
+double Point(uint64_t seed, uint64_t index);
 
 // Draws from `count` tokens, the likeliest of all, likeliest first and of equals the smallest id:
 // top-k, top-p and min-p one after the other, then in the order of ids until their weights reach

@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "attention.h"
-#include "draw.h"
 #include "matrix.h"
 #include "memory.h"
 #include "multiply.h"
+#include "request.h"
 #include "rows.h"
 #include "source_attention.h"
 #include "team.h"
@@ -101,52 +101,6 @@ struct Convolution {
 
 using Op = std::variant<RowsOp, LinearOp, AttendOp, VocabularyOp>;
 
-// One sequence's part in a step; the binding lays these out.
-struct Sequence {
-  void* const* own;   // pages, each (layers, 2, heads, kPagePositions, head size)
-  int64_t capacity;   // positions that the pages have room for
-  int64_t start;      // positions it holds
-  int64_t count;      // new positions, in the order of their tokens
-  const void* cross;  // (layers, 2, heads, source, head size)
-  int64_t source;     // positions of the memory
-  int64_t outputs;    // from how many of the last new positions an output is asked
-};
-
-// A step's input, and where its outputs go; those are in the order of sequences and positions.
-// The binding lays these out too; what may be nullptr is then not asked for.
-struct Request {
-  int64_t sequences;
-  int64_t outputs;                // sum of the sequences' outputs
-  const Sequence* sequence;       // (sequences)
-  const int32_t* tokens;          // (sum of counts)
-  const float* mask;              // (whole chunks of the vocabulary): 0 or minus infinity; nullptr
-  const int32_t* denied;          // further ids ruled out, ascending for each output; nullptr
-  const int32_t* denied_end;      // (outputs): where in `denied` its own end
-  int32_t* ids;                   // (outputs): the likeliest id that is not ruled out, or the one
-                                  // that was drawn, -1 if others than candidates may matter
-  float* log_probability;         // (outputs): of that id, over all ids; nullptr
-  float* log_sum;                 // (outputs): log of the sum of exp(logit) over all ids; as above
-  const int32_t* logits_row;      // (outputs): row of `logits` to fill, or -1; nullptr
-  float* logits;                  // (rows asked for, vocabulary), before masks
-  const int32_t* room;            // (outputs): how many of the likeliest ids are wanted; nullptr
-  Likeliest* candidates;          // (sum of room): likeliest first; id -1 where there are no more
-  const int32_t* given;           // (outputs): an id whose logit is wanted, or -1; nullptr
-  float* given_logit;             // (outputs): its logit
-  const int64_t* attention_from;  // (outputs): where in `attention` its row begins, or -1; nullptr
-  float* attention;               // rows of as many elements as its memory has positions
-  const Draw* draw;               // (outputs): how to draw, and from what; nullptr
-  float* memory;                  // of an encoder: (sum of counts, d_model); never the binding's
-};
-
-// Sources that an encoder takes in, one behind the other: `counts[i]` tokens each, or where the plan
-// has convolutions, frames of features for as many rows of the memory.
-struct Sources {
-  int count;
-  const int64_t* counts;
-  const int32_t* tokens;
-  const float* features;
-};
-
 struct Shape {
   Precision precision;
   CacheType cache;
@@ -209,6 +163,15 @@ class Plan {
     int32_t token;
     int32_t position;
   };
+  // What an output is asked, made ready; where parts of its answer go, -1 where there are none.
+  struct Asked {
+    Draw draw;
+    int room;  // of the likeliest ids that are found
+    int first_found;
+    int first_candidate;
+    int logits_row;
+    int64_t attention;
+  };
   struct Panels {
     int first;
     int last;
@@ -223,14 +186,16 @@ class Plan {
 
   void CheckOrder();
   void Check(const Request& request) const;
+  void Check(const Question& question) const;
   void Check(const Sources& sources) const;
   void CheckDenied(const int32_t* begin, const int32_t* end) const;
   void CheckTokens(const int32_t* tokens, int64_t count) const;
   void Run(const Request& request);
   void Prepare(const Request& request);
-  void PrepareCandidates(const Request& request);
+  void PrepareAnswers(const Request& request);
+  void PrepareLists();
   template <class F>
-  void PrepareLists(std::vector<std::vector<Shortlist>>* lists, F begin);
+  void BeginLists(std::vector<std::vector<Shortlist>>* lists, F begin);
   void Reserve(int rows, int outputs, int positions);
   void RunStep(const Request& request, Member& member);
   void Execute(const RowsOp& op, const Request& request, Member& member);
@@ -262,7 +227,7 @@ class Plan {
   Likeliest BestOf(int output);
   int Rank(const Request& request, int i);
   void DrawToken(const Request& request, int i, int held, Likeliest best, const Member& member);
-  Likeliest DrawCandidate(const Request& request, int i, int held, Likeliest best);
+  Likeliest DrawCandidate(int i, int held, Likeliest best) const;
   Likeliest DrawNear(const Draw& draw, int i, Likeliest best) const;
   Likeliest DrawAny(const Request& request, int i, Likeliest best, const Member& member);
   std::vector<double> WeighChunks(const Draw& draw, int i, Likeliest best) const;
@@ -342,7 +307,8 @@ class Plan {
   std::vector<ExponentialSum> sums_;  // (outputs, chunks)
   std::vector<Likeliest> likeliest_;  // (threads, outputs)
 
-  std::vector<int> first_candidate_;                 // (outputs): where in the answer they begin
+  std::vector<Asked> asked_;                        // (outputs), or none if nothing is asked
+  std::vector<Likeliest> found_;                    // the likeliest ids, where they are wanted
   std::vector<std::vector<Shortlist>> shortlists_;  // (threads), (outputs)
   std::vector<std::vector<Shortlist>> near_;        // likewise: what is near the likeliest
   std::vector<ExponentialSum> weights_of_all_;      // (outputs, chunks), where draws need them

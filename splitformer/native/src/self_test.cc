@@ -109,52 +109,41 @@ struct Batch {
 
   void Step(Plan* plan, const std::vector<std::vector<int32_t>>& tokens) {
     std::vector<Sequence> sequences;
-    std::vector<int32_t> flat, rows;
+    std::vector<int32_t> flat;
     for (size_t s = 0; s < tokens.size(); ++s) {
       const int64_t count = static_cast<int64_t>(tokens[s].size());
       sequences.push_back(
           {pages.data() + s * kPages, kCapacity, held[s], count, cross.data(), kSource, 1});
       flat.insert(flat.end(), tokens[s].begin(), tokens[s].end());
-      rows.push_back(static_cast<int32_t>(s));
     }
     const size_t count = tokens.size();
-    std::vector<int32_t> denied, denied_end;
-    for (size_t s = 0; s < count; ++s) {
-      denied.insert(denied.end(), {7, 299});
-      denied_end.push_back(static_cast<int32_t>(denied.size()));
-    }
     const std::vector<float> mask(RoundUp(kVocabulary, kChunk), 0.0f);
     ids.assign(count, -1);
     log_probability.assign(count, 0.0f);
     log_sum.assign(count, 0.0f);
     logits.assign(count * kVocabulary, 0.0f);
-    const std::vector<int32_t> room(count, kRoom), given(count, 3);
     candidates.assign(count * kRoom, {});
     given_logit.assign(count, 0.0f);
     attention.assign(count * kSource, 0.0f);
-    std::vector<int64_t> from;
-    for (size_t s = 0; s < count; ++s) from.push_back(static_cast<int64_t>(s) * kSource);
+    const int32_t denied[] = {7, 299};
+    std::vector<Question> questions(count, {denied, 2, 3, kRoom, 1, 1, 0, 0, 0, {}});
+    if (count > 1) {
+      questions.back().draw = {0.8, std::nan(""), 0.5, std::nan(""), std::nan(""), 0.0,
+                               double(kRoom)};
+    }
     Request request{};
     request.sequences = request.outputs = static_cast<int64_t>(count);
     request.sequence = sequences.data();
     request.tokens = flat.data();
     request.mask = mask.data();
-    request.denied = denied.data();
-    request.denied_end = denied_end.data();
+    request.question = questions.data();
     request.ids = ids.data();
     request.log_probability = log_probability.data();
     request.log_sum = log_sum.data();
-    request.logits_row = rows.data();
     request.logits = logits.data();
-    request.room = room.data();
     request.candidates = candidates.data();
-    request.given = given.data();
     request.given_logit = given_logit.data();
-    request.attention_from = from.data();
     request.attention = attention.data();
-    std::vector<Draw> draws(count);
-    if (count > 1) draws.back() = {0.8, std::nan(""), 0.5, std::nan(""), 0.3, 0.0, double(kRoom)};
-    request.draw = draws.data();
     plan->Step(request);
     for (size_t s = 0; s < count; ++s) held[s] += static_cast<int64_t>(tokens[s].size());
   }

@@ -9,8 +9,8 @@ namespace splitformer {
 // Puts a drawn token in the likeliest one's place.
 void Plan::DrawToken(const Request& request, int i, int held, Likeliest best,
                      const Member& member) {
-  const Draw& draw = request.draw[i];
-  const Likeliest drawn = draw.among > 0.0 ? DrawCandidate(request, i, held, best)
+  const Draw& draw = asked_[size_t(i)].draw;
+  const Likeliest drawn = draw.among > 0.0 ? DrawCandidate(i, held, best)
                           : draw.Near()    ? DrawNear(draw, i, best)
                                            : DrawAny(request, i, best, member);
   request.ids[i] = drawn.id;
@@ -20,9 +20,10 @@ void Plan::DrawToken(const Request& request, int i, int held, Likeliest best,
 }
 
 // Draws from the likeliest; the id is -1 where others may matter.
-Likeliest Plan::DrawCandidate(const Request& request, int i, int held, Likeliest best) {
-  const Likeliest* candidates = request.candidates + first_candidate_[size_t(i)];
-  Draw draw = request.draw[i];
+Likeliest Plan::DrawCandidate(int i, int held, Likeliest best) const {
+  const Asked& asked = asked_[size_t(i)];
+  const Likeliest* candidates = found_.data() + asked.first_found;
+  Draw draw = asked.draw;
   if (draw.Weighs()) {
     const std::vector<double> of_chunks = WeighChunks(draw, i, best);
     draw.total = 0.0;
@@ -36,7 +37,7 @@ Likeliest Plan::DrawCandidate(const Request& request, int i, int held, Likeliest
     values.push_back(candidates[place].logit);
     ids.push_back(candidates[place].id);
   }
-  const bool complete = held < request.room[i] || held == shape_.vocabulary;
+  const bool complete = held < asked.room || held == shape_.vocabulary;
   const int place = DrawPlace(draw, values.data(), ids.data(), held, complete);
   return place < 0 ? Likeliest{0.0f, -1} : candidates[place];
 }
@@ -63,7 +64,7 @@ Likeliest Plan::DrawNear(const Draw& draw, int i, Likeliest best) const {
 // Draws from all: first a chunk by its weight, then one of its tokens, whose logits are computed
 // once more.
 Likeliest Plan::DrawAny(const Request& request, int i, Likeliest best, const Member& member) {
-  const Draw& draw = request.draw[i];
+  const Draw& draw = asked_[size_t(i)].draw;
   const std::vector<double> of_chunks = WeighChunks(draw, i, best);
   double all = 0.0, before = 0.0;
   for (const double weight : of_chunks) all += weight;

@@ -49,10 +49,10 @@ void Plan::Execute(const VocabularyOp& op, const Request& request, Member& membe
 
 // Makes a mask of a chunk for output `i`, if ids of the chunk are denied to it.
 bool Plan::MaskDenied(const Request& request, int base, int columns, int i, float* own) const {
-  if (request.denied == nullptr) return false;
-  const int32_t* end = request.denied + request.denied_end[i];
-  const int32_t* begin = i == 0 ? request.denied : request.denied + request.denied_end[i - 1];
-  begin = std::lower_bound(begin, end, base);
+  if (request.question == nullptr) return false;
+  const Question& question = request.question[i];
+  const int32_t* end = question.denied + question.denied_count;
+  const int32_t* begin = std::lower_bound(question.denied, end, base);
   if (begin == end || *begin >= base + columns) return false;
   for (int c = 0; c < kChunk; ++c) own[c] = request.mask == nullptr ? 0.0f : request.mask[base + c];
   for (; begin != end && *begin < base + columns; ++begin) {
@@ -78,10 +78,11 @@ void Plan::ReduceChunk(const Request& request, const float* mask, const float* l
   const RowKernels& rows = *kernels_.rows;
   const float largest =
       rows.update_likeliest(logits, mask, columns, base, LikeliestOf(i, member.index));
-  if (request.room != nullptr && request.room[i] > 0) {
+  const Asked* asked = asked_.empty() ? nullptr : &asked_[size_t(i)];
+  if (asked != nullptr && asked->room > 0) {
     shortlists_[size_t(member.index)][size_t(i)].Add(rows, logits, mask, columns, base, largest);
   }
-  if (request.draw != nullptr && request.draw[i].Near()) {
+  if (asked != nullptr && asked->draw.Near()) {
     near_[size_t(member.index)][size_t(i)].Add(rows, logits, mask, columns, base, largest);
   }
   const size_t place = size_t(i) * size_t(chunks()) + size_t(chunk);
@@ -90,25 +91,25 @@ void Plan::ReduceChunk(const Request& request, const float* mask, const float* l
     const float top = mask == nullptr ? largest : rows.largest(logits, nullptr, columns);
     sums_[place] = {top, rows.sum_exponentials(logits, nullptr, columns, top, 1.0f)};
   }
-  if (request.draw != nullptr && request.draw[i].Wanted() && request.draw[i].Weighs()) {
-    const float rate = request.draw[i].Rate();
+  if (asked != nullptr && asked->draw.Wanted() && asked->draw.Weighs()) {
+    const float rate = asked->draw.Rate();
     weights_of_all_[place] =
         summed && mask == nullptr && rate == 1.0f
             ? sums_[place]
             : ExponentialSum{largest,
                              rows.sum_exponentials(logits, mask, columns, largest, rate)};
   }
-  Copy(request, logits, columns, base, i);
+  if (asked != nullptr) Copy(request, logits, columns, base, i);
 }
 
 // Copies those logits of a chunk that are wanted as they are.
 void Plan::Copy(const Request& request, const float* logits, int columns, int base, int i) const {
   const int count = std::min(columns, shape_.vocabulary - base);
-  const int given = request.given == nullptr ? -1 : request.given[i] - base;
+  const int given = request.question[i].given - base, row = asked_[size_t(i)].logits_row;
   if (given >= 0 && given < count) request.given_logit[i] = logits[given];
-  if (request.logits_row != nullptr && request.logits_row[i] >= 0) {
-    const size_t row = size_t(request.logits_row[i]) * size_t(shape_.vocabulary);
-    std::memcpy(request.logits + row + base, logits, size_t(count) * sizeof(float));
+  if (row >= 0) {
+    float* to = request.logits + size_t(row) * size_t(shape_.vocabulary);
+    std::memcpy(to + base, logits, size_t(count) * sizeof(float));
   }
 }
 
@@ -122,13 +123,11 @@ void Plan::Conclude(const Request& request, const Member& member) {
       request.log_sum[i] = LogSum(sums_.data() + size_t(i) * size_t(chunks()), chunks());
       request.log_probability[i] = best.logit - request.log_sum[i];
     }
-    const int held = request.room != nullptr && request.room[i] > 0 ? Rank(request, i) : 0;
-    if (request.draw != nullptr && request.draw[i].Wanted()) {
-      DrawToken(request, i, held, best, member);
-    }
-    if (request.attention_from != nullptr && request.attention_from[i] >= 0) {
-      ShowAttention(request, i);
-    }
+    if (asked_.empty()) continue;
+    const Asked& asked = asked_[size_t(i)];
+    const int held = asked.room > 0 ? Rank(request, i) : 0;
+    if (asked.draw.Wanted()) DrawToken(request, i, held, best, member);
+    if (asked.attention >= 0) ShowAttention(request, i);
   }
 }
 
@@ -141,13 +140,17 @@ Likeliest Plan::BestOf(int output) {
   return best;
 }
 
-// Merges what the threads have kept for an output; returns how many candidates there are.
+// Merges what the threads have kept for an output, and answers with as many candidates as it asked
+// for; returns how many were found.
 int Plan::Rank(const Request& request, int i) {
   std::vector<Shortlist*> parts;
   parts.reserve(shortlists_.size());
   for (std::vector<Shortlist>& part : shortlists_) parts.push_back(&part[size_t(i)]);
-  Likeliest* out = request.candidates + first_candidate_[size_t(i)];
-  return splitformer::Rank(parts, request.room[i], out);
+  const Asked& asked = asked_[size_t(i)];
+  Likeliest* found = found_.data() + asked.first_found;
+  const int held = splitformer::Rank(parts, asked.room, found);
+  std::copy_n(found, request.question[i].candidates, request.candidates + asked.first_candidate);
+  return held;
 }
 
 // The mean of the heads' weights, head by head in their order.
@@ -155,7 +158,7 @@ void Plan::ShowAttention(const Request& request, int i) const {
   const int row = output_row_[size_t(i)];
   const int64_t source = SourceOf(request, row);
   const float* weights = weights_.data() + shown_[size_t(row)];
-  float* out = request.attention + request.attention_from[i];
+  float* out = request.attention + asked_[size_t(i)].attention;
   for (int64_t t = 0; t < source; ++t) {
     float sum = 0.0f;
     for (int head = 0; head < shape_.heads; ++head) sum += weights[head * source + t];
