@@ -33,6 +33,7 @@ OptionalField = Literal[
     "num_beams",
     "num_return_sequences",
     "length_penalty",
+    "early_stopping",
     "max_passes",
 ]
 _LONG_OPTIONS = 1024
@@ -87,12 +88,14 @@ def _read_options(message: pb.GenerationOptions) -> GenerationOptions:
         no_repeat_ngram_size=_optional(message, "no_repeat_ngram_size"),
         stop=tuple(message.stop),
         suppressed_tokens=tuple(message.suppressed_tokens),
+        bad_words=tuple(map(_text_or_ids, message.bad_words)),
         alternatives=message.alternatives,
         attention=message.attention,
         alignments=message.alignments,
         num_beams=_optional(message, "num_beams"),
         num_return_sequences=_optional(message, "num_return_sequences"),
         length_penalty=_optional(message, "length_penalty"),
+        early_stopping=_optional(message, "early_stopping"),
         glossary=tuple((entry.source, entry.target) for entry in message.glossary),
         draft=_known("options.draft", _DRAFTS, message.draft),
         mode=_known("options.mode", _MODES, message.mode),
@@ -125,11 +128,9 @@ def _not_offered(unknown: UnknownFieldSet) -> UnimplementedError:
 
 def wish_of(header: pb.SessionHeader) -> Wish:
     """Read what a session's opener asks for."""
-    form = header.target_prefix.WhichOneof("form")
-    text, ids = header.target_prefix.text, tuple(header.target_prefix.tokens.ids)
     return Wish(
         language=header.target_language,
-        prefix=text if form == "text" else ids,
+        prefix=_text_or_ids(header.target_prefix),
         max_positions=header.max_positions,
         speech=_speech_of(header.speech) if header.HasField("speech") else None,
     )
@@ -176,8 +177,11 @@ def step_index(request: pb.StepRequest) -> int:
 
 def given_target(request: pb.ScoreRequest) -> str | tuple[int, ...]:
     """Read what is to be scored."""
-    form = request.target.WhichOneof("form")
-    return request.target.text if form == "text" else tuple(request.target.tokens.ids)
+    return _text_or_ids(request.target)
+
+
+def _text_or_ids(given: pb.TargetPrefix | pb.BadWord) -> str | tuple[int, ...]:
+    return given.text if given.WhichOneof("form") == "text" else tuple(given.tokens.ids)
 
 
 async def steers_of(requests: AsyncIterator[pb.InteractRequest]) -> AsyncIterator[Steer]:

@@ -104,7 +104,7 @@ class Runs:
         Returns:
             The run, which has yet to join, and the tokens from `start` on that are there already.
         """
-        options = options.under(self._defaults)
+        options = self._glossary.spelled(options.under(self._defaults))
         if options.sampled:
             options = dataclasses.replace(options, seed=seed_of(options, session.seed))
         target = session.target

@@ -17,17 +17,13 @@ from splitformer_client.generation import AsyncGeneration
 from splitformer_client.info import ModelInfo
 from splitformer_client.link import Link
 from splitformer_client.memory import Memory
-from splitformer_client.options import (
-    GenerationOptions,
-    TargetPrefix,
-    options_message,
-    prefix_message,
-)
+from splitformer_client.options import GenerationOptions, TargetPrefix
 from splitformer_client.retry import while_unavailable
 from splitformer_client.scope import Scope
 from splitformer_client.session import AsyncSession, MakeScope
 from splitformer_client.settings import Settings, decoder_options
 from splitformer_client.spans import Rows
+from splitformer_client.writing import options_message, prefix_message, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,8 @@ class Opening:
     def header(self, model: str, request_id: str) -> pb.SessionHeader:
         """Write it as the protocol's message."""
         memory = self.memory
-        return pb.SessionHeader(
+        return written(
+            pb.SessionHeader,
             model=model,
             request_id=request_id,
             target_language=self.language,
@@ -139,7 +136,8 @@ class Decoder:
         scope: Scope,
     ) -> AsyncGeneration:
         """Decode a memory in one call, with no session to close; the opening has no id."""
-        header = pb.DecodeHeader(
+        header = written(
+            pb.DecodeHeader,
             session=opening.header(self._settings.model, ""),
             options=options_message(options),
             max_tokens_per_message=max_tokens_per_message,

@@ -21,6 +21,7 @@ from splitformer_client.listening import Listening, listening
 from splitformer_client.memory import Memory
 from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
 from splitformer_client.settings import Settings, encoder_options
+from splitformer_client.writing import milliseconds, token_ids, written
 
 Delivery = Literal["auto", "inline", "reference"]
 Pooling = Literal["auto", "mean", "cls"]
@@ -103,11 +104,12 @@ class Encoder:
             raise InvalidArgumentError.of(
                 "delivery", f"must be one of {sorted(_DELIVERIES)}", delivery
             )
-        return pb.EncodeRequest(
+        return written(
+            pb.EncodeRequest,
             model=self._settings.model,
             source=source,
             delivery=_DELIVERIES[delivery],
-            lease_ms=round(lease_seconds * 1000),
+            lease_ms=milliseconds(lease_seconds, "lease"),
         )
 
     async def stream_encode(self, source: pb.Source, scope: Scope) -> Memory:
@@ -156,10 +158,11 @@ class Encoder:
         """Prolong the lease of a referenced memory, from now on."""
         reference = _reference(memory)
         link = self._link_of(reference)
-        request = pb.RenewLeaseRequest(
+        request = written(
+            pb.RenewLeaseRequest,
             memory_id=reference.memory_id,
             lease_id=reference.lease.lease_id,
-            lease_ms=round(lease_seconds * 1000),
+            lease_ms=milliseconds(lease_seconds, "lease"),
         )
         method = EncoderServiceStub(link.channel).RenewLease
         answer = await link.call(method, request, scope, _replica(reference))
@@ -204,10 +207,10 @@ def source_of(
     source: str | Sequence[int], language: str = "", target_language: str = ""
 ) -> pb.Source:
     """Write a source, text or token ids, as the protocol's message."""
+    languages = {"language": language, "target_language": target_language}
     if isinstance(source, str):
-        return pb.Source(text=source, language=language, target_language=target_language)
-    tokens = pb.TokenIds(ids=source)
-    return pb.Source(tokens=tokens, language=language, target_language=target_language)
+        return written(pb.Source, "source.", text=source, **languages)
+    return written(pb.Source, "source.", tokens=token_ids(source, "source"), **languages)
 
 
 def _reference(memory: Memory) -> tensor_pb2.MemoryReference:

@@ -11,10 +11,11 @@ from splitformer.v1 import decoder_service_pb2 as pb
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer_client.convert import end_of, token_of
 from splitformer_client.link import Link
-from splitformer_client.options import GenerationOptions, options_message
+from splitformer_client.options import GenerationOptions
 from splitformer_client.scope import Metadata, Scope
 from splitformer_client.spans import Rows
 from splitformer_client.values import End, Rewound, Token
+from splitformer_client.writing import options_message, written
 
 Steered = Token | Rewound | End
 """What comes from a loop that is steered."""
@@ -71,11 +72,16 @@ class AsyncInteraction:
                 which nothing has been chosen yet.
             hold: More belongs to this: the loop stands still until something does not hold.
         """
-        self._send(pb.InteractRequest(force=pb.Force(token=token, index=index), hold=hold))
+        self._send(
+            pb.InteractRequest(
+                force=written(pb.Force, "force.", token=token, index=index), hold=hold
+            )
+        )
 
     async def rewind(self, index: int, *, hold: bool = False) -> None:
         """Take back all tokens from an index on."""
-        self._send(pb.InteractRequest(rewind=pb.Rewind(index=index), hold=hold))
+        place = written(pb.Rewind, "rewind.", index=index)
+        self._send(pb.InteractRequest(rewind=place, hold=hold))
 
     async def redirect(self, *, hold: bool = False, **options: Unpack[GenerationOptions]) -> None:
         """Go on with other options; those that are left out are off."""

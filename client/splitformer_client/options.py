@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, TypedDict, cast, get_args
+from typing import Literal, TypedDict, cast
 
-from splitformer.errors import InvalidArgumentError
-from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2
+from splitformer.errors import InvalidArgumentError, shown
 
 Draft = Literal["off", "copy", "jacobi"]
 Mode = Literal["loop", "parallel"]
@@ -18,12 +17,6 @@ Glossary = Mapping[str, str]
 """Source terms, and what each must come out as."""
 
 NO_PREFIXES: Mapping[str, TargetPrefix] = MappingProxyType({})
-
-_NAMES: dict[str, dict[object, int]] = {
-    "draft": {d: pb.DraftMode.Value(f"DRAFT_MODE_{d.upper()}") for d in get_args(Draft)},
-    "mode": {m: pb.DecodingMode.Value(f"DECODING_MODE_{m.upper()}") for m in get_args(Mode)},
-}
-"""Options whose values have names."""
 
 _WITHOUT_GLOSSARY = (
     *("temperature", "top_k", "top_p", "min_p", "stop"),
@@ -54,9 +47,13 @@ class GenerationOptions(TypedDict, total=False):
         no_repeat_ngram_size: No n-gram of this size occurs twice; 0: off.
         stop: End when the text contains one of these.
         suppressed_tokens: Never choose these ids.
+        bad_words: What never comes, each as text or as token ids. A word is ruled out as the
+            tokenizer writes it; of several tokens the last one, where the others have come.
         num_beams: Beam search that follows this many hypotheses; a stream gives what is certain.
         num_return_sequences: Hypotheses to return in `End`, at most `num_beams`.
         length_penalty: Exponent of the length in a hypothesis' score; left out: 1.
+        early_stopping: End a beam search as soon as `num_beams` hypotheses are complete; left out:
+            only when no better one can come.
         glossary: What source terms must come out as: {"file": "Datei"}; one that stays as it is
             comes as often as in the source, and no more often. It takes beam search. Where
             several languages are asked for it holds for all, unless it is a mapping of mappings, by
@@ -82,9 +79,11 @@ class GenerationOptions(TypedDict, total=False):
     no_repeat_ngram_size: int | None
     stop: Sequence[str] | None
     suppressed_tokens: Sequence[int] | None
+    bad_words: Sequence[str | Sequence[int]] | None
     num_beams: int | None
     num_return_sequences: int | None
     length_penalty: float | None
+    early_stopping: bool | None
     glossary: Glossary | Mapping[str, Glossary] | None
     alternatives: int | None
     attention: bool | None
@@ -92,24 +91,6 @@ class GenerationOptions(TypedDict, total=False):
     draft: Draft | None
     mode: Mode | None
     max_passes: int | None
-
-
-def options_message(options: GenerationOptions) -> pb.GenerationOptions:
-    """Write options as the protocol's message.
-
-    Raises:
-        TypeError: An option is unknown or has a value of the wrong type.
-        InvalidArgumentError: A value does not fit its field, for example a negative seed. All other
-            rules are the server's.
-    """
-    message = pb.GenerationOptions()
-    for name, value in options.items():
-        if name not in GenerationOptions.__annotations__:
-            known = ", ".join(GenerationOptions.__annotations__)
-            raise TypeError(f"{name}: not a generation option; known are {known}")
-        if value is not None:
-            _set(message, name, value)
-    return message
 
 
 def options_for(options: GenerationOptions, language: str) -> GenerationOptions:
@@ -152,21 +133,20 @@ def without_repeats(options: GenerationOptions) -> GenerationOptions:
 
 
 def check_glossary(options: GenerationOptions, languages: Sequence[str]) -> None:
-    """InvalidArgumentError if there is a glossary for a language that is not asked for."""
+    """InvalidArgumentError if a glossary is for a language that is not asked for, or of no kind.
+
+    A glossary is one mapping, or one for each language; terms beside languages are of no kind.
+    """
     glossary = options.get("glossary") or {}
+    if not isinstance(glossary, Mapping):
+        raise TypeError(f"options.glossary: must be a mapping, got {shown(glossary)}")
     by_language = [key for key, value in glossary.items() if isinstance(value, Mapping)]
+    if by_language and len(by_language) < len(glossary):
+        rule = "must map terms to terms, or every language to such a mapping"
+        raise InvalidArgumentError.of("options.glossary", rule, dict(glossary))
     if unknown := sorted(set(by_language) - set(languages)):
         rule = f"must be for languages that are asked for ({', '.join(languages)})"
         raise InvalidArgumentError.of("options.glossary", rule, unknown)
-
-
-def prefix_message(prefix: TargetPrefix | None) -> pb.TargetPrefix | None:
-    """Write a target, or the beginning of one, as the protocol's message."""
-    if prefix is None:
-        return None
-    if isinstance(prefix, str):
-        return pb.TargetPrefix(text=prefix)
-    return pb.TargetPrefix(tokens=encoder_service_pb2.TokenIds(ids=prefix))
 
 
 def prefixes_of(
@@ -188,34 +168,3 @@ def prefixes_of(
         rule = f"must be for languages that are asked for ({', '.join(languages)})"
         raise InvalidArgumentError.of("target_prefix", rule, unknown)
     return prefix
-
-
-def _set(message: pb.GenerationOptions, name: str, value: object) -> None:
-    """Set one field, naming it if the value does not fit."""
-    if name in _NAMES:
-        known = _NAMES[name]
-        if value not in known:
-            rule = f"must be one of {', '.join(map(str, known))}"
-            raise InvalidArgumentError.of(f"options.{name}", rule, value)
-        value = known[value]
-    if isinstance(value, Mapping):
-        value = _entries(name, value)
-    if isinstance(value, str):
-        raise TypeError(f"{name}: must not be a plain string, got {value!r}")
-    try:
-        if isinstance(value, Sequence):
-            getattr(message, name).extend(value)
-        else:
-            setattr(message, name, value)
-    except ValueError as error:
-        raise InvalidArgumentError.of(f"options.{name}", str(error), value) from None
-    except TypeError as error:
-        raise TypeError(f"{name}: {error}") from None
-
-
-def _entries(name: str, glossary: Mapping[object, object]) -> list[pb.GlossaryEntry]:
-    """Write a glossary; TypeError unless it maps strings to strings."""
-    for source, target in glossary.items():
-        if not (isinstance(source, str) and isinstance(target, str)):
-            raise TypeError(f"{name}: must map strings to strings, got {source!r}: {target!r}")
-    return [pb.GlossaryEntry(source=str(s), target=str(t)) for s, t in glossary.items()]

@@ -16,10 +16,11 @@ from splitformer_client.generation import AsyncGeneration
 from splitformer_client.info import SessionInfo
 from splitformer_client.interaction import AsyncInteraction
 from splitformer_client.link import Link
-from splitformer_client.options import GenerationOptions, options_message, prefix_message
+from splitformer_client.options import GenerationOptions
 from splitformer_client.scope import REPLICA_KEY, Metadata, Scope
 from splitformer_client.spans import Rows
 from splitformer_client.values import End, Score, Token
+from splitformer_client.writing import options_message, prefix_message, written
 
 MakeScope = Callable[[float | None], Scope]
 """Starts an operation that may take the given seconds, None for the client's default."""
@@ -90,7 +91,8 @@ class AsyncSession:
         close_on_end: bool = False,
     ) -> AsyncGeneration:
         """Run the loop as part of an operation that has begun."""
-        request = pb.GenerateRequest(
+        request = written(
+            pb.GenerateRequest,
             session_id=self.id,
             options=options_message(options),
             start_index=start_index,
@@ -123,7 +125,8 @@ class AsyncSession:
             An iterator of tokens and of what was asked for. Closing it early cancels the loop; the
             session stays.
         """
-        start = pb.GenerateRequest(
+        start = written(
+            pb.GenerateRequest,
             session_id=self.id,
             options=options_message(options),
             start_index=start_index,
@@ -146,7 +149,8 @@ class AsyncSession:
             FailedPreconditionError: The index lies beyond the next token.
             AbortedError: SESSION_BUSY, another call is using the session.
         """
-        request = pb.StepRequest(
+        request = written(
+            pb.StepRequest,
             session_id=self.id,
             index=index,
             options=options_message(options),
@@ -178,8 +182,11 @@ class AsyncSession:
         self, scope: Scope, target: str | Sequence[int], include_end: bool
     ) -> Score:
         """Score a target as part of an operation that has begun."""
-        request = pb.ScoreRequest(
-            session_id=self.id, target=prefix_message(target), include_end=include_end
+        request = written(
+            pb.ScoreRequest,
+            session_id=self.id,
+            target=prefix_message(target, "target"),
+            include_end=include_end,
         )
         method = DecoderServiceStub(self._link.channel).Score
         return score_of(await self._link.call(method, request, scope, self._metadata))
@@ -202,7 +209,8 @@ class AsyncSession:
             AbortedError: SESSION_BUSY, another call is using the session.
             FailedPreconditionError: KEEP_AHEAD, more tokens than were produced.
         """
-        request = pb.ForkSessionRequest(
+        request = written(
+            pb.ForkSessionRequest,
             session_id=self.id,
             request_id=uuid.uuid4().hex,
             target_language=language,

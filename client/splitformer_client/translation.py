@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from splitformer.errors import CancelledError, InvalidArgumentError
+from splitformer.errors import CancelledError, InvalidArgumentError, shown
 from splitformer_client.fan import Services
 from splitformer_client.options import (
     NO_PREFIXES,
@@ -48,6 +48,7 @@ class Job:
         wishes: What translations should be like.
 
     Raises:
+        TypeError: The text is none.
         InvalidArgumentError: No language, one twice, an unknown `long_text`, or a glossary for a
             language that is not asked for.
     """
@@ -63,6 +64,8 @@ class Job:
     wishes: Wishes = NO_WISHES
 
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise TypeError(f"text: must be a string, got {shown(self.text)}")
         if not self.languages or len(set(self.languages)) < len(self.languages):
             rule = "must name at least one language, and none twice"
             raise InvalidArgumentError.of("to", rule, list(self.languages))

@@ -1,11 +1,12 @@
 """Beam search: the likeliest hypotheses side by side, and the part they agree on as it comes.
 
-The search is that of Hugging Face Transformers with `early_stopping=False`. A step looks at the
+The search is that of Hugging Face Transformers. A step looks at the
 2 n likeliest continuations of all n beams together. Of those, the first n that go on become the
 beams; the ones among the first n that end are complete, and the best n complete ones are kept. A
 complete hypothesis scores the sum of its log-probabilities divided by its length to the power of
 the length penalty. The search is over when n are complete and the likeliest beam, if it ended now,
-would not be better than the worst of them; or when nothing can go on.
+would not be better than the worst of them; or when nothing can go on. With `early_stopping` it is
+over as soon as n are complete.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from splitformer.generation.hypotheses import (
 )
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Ranking, Rules
-from splitformer.generation.seen import Seen
+from splitformer.generation.seen import Seen, seen_of
 from splitformer.generation.stops import Said, Stops
 from splitformer.generation.target import Target
 from splitformer.generation.tokens import EndReason, Produced
@@ -161,7 +162,7 @@ class Beam:
             else:
                 before = [token.id for token in self._search.before]
                 said = [*self.target.start, *before, *(each.id for each in node.after(0))]
-                seen = Seen(self._options.unrepeated, said)
+                seen = seen_of(self._options, said)
             self._seen[node] = seen
         return self._seen[node]
 
@@ -249,6 +250,8 @@ class Beam:
             return True
         if len(complete) < self.width:
             return False
+        if self._options.early_stopping:
+            return True
         return self._mean(live[0].total, live[0].node.depth) <= complete[-1].score
 
     def _hand_on(self) -> None:

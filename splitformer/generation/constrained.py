@@ -20,10 +20,11 @@ import math
 from collections.abc import Iterable, Iterator
 
 from splitformer.generation.beam import Beam
+from splitformer.generation.contradictions import refuse, violation
 from splitformer.generation.decoding import Vocabulary
 from splitformer.generation.glossary import Wanted
 from splitformer.generation.hypotheses import Complete, Continuation, Live, Node
-from splitformer.generation.options import GenerationOptions, refuse, violation
+from splitformer.generation.options import GenerationOptions
 from splitformer.generation.progress import Progress, Writing
 from splitformer.generation.rules import Ranking, Rules
 from splitformer.generation.stops import Said
@@ -221,6 +222,8 @@ class Constrained(Beam):
         live, complete, enough = self._search.live, self._search.complete, self._options.beams
         if not live or len(complete) < enough:
             return not live
+        if self._options.early_stopping:
+            return True
         return max(self._hope(each) for each in live) <= complete[enough - 1].score
 
     def _hope(self, live: Live) -> float:

@@ -7,6 +7,7 @@ A term that must come out as it is, such as a placeholder, comes as often as tha
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from functools import lru_cache
 
 from splitformer import words
 from splitformer.errors import FailedPreconditionError
+from splitformer.generation.contradictions import refuse, violation
 from splitformer.generation.decoding import Vocabulary
-from splitformer.generation.options import GenerationOptions, refuse, violation
+from splitformer.generation.options import GenerationOptions
 from splitformer.generation.target import Target
 from splitformer.generation.terms import Spelling, Term, capitalised
 from splitformer.model.tokenizer import Tokenizer
@@ -58,6 +60,7 @@ class Glossary:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._remembered = lru_cache(_MOST_REMEMBERED)(self._spellings)
+        self._remembered_words = lru_cache(_MOST_REMEMBERED)(self._spellings_of_word)
 
     def wanted(self, options: GenerationOptions, target: Target) -> Wanted | None:
         """Return what a target must contain; None if the source contains no term.
@@ -82,15 +85,41 @@ class Glossary:
         free = {term for i, term in spelled.items() if options.glossary[i][0] != term.text}
         return self._together(places, free, target) if places else None
 
+    def spelled(self, options: GenerationOptions) -> GenerationOptions:
+        """Return the options with bad words as what they are to the model: ids that never come.
+
+        A word is ruled out as the tokenizer writes it, alone and behind a space or a sign. One
+        token is ruled out everywhere, several where all but the last have come.
+        """
+        if not options.bad_words:
+            return options
+        ways = set[tuple[int, ...]]()
+        for word in options.bad_words:
+            ways |= self._remembered_words(word) if isinstance(word, str) else {word}
+        return dataclasses.replace(
+            options,
+            suppressed_tokens=(*options.suppressed_tokens, *(w[0] for w in ways if len(w) == 1)),
+            suppressed_sequences=tuple(sorted(way for way in ways if len(way) > 1)),
+        )
+
     def _spelled(self, options: GenerationOptions, entry: int) -> Term:
         text = " ".join(options.glossary[entry][1].split())
         unusable = {*self._vocabulary.never, *options.suppressed_tokens}
+        sequences = options.suppressed_sequences
         spellings = self._remembered(text)
-        return Term(text, tuple(s for s in spellings if unusable.isdisjoint(s.ids)))
+        return Term(
+            text,
+            tuple(
+                spelling
+                for spelling in spellings
+                if unusable.isdisjoint(spelling.ids)
+                and not any(_holds(spelling.ids, sequence) for sequence in sequences)
+            ),
+        )
 
     @staticmethod
     def _refuse_unspelled(options: GenerationOptions, terms: Mapping[int, Term]) -> None:
-        rule = "must be text that the model's vocabulary can spell"
+        rule = "must be text that the vocabulary can spell, suppressed tokens and bad words aside"
         refuse(
             [
                 violation(f"options.glossary[{i}].target", rule, options.glossary[i][1])
@@ -113,14 +142,25 @@ class Glossary:
 
     def _spellings(self, text: str) -> tuple[Spelling, ...]:
         """Return the ways to write a term, as it is and as it begins a sentence."""
-        encode = self._tokenizer.encode_target
-        ways = set[tuple[int, ...]]()
-        for form in (text, capitalised(text)):
-            ways |= {tuple(encode(form)), tuple(encode(" " + form))}
-            ways |= set(self._glued(form))
-        context = encode(_CONTEXTS[0])
-        spellings = (Spelling(ids, self._text((*context, *ids))[1:]) for ids in sorted(ways) if ids)
+        ways = self._ways(text) | self._ways(capitalised(text))
+        spellings = (Spelling(ids, self._behind_a_sign(ids)) for ids in sorted(ways))
         return tuple(s for s in spellings if _is(s.text, text))
+
+    def _spellings_of_word(self, word: str) -> frozenset[tuple[int, ...]]:
+        """Return the ways to write a word, as it is."""
+        text = " ".join(word.split())
+        ways = self._ways(text)
+        return frozenset(w for w in ways if self._behind_a_sign(w).removeprefix(" ") == text)
+
+    def _ways(self, form: str) -> set[tuple[int, ...]]:
+        """Return what the tokenizer makes of a text, alone, behind a space and behind a sign."""
+        encode = self._tokenizer.encode_target
+        ways = {tuple(encode(form)), tuple(encode(" " + form)), *self._glued(form)}
+        return ways - {()}
+
+    def _behind_a_sign(self, ids: Sequence[int]) -> str:
+        """Return how ids read behind something else, with the space before them if there is one."""
+        return self._text((*self._tokenizer.encode_target(_CONTEXTS[0]), *ids))[1:]
 
     def _glued(self, form: str) -> Iterator[tuple[int, ...]]:
         """Give the ids of a form behind something else, where that keeps its own."""
@@ -160,6 +200,12 @@ def _rows(target: Target, places: Sequence[tuple[int, int]]) -> tuple[int, ...]:
         for row, piece in enumerate(target.source)
         if any(piece.begin < end and begin < piece.end for begin, end in spans)
     )
+
+
+def _holds(ids: Sequence[int], sequence: Sequence[int]) -> bool:
+    """True if ids hold a sequence."""
+    size = len(sequence)
+    return any(ids[i : i + size] == sequence for i in range(len(ids) - size + 1))
 
 
 def _is(spelled: str, text: str) -> bool:

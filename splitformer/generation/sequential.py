@@ -9,7 +9,7 @@ from splitformer.generation.decoding import News, Request, Vocabulary
 from splitformer.generation.inspection import Inspection
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.rules import Rules
-from splitformer.generation.seen import Seen
+from splitformer.generation.seen import Seen, seen_of
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import Target
 from splitformer.generation.tokens import EndReason, Produced
@@ -187,4 +187,4 @@ class Sequential:
 def seen_by(options: GenerationOptions, target: Target) -> Seen:
     """Return what a target holds so far, for the filters that look at it."""
     said = [*target.start, *(token.id for token in target.produced)]
-    return Seen(options.unrepeated, said)
+    return seen_of(options, said)

@@ -402,6 +402,8 @@ class GenerationOptions(_message.Message):
     DRAFT_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     MAX_PASSES_FIELD_NUMBER: _builtins.int
+    BAD_WORDS_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Most tokens to generate in this call; not set: as many as the session has positions."""
     min_new_tokens: _builtins.int
@@ -446,9 +448,13 @@ class GenerationOptions(_message.Message):
     """Passes of parallel decoding over one block of tokens, after which it counts as it is; not set:
     until no token changes any more, which gives what the loop gives.
     """
+    early_stopping: _builtins.bool
+    """End a beam search as soon as `num_beams` hypotheses are complete; not set, or false: only when
+    no better one can come.
+    """
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """End when the text contains one of these."""
+        """End when the text contains one of these, 256 at most."""
 
     @_builtins.property
     def suppressed_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -458,6 +464,12 @@ class GenerationOptions(_message.Message):
     def glossary(self) -> _containers.RepeatedCompositeFieldContainer[Global___GlossaryEntry]:
         """Source terms that must come out as given target terms, 1000 at most. Where the source contains one
         of them, this is beam search, whatever `num_beams` says.
+        """
+
+    @_builtins.property
+    def bad_words(self) -> _containers.RepeatedCompositeFieldContainer[Global___BadWord]:
+        """What never comes, 1000 words at most. A word is ruled out as the model's tokenizer writes it:
+        where all of its tokens but the last have come, the last one cannot.
         """
 
     def __init__(
@@ -484,13 +496,17 @@ class GenerationOptions(_message.Message):
         draft: Global___DraftMode.ValueType = ...,
         mode: Global___DecodingMode.ValueType = ...,
         max_passes: _builtins.int | None = ...,
+        bad_words: _abc.Iterable[Global___BadWord] | None = ...,
+        early_stopping: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_max_passes", b"_max_passes", "_min_new_tokens", b"_min_new_tokens", "_min_p", b"_min_p", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "alternatives", b"alternatives", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_passes", b"max_passes", "min_new_tokens", b"min_new_tokens", "min_p", b"min_p", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_early_stopping", b"_early_stopping", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_max_passes", b"_max_passes", "_min_new_tokens", b"_min_new_tokens", "_min_p", b"_min_p", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "alternatives", b"alternatives", "early_stopping", b"early_stopping", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_passes", b"max_passes", "min_new_tokens", b"min_new_tokens", "min_p", b"min_p", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_max_passes", b"_max_passes", "_min_new_tokens", b"_min_new_tokens", "_min_p", b"_min_p", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "alignments", b"alignments", "alternatives", b"alternatives", "attention", b"attention", "draft", b"draft", "glossary", b"glossary", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_passes", b"max_passes", "min_new_tokens", b"min_new_tokens", "min_p", b"min_p", "mode", b"mode", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "suppressed_tokens", b"suppressed_tokens", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_early_stopping", b"_early_stopping", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_max_passes", b"_max_passes", "_min_new_tokens", b"_min_new_tokens", "_min_p", b"_min_p", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "alignments", b"alignments", "alternatives", b"alternatives", "attention", b"attention", "bad_words", b"bad_words", "draft", b"draft", "early_stopping", b"early_stopping", "glossary", b"glossary", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_passes", b"max_passes", "min_new_tokens", b"min_new_tokens", "min_p", b"min_p", "mode", b"mode", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "suppressed_tokens", b"suppressed_tokens", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alternatives: _TypeAlias = _typing.Literal["alternatives"]  # noqa: Y015
     _WhichOneofArgType__alternatives: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives"]  # noqa: Y015
+    _WhichOneofReturnType__early_stopping: _TypeAlias = _typing.Literal["early_stopping"]  # noqa: Y015
+    _WhichOneofArgType__early_stopping: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping"]  # noqa: Y015
     _WhichOneofReturnType__length_penalty: _TypeAlias = _typing.Literal["length_penalty"]  # noqa: Y015
     _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015
     _WhichOneofReturnType__max_new_tokens: _TypeAlias = _typing.Literal["max_new_tokens"]  # noqa: Y015
@@ -520,6 +536,8 @@ class GenerationOptions(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alternatives) -> _WhichOneofReturnType__alternatives | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping) -> _WhichOneofReturnType__early_stopping | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__length_penalty) -> _WhichOneofReturnType__length_penalty | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_new_tokens) -> _WhichOneofReturnType__max_new_tokens | None: ...
@@ -547,6 +565,36 @@ class GenerationOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
 Global___GenerationOptions: _TypeAlias = GenerationOptions  # noqa: Y015
+
+@_typing.final
+class BadWord(_message.Message):
+    """What a target must not contain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text: tokenised by the service, as it stands alone, behind a space and behind a sign."""
+    @_builtins.property
+    def tokens(self) -> _encoder_service_pb2.TokenIds:
+        """Token ids."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        tokens: _encoder_service_pb2.TokenIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["text", "tokens"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
+
+Global___BadWord: _TypeAlias = BadWord  # noqa: Y015
 
 @_typing.final
 class GlossaryEntry(_message.Message):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from splitformer.generation import (
     Decoding,
     EndReason,
     GenerationOptions,
+    Glossary,
     Hypotheses,
     Target,
     Vocabulary,
@@ -25,6 +27,7 @@ from tests.parity.test_marian import PAD, make_pair
 from tests.support.pairs import POSITIONS, Pair, padded
 
 EOS = 0
+BAD = [[i, j] for i in range(20, 90, 5) for j in range(20, 90)] + [[25], [31, 30, 40], [40, EOS]]
 CASES: list[dict[str, Any]] = [
     {},
     {"length_penalty": 0.0},
@@ -36,6 +39,11 @@ CASES: list[dict[str, Any]] = [
     {"no_repeat_ngram_size": 1, "repetition_penalty": 1.2},
     {"min_new_tokens": 8},
     {"suppress_tokens": list(range(20, 60))},
+    {"early_stopping": True},
+    {"early_stopping": True, "length_penalty": 0.0},
+    {"early_stopping": True, "length_penalty": 2.0, "repetition_penalty": 1.4},
+    {"bad_words_ids": BAD},
+    {"bad_words_ids": BAD, "no_repeat_ngram_size": 2, "early_stopping": True},
 ]
 
 
@@ -71,11 +79,19 @@ def run_together(decoder: StepDecoder, many: list[Decoding]) -> list[Hypotheses]
 
 
 def options_of(beams: int, returned: int, case: dict[str, Any]) -> GenerationOptions:
+    case, words = filters_of(case)
+    return GenerationOptions(num_beams=beams, num_return_sequences=returned, **case, **words)
+
+
+def filters_of(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split options of theirs into those of the same name, and ours for ids that never come."""
     case = dict(case)
-    suppressed = tuple(case.pop("suppress_tokens", ()))
-    return GenerationOptions(
-        num_beams=beams, num_return_sequences=returned, suppressed_tokens=suppressed, **case
-    )
+    suppressed, bad = case.pop("suppress_tokens", ()), case.pop("bad_words_ids", ())
+    glossary = Glossary(cast(Any, SimpleNamespace()), Vocabulary(EOS))
+    words = GenerationOptions(suppressed_tokens=tuple(suppressed), bad_words=tuple(map(tuple, bad)))
+    spelled = glossary.spelled(words)
+    names = ("suppressed_tokens", "suppressed_sequences")
+    return case, {name: getattr(spelled, name) for name in names}
 
 
 def theirs(

@@ -9,7 +9,16 @@ import torch
 from splitformer.generation import decoding_for, step
 from splitformer.generation.options import GenerationOptions
 from splitformer.model.stepping import StepDecoder
-from tests.parity.test_beam import EOS, decoder, new_target, pair, sources, vocabulary
+from tests.parity.test_beam import (
+    BAD,
+    EOS,
+    decoder,
+    filters_of,
+    new_target,
+    pair,
+    sources,
+    vocabulary,
+)
 from tests.parity.test_marian import PAD
 from tests.support.pairs import Pair
 
@@ -28,12 +37,14 @@ CASES: tuple[dict[str, Any], ...] = (
     {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2},
     {"suppress_tokens": list(range(20, 60))},
     {"suppress_tokens": list(range(20, 60)), "no_repeat_ngram_size": 1},
+    {"bad_words_ids": BAD},
+    {"bad_words_ids": BAD, "no_repeat_ngram_size": 2, "repetition_penalty": 1.2},
 )
 
 
 def options_of(case: dict[str, Any]) -> GenerationOptions:
-    case = dict(case)
-    return GenerationOptions(suppressed_tokens=tuple(case.pop("suppress_tokens", ())), **case)
+    case, words = filters_of(case)
+    return GenerationOptions(**case, **words)
 
 
 @torch.inference_mode()

@@ -287,7 +287,7 @@ def test_score(environment: dict[str, str]) -> None:
         sum(token["log_probability"] for token in answer["tokens"]), abs=1e-4
     )
     assert (
-        "error: target: must leave room"
+        "error: target: must be at most 47 tokens long, got 501"
         in run(environment, "score", "--to", "de", TEXT, "x" * 500).stderr
     )
 

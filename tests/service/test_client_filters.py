@@ -31,6 +31,25 @@ def test_the_command_has_the_calls_options(services: Services, options: dict[str
     assert found.prefix + found.text != plain.text
 
 
+def test_the_command_rules_out_words_and_tokens(services: Services) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 12, "min_new_tokens": 9}
+    with splitformer_client.connect(*addresses(services)) as client:
+        (plain,) = client.translate(TEXT, "de", **options)
+        texts = {each.text.strip(): each.id for each in plain.tokens[1:]}
+        word = next(text for text in texts if len(text) > 1 and text.isalpha())
+        token = plain.tokens[0].id
+        ruled: dict[str, Any] = {"bad_words": [word, "~"], "suppressed_tokens": [token]}
+        (found,) = client.translate(TEXT, "de", **options, **ruled)
+        (early,) = client.translate(TEXT, "de", **options, num_beams=3, early_stopping=True)
+    assert not {token, texts[word]} & {each.id for each in found.tokens}
+    given = ["--json", "--max-new-tokens", "12", "--min-new-tokens", "9"]
+    ruled_out = ["--bad-word", word, "--bad-word", "~", "--suppressed-token", str(token)]
+    answer = json.loads(run(services, *given, *ruled_out, TEXT))["translations"]["de"]
+    assert answer["text"] == found.text
+    searched = run(services, *given, "--num-beams", "3", "--early-stopping", TEXT)
+    assert json.loads(searched)["translations"]["de"]["text"] == early.text
+
+
 def test_it_stops_where_it_is_told(services: Services) -> None:
     with splitformer_client.connect(*addresses(services)) as client:
         (plain,) = client.translate(TEXT, "de", max_new_tokens=12)

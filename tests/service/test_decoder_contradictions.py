@@ -19,6 +19,11 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"temperature", "top_k", "top_p", "min_p"},
     ),
     "top-p of nothing": ({"top_p": 0.0}, {"top_p"}),
+    "what ends a search that is none": (
+        {"length_penalty": 2.0, "early_stopping": False},
+        {"length_penalty", "early_stopping"},
+    ),
+    "more stop strings than can be looked for": ({"stop": ["end"] * 257}, {"stop"}),
     "an empty stop string": ({"stop": ["end", ""]}, {"stop"}),
     "ids outside the vocabulary": (
         {"suppressed_tokens": [5, 100_000, -1]},
@@ -40,8 +45,9 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
             "temperature": 1.0,
             "repetition_penalty": 1.1,
             "no_repeat_ngram_size": 2,
+            "bad_words": [dec.BadWord(text="file")],
         },
-        {"draft", "temperature", "repetition_penalty", "no_repeat_ngram_size"},
+        {"draft", "temperature", "repetition_penalty", "no_repeat_ngram_size", "bad_words"},
     ),
     "a glossary beside what beams cannot do": (
         {

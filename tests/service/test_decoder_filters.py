@@ -9,7 +9,7 @@ from unittest.mock import ANY
 import grpc
 import pytest
 
-from splitformer.v1 import decoder_service_pb2 as dec
+from splitformer.v1 import decoder_service_pb2 as dec, encoder_service_pb2 as enc
 from tests.service.conftest import Opens
 from tests.support.reference import Reference
 from tests.support.rpc import TEXT, Caller, refused
@@ -47,6 +47,53 @@ def test_suppressed_tokens_do_not_come(caller: Caller, opened: Opens) -> None:
     session = opened()
     other = caller.generate(session, max_new_tokens=10, suppressed_tokens=plain[:2]).ids
     assert not set(plain[:2]) & set(other)
+
+
+def test_bad_words_do_not_come(caller: Caller, opened: Opens) -> None:
+    plain = caller.generate(opened(), max_new_tokens=20)
+    one, several = plain.ids[3], plain.ids[5:8]
+    assert several != [one] * 3
+    words = [dec.BadWord(tokens=enc.TokenIds(ids=ids)) for ids in ([one], several)]
+    for more in ({}, {"num_beams": 3}, {"draft": dec.DRAFT_MODE_COPY}, {"top_k": 9, "seed": 3}):
+        ids = caller.generate(opened(), max_new_tokens=20, bad_words=words, **more).ids
+        assert one not in ids
+        assert several not in [ids[i : i + 3] for i in range(len(ids))]
+
+
+def test_a_bad_word_is_ruled_out_as_text(caller: Caller, opened: Opens) -> None:
+    plain = caller.generate(opened(), max_new_tokens=20)
+    tokens = {token.id: token.text.strip() for token in plain.tokens}
+    spelled = {token: text for token, text in tokens.items() if len(text) > 1 and text.isalpha()}
+    assert spelled
+    words = [dec.BadWord(text=text) for text in (*spelled.values(), "no such word")]
+    for more in ({}, {"num_beams": 3}):
+        found = caller.generate(opened(), max_new_tokens=20, bad_words=words, **more)
+        assert not spelled.keys() & {*found.ids}
+
+
+def test_bad_words_that_cannot_be_are_named(caller: Caller, opened: Opens) -> None:
+    session, vocabulary = opened(), vocabulary_size(caller)
+    bad = [dec.BadWord(tokens=enc.TokenIds(ids=[5, vocabulary])), dec.BadWord(text="fine")]
+    field = "options.bad_words[0].tokens.ids[1]"
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", field, vocabulary):
+        caller.generate(session, bad_words=bad)
+    for empty in (dec.BadWord(text=" "), dec.BadWord(), dec.BadWord(tokens=enc.TokenIds())):
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", "options.bad_words[1]", ANY):
+            caller.generate(session, bad_words=[bad[1], empty])
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", "options.bad_words", 1001):
+        caller.generate(session, bad_words=bad[1:] * 1001)
+    term = dec.GlossaryEntry(source="file", target="Datei")
+    options: dict[str, Any] = {"glossary": [term], "bad_words": [dec.BadWord(text="Datei")]}
+    with refused(
+        grpc.StatusCode.INVALID_ARGUMENT, "BAD_OPTION", "options.glossary[0].target", "Datei"
+    ):
+        caller.generate(session, max_new_tokens=20, **options)
+
+
+def vocabulary_size(caller: Caller) -> int:
+    return caller.decoder.GetModelInfo(
+        dec.DecoderServiceGetModelInfoRequest()
+    ).model.vocabulary_size
 
 
 def stopping_text(caller: Caller, opened: Opens) -> tuple[str, str]:

@@ -57,7 +57,9 @@ class Reference:
         most = chosen.max_new_tokens or positions
         size = description.architecture.target_vocabulary_size
         vocabulary = Vocabulary(description.eos_id, description.never_generated, size)
-        wanted = Glossary(self.checkpoint.tokenizer, vocabulary).wanted(chosen, target)
+        glossary = Glossary(self.checkpoint.tokenizer, vocabulary)
+        chosen = glossary.spelled(chosen)
+        wanted = glossary.wanted(chosen, target)
         decoding = decoding_for(target, chosen, most, vocabulary, wanted=wanted)
         run(self.decoder, decoding, vocabulary.never)
         return target

@@ -10,8 +10,9 @@ import pytest
 
 from splitformer.errors import ConfigurationError, InvalidArgumentError
 from splitformer_client import aio
-from splitformer_client.options import GenerationOptions, options_message
+from splitformer_client.options import GenerationOptions
 from splitformer_client.settings import Settings
+from splitformer_client.writing import options_message
 
 
 @pytest.mark.parametrize(
@@ -83,9 +84,35 @@ def test_options_that_are_left_out_are_not_set() -> None:
     ("options", "error", "message"),
     [
         ({"tempreature": 1.0}, TypeError, "tempreature: not a generation option; known are max_"),
-        ({"top_k": "5"}, TypeError, "top_k: must not be a plain string"),
-        ({"top_k": 1.5}, TypeError, "top_k"),
+        ({"beam_size": 4}, TypeError, "beam_size: .*what others call that is num_beams here;"),
+        ({"top_k": "5"}, TypeError, "options.top_k: .*, got '5'"),
+        ({"top_k": 1.5}, TypeError, "options.top_k: .*, got 1.5"),
+        ({"top_k": [5]}, TypeError, r"options.top_k: .*, got \[5\]"),
+        ({"stop": "."}, TypeError, "options.stop: must be several, got '.'"),
+        ({"stop": [5]}, TypeError, r"options.stop: .*, got \[5\]"),
+        ({"suppressed_tokens": 5}, TypeError, "options.suppressed_tokens: must be several, got 5"),
+        (
+            {"bad_words": [5]},
+            TypeError,
+            r"bad_words\[0\]: must be text or token ids, got 5",
+        ),
+        ({"bad_words": ["a", b"b"]}, TypeError, r"options.bad_words\[1\]: must be text or"),
+        ({"glossary": ["file"]}, TypeError, "options.glossary: must be a mapping, got .'file'"),
+        (
+            {"glossary": {"a": 5}},
+            TypeError,
+            "glossary: must map strings to strings, got 'a'",
+        ),
+        ({"mode": ["loop"]}, InvalidArgumentError, "options.mode: must be one of loop, parallel"),
         ({"seed": -1}, InvalidArgumentError, "options.seed: .*, got -1"),
+        ({"seed": -1, "top_k": 2**31}, InvalidArgumentError, "options.seed: .*; options.top_k: .*"),
+        ({"stop": ["a", "\ud800"]}, InvalidArgumentError, "options.stop: must be text .*ud800"),
+        (
+            {"bad_words": [[2**31]]},
+            InvalidArgumentError,
+            r"words\[0\].tokens.ids: must be within",
+        ),
+        ({"glossary": {"a": "\ud800"}}, InvalidArgumentError, r"options.glossary\[0\].target: "),
         ({"draft": "guess"}, InvalidArgumentError, "options.draft: .* off, copy, jacobi.*'guess'"),
         ({"mode": 2}, InvalidArgumentError, "options.mode: must be one of loop, parallel, got 2"),
     ],
@@ -93,6 +120,12 @@ def test_options_that_are_left_out_are_not_set() -> None:
 def test_bad_options(options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         options_message(options)
+
+
+def test_what_can_be_gone_through_is_a_list() -> None:
+    message = options_message({"stop": {"."}, "suppressed_tokens": range(3), "bad_words": ("a",)})  # type: ignore[typeddict-item]
+    assert (list(message.stop), list(message.suppressed_tokens)) == (["."], [0, 1, 2])
+    assert [word.text for word in message.bad_words] == ["a"]
 
 
 def test_every_option_is_a_field_of_the_protocol() -> None:

@@ -167,3 +167,33 @@ def test_terms_that_cannot_be_spelled_are_all_named(
         glossary.wanted(options, target(checkpoint, SOURCE))
     fields = [violation.field for violation in caught.value.violations]
     assert fields == ["options.glossary[0].target", "options.glossary[2].target"]
+
+
+def test_bad_words_are_ids_that_never_come(glossary: Glossary) -> None:
+    options = GenerationOptions(bad_words=("file", "Datei", (7,), (8, 9)), suppressed_tokens=(5,))
+    spelled = glossary.spelled(options)
+    assert {5, 7} < {*spelled.suppressed_tokens}
+    assert (8, 9) in spelled.suppressed_sequences
+    assert all(len(sequence) > 1 for sequence in spelled.suppressed_sequences)
+    assert glossary.spelled(GenerationOptions(top_k=5)) == GenerationOptions(top_k=5)
+
+
+def test_of_a_bad_word_every_usual_spelling_is_bad(
+    glossary: Glossary, checkpoint: Checkpoint
+) -> None:
+    encode, decode = checkpoint.tokenizer.encode_target, checkpoint.tokenizer.decode
+    spelled = glossary.spelled(GenerationOptions(bad_words=(" file ", "Datei")))
+    ways = {(token,) for token in spelled.suppressed_tokens} | {*spelled.suppressed_sequences}
+    assert {decode([*way]).strip() for way in ways} == {"file", "Datei"}
+    for text in ("file", "the file", "(file)", "Datei", "die Datei", "(Datei)"):
+        ids = tuple(encode(text))
+        held = [way for way in ways if way in {ids[i : i + len(way)] for i in range(len(ids))}]
+        assert held, text
+
+
+def test_terms_are_spelled_without_bad_words(glossary: Glossary) -> None:
+    options = GenerationOptions(glossary=(("file", "Datei"),), bad_words=("Datei",))
+    target: Any = SimpleNamespace(source_text="Open the file.", source=(), start=(3,))
+    assert glossary.wanted(GenerationOptions(glossary=options.glossary), target)
+    with pytest.raises(InvalidArgumentError, match=r"glossary\[0\].target: .*bad words aside"):
+        glossary.wanted(glossary.spelled(options), target)

@@ -76,6 +76,9 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         ),
     ] = "",
     max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens per translation.")] = None,
+    min_new_tokens: Annotated[
+        int | None, typer.Option(help="Fewest tokens per translation.")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest p.")] = None,
@@ -92,6 +95,12 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="End before this text.")
     ] = None,
+    bad_word: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="A word that never comes.")
+    ] = None,
+    suppressed_token: Annotated[
+        list[int] | None, typer.Option(metavar="ID", help="A token that never comes.")
+    ] = None,
     num_beams: Annotated[
         int | None, typer.Option(help="Beam search with so many hypotheses.")
     ] = None,
@@ -100,6 +109,9 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     ] = None,
     length_penalty: Annotated[
         float | None, typer.Option(help="Exponent of the length in a hypothesis' score.")
+    ] = None,
+    early_stopping: Annotated[
+        bool | None, typer.Option(help="End the search once there are so many hypotheses.")
     ] = None,
     glossary: Annotated[
         Path | None,
@@ -158,6 +170,7 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     languages = _languages(to)
     options = GenerationOptions(
         max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
@@ -166,9 +179,12 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         repetition_penalty=repetition_penalty,
         no_repeat_ngram_size=no_repeat_ngram_size,
         stop=stop,
+        bad_words=bad_word,
+        suppressed_tokens=suppressed_token,
         num_beams=num_beams,
         num_return_sequences=num_return_sequences,
         length_penalty=length_penalty,
+        early_stopping=early_stopping,
         glossary=for_languages(glossary_of(glossary, term or []), languages),
         alternatives=alternatives,
         alignments=alignments or None,
