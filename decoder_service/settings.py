@@ -23,8 +23,8 @@ class DecoderSettings(ModelSettings):
     metrics_port: int = port_setting(9102, "Port of /metrics; 0 takes a free one.")
     endpoint: str = setting(
         "",
-        "host:port for calls on a session, {hostname} or {address} being ours; empty: the same"
-        " connection.",
+        "host:port to give clients for calls on a session; {hostname} and {address} stand for this"
+        " machine's; empty: the same connection.",
     )
     encoders: tuple[str, ...] = setting(
         ("127.0.0.1:50051", "localhost:50051"),
@@ -32,26 +32,28 @@ class DecoderSettings(ModelSettings):
         " port or for the first part of a name.",
     )
     encoder_tls: bool = setting(
-        False, "Pull memories over TLS, showing tls_certificate to encoders that ask for one."
+        False, "Pull memories over TLS, presenting tls_certificate to encoders that ask for one."
     )
     encoder_ca: str = setting(
-        "", "PEM file with authorities of encoders' certificates; empty: those that gRPC brings."
+        "", "PEM file with the authorities for encoders' certificates; empty: gRPC's own."
     )
-    memory_dtype: str = setting("f16", "Wire type of memories, as the encoder's.")
+    memory_dtype: str = setting("f16", "Wire type of memories; must be the encoder's.")
     memory_bytes: int = setting(
         2**30, "Budget for memories, keys and values, in bytes.", at_least=1, size=True
     )
     shared_memory: bool = setting(
-        True, "Map memories of encoders of this host and user instead of fetching them."
+        True, "Map memories of encoders of the same host and user instead of fetching them."
     )
-    idle_seconds: float = setting(120.0, "Idle sessions are let go after this.", at_least=0.001)
+    idle_seconds: float = setting(
+        120.0, "Sessions are closed after this long without a call.", at_least=0.001
+    )
     record_seconds: float = setting(
-        30.0, "How long a closed session's tokens are remembered.", at_least=0
+        30.0, "How long the tokens of a closed session stay available.", at_least=0
     )
     fetch_seconds: float = setting(10.0, "Longest wait for a memory.", at_least=0.001)
     max_batch: int = setting(64, "Most sequences per step.", at_least=1)
     window_tokens: int = setting(
-        64, "Tokens a session may be ahead of its reader before it pauses.", at_least=1
+        64, "Tokens that a session may be ahead of its reader before it pauses.", at_least=1
     )
 
     def __post_init__(self) -> None:

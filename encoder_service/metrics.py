@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
-from splitformer.serving.counters import QuickCounter
-from splitformer.serving.histograms import StepHistogram
+from splitformer.serving.metric_set import MetricSet
 from splitformer.serving.telemetry import LATENCY_BUCKETS
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -14,93 +13,57 @@ FETCH_BUCKETS = (0, 1, 2, 3, 5, 10, 20, 50)
 LEASE_ENDS = ("released", "expired")
 
 
-class EncoderMetrics:
+class EncoderMetrics(MetricSet):
     """The encoder service's metrics in one registry.
 
-    What the event loop alone counts takes no lock; engines, one for each model, share the others.
+    What only the event loop counts takes no lock; the engines, one per model, share the others.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.sources = QuickCounter("splitformer_encoder_sources", "Sources encoded.", (), registry)
-        self.source_tokens = QuickCounter(
-            "splitformer_encoder_source_tokens", "Tokens of encoded sources.", (), registry
+        super().__init__("splitformer_encoder_", registry)
+        self.sources = self._quick_counter("sources", "Sources encoded.")
+        self.source_tokens = self._quick_counter("source_tokens", "Tokens of encoded sources.")
+        self.reused_sources = self._quick_counter(
+            "reused_sources",
+            "Sources not encoded again because the same caller still held their memory.",
         )
-        self.reused_sources = QuickCounter(
-            "splitformer_encoder_reused_sources",
-            "Sources whose memory the same caller still had kept, so that nothing was encoded.",
-            (),
-            registry,
+        self.queue_seconds = self._step_histogram(
+            "queue_seconds", "Waiting for a place in a batch, per source.", LATENCY_BUCKETS
         )
-        self.queue_seconds = StepHistogram(
-            "splitformer_encoder_queue_seconds",
-            "Waiting for a place in a batch, per source.",
+        self.encode_seconds = self._step_histogram(
+            "encode_seconds",
+            "Running the encoder on a source's batch, per source.",
             LATENCY_BUCKETS,
-            registry,
         )
-        self.encode_seconds = StepHistogram(
-            "splitformer_encoder_encode_seconds",
-            "Running the encoder, per source's batch.",
-            LATENCY_BUCKETS,
-            registry,
+        self.tokenize_seconds = self._step_histogram(
+            "tokenize_seconds", "Turning a source's text into tokens.", LATENCY_BUCKETS
         )
-        self.tokenize_seconds = StepHistogram(
-            "splitformer_encoder_tokenize_seconds",
-            "Turning a source's text into tokens.",
-            LATENCY_BUCKETS,
-            registry,
+        self.batch_size = self._histogram("batch_size", "Sources per batch.", BATCH_BUCKETS)
+        self.batch_tokens = self._histogram(
+            "batch_tokens", "Tokens per batch, without padding.", TOKEN_BUCKETS
         )
-        self.batch_size = Histogram(
-            "splitformer_encoder_batch_size",
-            "Sources per batch.",
-            buckets=BATCH_BUCKETS,
-            registry=registry,
+        self.padding_tokens = self._counter(
+            "padding_tokens", "Positions computed only to pad batches; native kernels need none."
         )
-        self.batch_tokens = Histogram(
-            "splitformer_encoder_batch_tokens",
-            "Tokens per batch, without padding.",
-            buckets=TOKEN_BUCKETS,
-            registry=registry,
+        self.queue_limit = self._gauge(
+            "queue_limit", "Most sources without an answer; more are refused."
         )
-        self.padding_tokens = Counter(
-            "splitformer_encoder_padding_tokens",
-            "Positions computed for nothing, to fill up batches; the native kernels need none.",
-            registry=registry,
-        )
-        self.queue_limit = Gauge(
-            "splitformer_encoder_queue_limit",
-            "Sources without an answer at most; more are refused.",
-            registry=registry,
-        )
-        self.open_sources = Gauge(
-            "splitformer_encoder_open_sources", "Sources without an answer yet.", registry=registry
-        )
-        self.memory_bytes = Gauge(
-            "splitformer_encoder_memory_bytes", "Memories kept under leases.", registry=registry
-        )
-        self.memory_budget_bytes = Gauge(
-            "splitformer_encoder_memory_budget_bytes", "Budget for memories.", registry=registry
-        )
-        self.memories = Gauge("splitformer_encoder_memories", "Memories kept.", registry=registry)
-        self.memory_fetches = StepHistogram(
-            "splitformer_encoder_memory_fetches",
-            "How often a memory had been fetched when it went: its fan-out.",
+        self.open_sources = self._gauge("open_sources", "Sources without an answer yet.")
+        self.memory_bytes = self._gauge("memory_bytes", "Memories kept under leases, in bytes.")
+        self.memory_budget_bytes = self._gauge("memory_budget_bytes", "Budget for memories.")
+        self.memories = self._gauge("memories", "Memories kept.")
+        self.memory_fetches = self._step_histogram(
+            "memory_fetches",
+            "How often a memory was fetched before it was freed: its fan-out.",
             FETCH_BUCKETS,
-            registry,
         )
-        self.leases = Gauge("splitformer_encoder_leases", "Leases held.", registry=registry)
-        self.lease_ends = QuickCounter(
-            "splitformer_encoder_lease_ends", "Leases ended, by how.", ("how",), registry
+        self.leases = self._gauge("leases", "Leases held.")
+        self.lease_ends = self._quick_counter("lease_ends", "Leases that ended, by cause.", "how")
+        self.sent_bytes = self._quick_counter(
+            "memory_sent_bytes", "Bytes of memories sent, inline or in chunks."
         )
-        self.sent_bytes = QuickCounter(
-            "splitformer_encoder_memory_sent_bytes",
-            "Bytes of memories sent, inline or in chunks.",
-            (),
-            registry,
-        )
-        self.shared_bytes = Counter(
-            "splitformer_encoder_memory_shared_bytes",
-            "Bytes of memories that decoders on this host were let map.",
-            registry=registry,
+        self.shared_bytes = self._counter(
+            "memory_shared_bytes", "Bytes of memories handed to decoders on this host to map."
         )
         for how in LEASE_ENDS:
             self.lease_ends.labels(how)

@@ -21,10 +21,12 @@ class EncoderSettings(ModelSettings):
     metrics_port: int = port_setting(9101, "Port of /metrics; 0 takes a free one.")
     advertise: str = setting(
         "",
-        "host:port in memory references, {hostname} or {address} being ours; empty: where we"
-        " listen.",
+        "host:port to put into memory references; {hostname} and {address} stand for this"
+        " machine's; empty: where the service listens.",
     )
-    memory_dtype: str = setting("f16", "Wire type memories are rounded to: f32, f16, bf16 or i8.")
+    memory_dtype: str = setting(
+        "f16", "Wire type that memories are rounded to: f32, f16, bf16 or i8."
+    )
     memory_bytes: int = setting(
         2**30, "Budget for memories kept under leases, in bytes.", at_least=1, size=True
     )
@@ -32,30 +34,36 @@ class EncoderSettings(ModelSettings):
         64 * 2**10, "Largest memory returned inline, in bytes.", at_least=0, size=True
     )
     chunk_bytes: int = setting(
-        256 * 2**10, "Chunk size where the caller names none, in bytes.", at_least=1, size=True
+        256 * 2**10, "Chunk size if the caller names none, in bytes.", at_least=1, size=True
     )
     shared_memory: bool = setting(
-        True, "Let decoders of this host and user map kept memories instead of fetching them."
+        True, "Let decoders of the same host and user map memories instead of fetching them."
     )
-    lease_seconds: float = setting(30.0, "Lease where the caller asks for none.", at_least=0.001)
+    lease_seconds: float = setting(
+        30.0, "Length of a lease if the caller names none.", at_least=0.001
+    )
     max_lease_seconds: float = setting(600.0, "Longest lease granted.", at_least=0.001)
-    max_batch_tokens: int = setting(512, "Most tokens per batch, padding included.", at_least=1)
+    max_batch_tokens: int = setting(512, "Most tokens per batch, including padding.", at_least=1)
     window_ms: float = setting(
-        1.0, "How long a small batch waits for company while the encoder is busy.", at_least=0
+        1.0, "How long a small batch waits for more sources while the encoder is busy.", at_least=0
     )
-    max_queue: int = setting(1024, "Sources waiting at most; more are refused.", at_least=1)
+    max_queue: int = setting(1024, "Most sources waiting; more are refused.", at_least=1)
     max_queue_seconds: float = setting(
-        30.0, "Longest wait that a new source may expect; more is refused.", at_least=0.001
+        30.0,
+        "Longest expected wait of a new source; beyond it, sources are refused.",
+        at_least=0.001,
     )
     max_stream_sources: int = setting(
-        256, "Sources in flight on one EncodeBatch at most; more are not read.", at_least=1
+        256,
+        "Most sources in flight on one EncodeBatch; no more are read until some finish.",
+        at_least=1,
     )
 
     max_audio_streams: int = setting(
-        16, "Audio streams open at once; more are refused.", at_least=1
+        16, "Most audio streams open at once; more are refused.", at_least=1
     )
     audio_idle_seconds: float = setting(
-        300.0, "Audio streams on which nothing happens for this long are ended.", at_least=0.001
+        300.0, "Audio streams are ended after this long without activity.", at_least=0.001
     )
 
     def __post_init__(self) -> None:

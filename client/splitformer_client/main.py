@@ -33,7 +33,7 @@ def splitformer(
         ),
     ] = False,
 ) -> None:
-    """Translate with the Splitformer services, and look after them."""
+    """Translate and transcribe with the Splitformer services, run them, and look after them."""
 
 
 def main() -> None:

@@ -76,15 +76,13 @@ class ModelSettings(Settings):
 
     device: str = setting("cpu", "Where the model runs: cpu, cuda, or cuda:N.")
     precision: str = setting(
-        "auto", "Arithmetic: int8 or fp32 on cpu, bf16, fp16 or fp32 on cuda; auto: the first."
+        "auto", "Arithmetic: int8 or fp32 on cpu; bf16, fp16 or fp32 on cuda; auto: the first."
     )
-    kernels: str = setting(
-        "auto", "What computes: native, torch, or auto (native where it can be used)."
-    )
+    kernels: str = setting("auto", "What computes: native, torch, or auto (native if possible).")
     cache: str = setting(
         "auto",
-        "Where fingerprints and int8 weights are kept: auto (beside a model, or else in the user's"
-        " cache), off, or a folder.",
+        "Where fingerprints and int8 weights are cached: auto (next to the model, or else in the"
+        " user's cache), off, or a folder.",
     )
 
     def __post_init__(self) -> None:

@@ -40,9 +40,9 @@ _SUGGESTED: dict[str, Any] = {
 def inspect(
     folder: Annotated[Path, typer.Argument(help="Model folder, as downloaded.")],
 ) -> None:
-    """Say what a model folder is, whether it is supported and what it takes; no service is needed.
+    """Describe a model folder: what it is, whether it is supported, how much memory it takes.
 
-    The exit status is 1 if it cannot be served.
+    No service is needed. The exit status is 1 if the folder cannot be served.
     """
     typer.echo(_row("folder", str(folder)))
     try:

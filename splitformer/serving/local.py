@@ -181,8 +181,12 @@ def serve(
     model: Annotated[str, typer.Option(help="Model folder; empty: the embedded model.")] = "",
     encoder_port: Annotated[int, typer.Option(help="Port of the encoder service.")] = 50051,
     decoder_port: Annotated[int, typer.Option(help="Port of the decoder service.")] = 50052,
-    encoder_metrics_port: Annotated[int, typer.Option(help="Its /metrics page.")] = 9101,
-    decoder_metrics_port: Annotated[int, typer.Option(help="Its /metrics page.")] = 9102,
+    encoder_metrics_port: Annotated[
+        int, typer.Option(help="Port of the encoder's /metrics page.")
+    ] = 9101,
+    decoder_metrics_port: Annotated[
+        int, typer.Option(help="Port of the decoder's /metrics page.")
+    ] = 9102,
 ) -> None:
     """Run both services on this machine until Ctrl-C; logs go to standard error."""
     if importlib.util.find_spec("sentencepiece") is None:

@@ -28,36 +28,36 @@ class Settings:
 
     prefix: ClassVar[str] = "SPLITFORMER_"
 
-    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all interfaces.")
     port: int = port_setting(0, "Port of the gRPC server; 0 takes a free one.")
     metrics_port: int = port_setting(0, "Port of the /metrics page; 0 takes a free one.")
     model: str = setting("", "Model folder; empty: the embedded model.")
     models: str = setting(
-        "", "Folder whose subfolders may be loaded as models by name; empty: none may."
+        "", "Folder whose subfolders can be loaded as models by name; empty: none."
     )
     models_bytes: int = setting(
         4 * 2**30, "Budget for the weights of all models, in bytes.", at_least=1, size=True
     )
     admin: str = setting(
         "",
-        "host:port where models are loaded and unloaded, on a loopback address or with"
-        " tls_client_ca; empty: nowhere.",
+        "host:port for loading and unloading models, a loopback address unless tls_client_ca is"
+        " set; empty: none.",
     )
     threads: int = setting(1, "Threads for the arithmetic.", at_least=1)
-    cores: str = setting("", "Cores the process may use, such as 0-3,6; empty: all.")
+    cores: str = setting("", "Cores the process may use, for example 0-3,6; empty: all.")
     engine_cores: str = setting(
-        "", "Cores for the threads that compute, one for each, such as 0-3,6; empty: any."
+        "", "Cores to pin the computing threads to, one each, for example 0-3,6; empty: any."
     )
     nice: int = setting(
         0,
-        "Added to the niceness of the process; more yields to others, less takes privileges.",
+        "Added to the niceness of the process; higher yields to others, lower needs privileges.",
         at_least=-20,
         at_most=19,
     )
     policy: str = setting(
         "usual",
-        "How Linux schedules the process once it serves: usual, or idle, which gives way at once to"
-        " whatever else wants a core.",
+        "How Linux schedules the process once it serves: usual, or idle, which yields at once to"
+        " whatever else needs a core.",
     )
     memory_bytes: int = setting(2**30, "Budget, in bytes.", at_least=1, size=True)
     max_message_bytes: int = setting(
@@ -69,20 +69,18 @@ class Settings:
     tls_key: str = setting("", "PEM file with the certificate's private key, without a password.")
     tls_client_ca: str = setting(
         "",
-        "PEM file with authorities that callers' certificates must come from; empty: any caller.",
+        "PEM file with the authorities for callers' certificates; empty: any caller may connect.",
     )
     notice_seconds: float = setting(
         0.0,
-        "How long after SIGTERM new work is still taken, so that balancers see NOT_SERVING first.",
+        "How long new work is still accepted after SIGTERM, so that balancers see NOT_SERVING.",
         at_least=0,
     )
-    drain_seconds: float = setting(
-        30.0, "Longest wait for running calls after that, in seconds.", at_least=0
-    )
+    drain_seconds: float = setting(30.0, "Longest wait for running calls after that.", at_least=0)
     event_loop: str = setting(
-        "auto", "What runs the event loop: asyncio, uvloop, or auto (uvloop if it is installed)."
+        "auto", "Event loop to use: asyncio, uvloop, or auto (uvloop if it is installed)."
     )
-    log_level: str = setting("info", "Least severe log lines: debug, info, warning or error.")
+    log_level: str = setting("info", "Lowest severity to log: debug, info, warning or error.")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -40,10 +40,10 @@ class Telemetry:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         labels = ("grpc_service", "grpc_method")
-        self.started = QuickCounter("grpc_server_started", "RPCs begun.", labels, self.registry)
+        self.started = QuickCounter("grpc_server_started", "RPCs started.", labels, self.registry)
         self.handled = QuickCounter(
             "grpc_server_handled",
-            "RPCs ended, by status code.",
+            "RPCs that ended, by status code.",
             (*labels, "grpc_code"),
             self.registry,
         )
@@ -53,7 +53,7 @@ class Telemetry:
         self.sent = QuickCounter("grpc_server_msg_sent", "Messages sent.", labels, self.registry)
         self.handling_seconds = Histogram(
             "grpc_server_handling_seconds",
-            "Whole RPCs.",
+            "Duration of RPCs.",
             labels,
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
@@ -67,30 +67,30 @@ class Telemetry:
         self.in_flight = Gauge("splitformer_in_flight", "RPCs running.", registry=self.registry)
         self.serving = Gauge(
             "splitformer_serving",
-            "1 from the end of warm-up to the beginning of the end, else 0.",
+            "1 from the end of warm-up until shutdown begins, otherwise 0.",
             registry=self.registry,
         )
         self.info = Gauge(
             "splitformer_model_info",
-            "Always 1; its labels say what is served, and how.",
+            "Always 1; the labels say which model is served, and how.",
             ("model", "precision", "numerics", "version"),
             registry=self.registry,
         )
         self.model_bytes = Gauge(
             "splitformer_model_bytes",
-            "Bytes that the weights of a loaded model take.",
+            "Size of a loaded model's weights.",
             ("model",),
             registry=self.registry,
         )
         self.model_requests = QuickCounter(
             "splitformer_model_requests",
-            "Sources encoded with a model, or sessions opened on it.",
+            "Sources encoded with a model, or sessions opened for it.",
             ("model",),
             self.registry,
         )
         self.certificate_expiry = Gauge(
             "splitformer_tls_certificate_expiry_timestamp_seconds",
-            "When the server's certificate expires, as seconds since 1970; 0 without TLS.",
+            "When the server's certificate expires, in seconds since 1970; 0 without TLS.",
             registry=self.registry,
         )
         for code, reason in REASONS:

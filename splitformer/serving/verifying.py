@@ -17,11 +17,14 @@ from splitformer.serving.comparing_text import TextPair
 def verify(
     folder: Annotated[Path, typer.Argument(help="Model folder, as downloaded.")],
     source_language: Annotated[str, typer.Option(help="Language of the sources.")] = "",
-    target_language: Annotated[str, typer.Option(help="Target language; or that of speech.")] = "",
+    target_language: Annotated[
+        str, typer.Option(help="Target language; for speech, the spoken language.")
+    ] = "",
 ) -> None:
-    """Compare how Splitformer and Hugging Face Transformers run a folder; both must be here.
+    """Compare Splitformer with Hugging Face Transformers on a model folder.
 
-    The exit status is 1 if they differ by more than rounding in fp32. What int8 changes is shown.
+    Transformers must be installed. The exit status is 1 if the two differ by more than rounding in
+    fp32. The effect of int8 is shown as well.
     """
     try:
         checkpoint = Checkpoint(folder)

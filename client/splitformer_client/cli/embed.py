@@ -38,14 +38,16 @@ class Pooling(enum.StrEnum):
 def embed(  # noqa: PLR0913, PLR0917 - the options of a command are its arguments
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TEXT", help="What to embed; none: lines of files or stdin."),
+        typer.Argument(metavar="TEXT", help="What to embed; if left out, lines of files or stdin."),
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option("--file", "-f", exists=True, dir_okay=False, help="Embed its lines."),
+        typer.Option(
+            "--file", "-f", exists=True, dir_okay=False, help="Embed the lines of this file."
+        ),
     ] = None,
     pooling: Annotated[
-        Pooling, typer.Option(help="Mean of all rows, or the CLS row where the model has one.")
+        Pooling, typer.Option(help="Mean of all rows, or the CLS row if the model has one.")
     ] = Pooling.AUTO,
     source_language: Annotated[
         str, typer.Option("--from", help="Language of the source; default: the model's own.")
@@ -60,7 +62,7 @@ def embed(  # noqa: PLR0913, PLR0917 - the options of a command are its argument
 ) -> None:
     """Write one vector per source, as JSON objects with `source` and `vector`.
 
-    Sources are the texts, or the lines of files or of the standard input, empty ones left out.
+    Sources are the texts, or the non-empty lines of files or of standard input.
     """
     if texts and file:
         raise typer.BadParameter("give either TEXT or --file", param_hint="--file")

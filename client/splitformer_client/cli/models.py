@@ -23,7 +23,7 @@ from splitformer_client.cli.options import (
 from splitformer_client.link import Link
 from splitformer_client.scope import Scope
 
-_ADMIN = "Where the {} service administers its models (its setting admin)."
+_ADMIN = "Address where the {} service administers its models (its setting admin)."
 _MIB = 2**20
 
 
@@ -37,7 +37,7 @@ class Action(enum.StrEnum):
 
 def models(  # noqa: PLR0913, PLR0917 - the options of a command are its arguments
     action: Annotated[Action, typer.Argument(help="What to do.")],
-    name: Annotated[str, typer.Argument(help="Which model; not for list.")] = "",
+    name: Annotated[str, typer.Argument(help="Name of the model; not for list.")] = "",
     encoder: Annotated[
         str,
         typer.Option(
@@ -59,10 +59,11 @@ def models(  # noqa: PLR0913, PLR0917 - the options of a command are its argumen
     tls_certificate: CertificateOption = "",
     tls_key: KeyOption = "",
     timeout: Annotated[
-        float, typer.Option("--timeout", help="Seconds per service; unloading waits for sessions.")
+        float,
+        typer.Option("--timeout", help="Seconds per service; unloading waits for open sessions."),
     ] = 300.0,
 ) -> None:
-    """List the models of both services, or load or unload one of them by name."""
+    """List the models of both services, or load or unload one by name."""
     addresses = {"encoder": encoder, "decoder": decoder}
     if not any(addresses.values()):
         raise ConfigurationError("models: needs --encoder-admin or --decoder-admin, or both")

@@ -29,23 +29,27 @@ DecoderOption = Annotated[
 TlsOption = Annotated[
     bool | None,
     typer.Option(
-        "--tls/--no-tls", envvar=TLS_VARIABLE, help="Use TLS; default: if a file of it is given."
+        "--tls/--no-tls",
+        envvar=TLS_VARIABLE,
+        help="Use TLS; default: if one of its files is given.",
     ),
 ]
 CaOption = Annotated[
     str,
     typer.Option(
-        "--tls-ca", envvar=TLS_CA_VARIABLE, help="PEM file with the servers' authorities."
+        "--tls-ca", envvar=TLS_CA_VARIABLE, help="PEM file with the authorities for the servers."
     ),
 ]
 CertificateOption = Annotated[
     str,
     typer.Option(
-        "--tls-certificate", envvar=TLS_CERTIFICATE_VARIABLE, help="PEM file: own certificate."
+        "--tls-certificate",
+        envvar=TLS_CERTIFICATE_VARIABLE,
+        help="PEM file with the client certificate.",
     ),
 ]
 KeyOption = Annotated[
-    str, typer.Option("--tls-key", envvar=TLS_KEY_VARIABLE, help="PEM file: its private key.")
+    str, typer.Option("--tls-key", envvar=TLS_KEY_VARIABLE, help="PEM file with its private key.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 

@@ -27,11 +27,13 @@ def score(  # noqa: PLR0913, PLR0917 - the options of a command are its argument
     source: Annotated[str, typer.Argument(help="The text that was translated.")],
     targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="Its translations.")],
     to: Annotated[str, typer.Option("--to", "-t", help="Their language, for example de.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Write a JSON object each.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object per translation.")
+    ] = False,
     source_language: Annotated[
         str, typer.Option("--from", help="Language of the source; default: the model's own.")
     ] = "",
-    timeout: Annotated[float, typer.Option(help="Seconds for all of it.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds in all.")] = 60.0,
     model: Annotated[str, typer.Option(help="Name of the model.")] = "",
     encoder: EncoderOption = DEFAULT_ENCODER,
     decoder: DecoderOption = DEFAULT_DECODER,
@@ -40,7 +42,7 @@ def score(  # noqa: PLR0913, PLR0917 - the options of a command are its argument
     tls_certificate: CertificateOption = "",
     tls_key: KeyOption = "",
 ) -> None:
-    """Write the log-probability of each translation, end token included, a tab and the text."""
+    """Write how probable translations are: log-probability (with the end token), tab, text."""
     secured = tls_choice(tls, tls_ca, tls_certificate, tls_key) or False
     client = aio.connect(encoder, decoder, model=model, tls=secured, timeout=timeout)
     scores = asyncio.run(_scores(client, source, targets, to, source_language))

@@ -59,24 +59,25 @@ class Form(enum.StrEnum):
 def transcribe(  # noqa: PLR0913, PLR0917 - the options of a command are its arguments
     file: Annotated[Path, typer.Argument(help="WAV, FLAC or raw samples; - for stdin.")],
     language: Annotated[
-        str, typer.Option("--language", "-l", help="What is spoken; default: found out.")
+        str, typer.Option("--language", "-l", help="Spoken language; default: detect it.")
     ] = "",
     task: Annotated[
-        Task, typer.Option(help="Write what was said, or write it in English.")
+        Task, typer.Option(help="Write what was said, or translate it into English.")
     ] = Task.TRANSCRIBE,
     form: Annotated[
-        Form, typer.Option("--format", "-f", help="Text, text with times, subtitles or JSON.")
+        Form,
+        typer.Option("--format", "-f", help="Text, text with times, subtitles, or JSON lines."),
     ] = Form.TEXT,
     encoding: Annotated[
-        Encoding, typer.Option(help="Of the audio; auto: as a file itself says.")
+        Encoding, typer.Option(help="Encoding of the audio; auto: read it from the file.")
     ] = Encoding.AUTO,
-    sample_rate: Annotated[int, typer.Option(help="Of raw samples, in Hz.")] = 0,
-    channels: Annotated[int, typer.Option(help="Of raw samples.")] = 0,
+    sample_rate: Annotated[int, typer.Option(help="Sample rate of raw samples, in Hz.")] = 0,
+    channels: Annotated[int, typer.Option(help="Channels of raw samples.")] = 0,
     num_beams: Annotated[
-        int | None, typer.Option(help="Beam search that follows this many hypotheses.")
+        int | None, typer.Option(help="Beam search with this many hypotheses.")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds for all of it; default: no limit.")
+        float | None, typer.Option(help="Seconds in all; default: no limit.")
     ] = None,
     model: Annotated[str, typer.Option(help="Name of the model.")] = "",
     encoder: EncoderOption = DEFAULT_ENCODER,
@@ -86,7 +87,7 @@ def transcribe(  # noqa: PLR0913, PLR0917 - the options of a command are its arg
     tls_certificate: CertificateOption = "",
     tls_key: KeyOption = "",
 ) -> None:
-    """Write down what is said in an audio of any length, phrase by phrase as it is heard."""
+    """Transcribe audio of any length, phrase by phrase as it is processed."""
     secured = tls_choice(tls, tls_ca, tls_certificate, tls_key) or False
     client = aio.connect(encoder, decoder, model=model, tls=secured)
     named = cast("AudioEncoding", encoding.value)

@@ -52,17 +52,21 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     ],
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TEXT", help="What to translate; none: lines of files or stdin."),
+        typer.Argument(
+            metavar="TEXT", help="What to translate; if left out, lines of files or stdin."
+        ),
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option("--file", "-f", exists=True, dir_okay=False, help="Translate its lines."),
+        typer.Option(
+            "--file", "-f", exists=True, dir_okay=False, help="Translate the lines of this file."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write here instead of stdout.")
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Write a JSON object per source.")
+        bool, typer.Option("--json", help="Write one JSON object per source.")
     ] = False,
     source_language: Annotated[
         str, typer.Option("--from", help="Language of the source; default: the model's own.")
@@ -72,43 +76,48 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         typer.Option(
             "--prefix",
             "--target-prefix",
-            help="What the translation begins with; it is shown with the rest.",
+            help="Beginning of the translation; it is shown with the rest.",
         ),
     ] = "",
     max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens per translation.")] = None,
     min_new_tokens: Annotated[
         int | None, typer.Option(help="Fewest tokens per translation.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest p.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Above 0: sample at this temperature; 0: greedy.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample among the likeliest tokens that sum to p.")
+    ] = None,
     min_p: Annotated[
-        float | None, typer.Option(help="Sample among those at least so likely as the likeliest.")
+        float | None,
+        typer.Option(help="Sample among tokens at least this fraction as likely as the likeliest."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     repetition_penalty: Annotated[
-        float | None, typer.Option(help="Above 1: tokens that were said are less likely.")
+        float | None, typer.Option(help="Above 1: makes tokens that already occurred less likely.")
     ] = None,
     no_repeat_ngram_size: Annotated[
-        int | None, typer.Option(help="No so many tokens in a row come twice.")
+        int | None, typer.Option(help="No sequence of this many tokens occurs twice.")
     ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="End before this text.")
+        list[str] | None, typer.Option(metavar="TEXT", help="End the translation before this text.")
     ] = None,
     bad_word: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="A word that never comes.")
+        list[str] | None, typer.Option(metavar="TEXT", help="A word that must not occur.")
     ] = None,
     suppressed_token: Annotated[
-        list[int] | None, typer.Option(metavar="ID", help="A token that never comes.")
+        list[int] | None, typer.Option(metavar="ID", help="Id of a token that must not occur.")
     ] = None,
     num_beams: Annotated[
-        int | None, typer.Option(help="Beam search with so many hypotheses.")
+        int | None, typer.Option(help="Beam search with this many hypotheses.")
     ] = None,
     num_return_sequences: Annotated[
-        int | None, typer.Option(help="Show so many hypotheses, with scores.")
+        int | None, typer.Option(help="Show this many hypotheses, with scores.")
     ] = None,
     length_penalty: Annotated[
-        float | None, typer.Option(help="Exponent of the length in a hypothesis' score.")
+        float | None, typer.Option(help="Exponent of the length in the score of a hypothesis.")
     ] = None,
     early_stopping: Annotated[
         bool | None, typer.Option(help="End the search once there are so many hypotheses.")
@@ -116,35 +125,38 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     glossary: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="Terms that must be kept to: SOURCE tab TARGET lines."
+            exists=True,
+            dir_okay=False,
+            help="File of terms to use, one SOURCE tab TARGET per line.",
         ),
     ] = None,
     term: Annotated[
-        list[str] | None, typer.Option(metavar="SOURCE=TARGET", help="One such term.")
+        list[str] | None, typer.Option(metavar="SOURCE=TARGET", help="One term of a glossary.")
     ] = None,
     keep_placeholders: Annotated[
-        bool, typer.Option(help="See that %s, {name}, <b> and the like are kept.")
+        bool, typer.Option(help="Make sure that %s, {name}, <b> and the like are kept.")
     ] = True,
     break_loops: Annotated[
-        bool, typer.Option(help="Translate again what repeats itself, unless shown as it comes.")
+        bool, typer.Option(help="Redo translations that repeat themselves, unless shown live.")
     ] = True,
     alternatives: Annotated[
-        int | None, typer.Option(help="Show so many likely other tokens with each token.")
+        int | None, typer.Option(help="Show this many likely alternatives for each token.")
     ] = None,
     alignments: Annotated[
-        bool, typer.Option("--alignments", help="Show which words belong together.")
+        bool,
+        typer.Option("--alignments", help="Show which words of source and translation correspond."),
     ] = False,
     draft: Annotated[
-        Draft | None, typer.Option(help="Where guesses for several tokens per step come from.")
+        Draft | None, typer.Option(help="Speculative decoding: where guesses come from.")
     ] = None,
     mode: Annotated[
-        Mode | None, typer.Option(help="One token after the other, or all at once.")
+        Mode | None, typer.Option(help="Decode one token at a time, or all in parallel.")
     ] = None,
     max_passes: Annotated[
-        int | None, typer.Option(help="Passes of parallel decoding over a block, at most.")
+        int | None, typer.Option(help="Most passes of parallel decoding over a block.")
     ] = None,
     long_text: Annotated[
-        LongText, typer.Option(help="Cut a text that is too long into sentences, or refuse it.")
+        LongText, typer.Option(help="Split a text that is too long into sentences, or refuse it.")
     ] = LongText.SPLIT,
     timeout: Annotated[float, typer.Option(help="Seconds per source.")] = 60.0,
     model: Annotated[str, typer.Option(help="Name of the model.")] = "",
@@ -155,15 +167,15 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     tls_certificate: CertificateOption = "",
     tls_key: KeyOption = "",
 ) -> None:
-    """Translate text, or the lines of files or of the standard input.
+    """Translate text, or the lines of files or of standard input.
 
-    On a terminal, tokens appear as they come. Elsewhere every translation is a line that starts
-    with the code of its language and a tab, in the order of the input. An empty line stays empty,
-    and so does one that cannot be translated, of which standard error tells.
-    Of several hypotheses each is a line, best first, with its score between code and text.
+    On a terminal, tokens appear as they are produced. Elsewhere each translation is a line of
+    language code, tab and text, in the order of the input. An empty line stays empty, and so does
+    one that cannot be translated, which is reported on standard error. Several hypotheses are a
+    line each, best first, with the score between code and text.
 
-    With --alternatives there is a line for each token behind a translation, with --alignments one
-    for each pair of words, starting with the code and the word "token" or "aligned".
+    With --alternatives, a line for each token follows the translation; with --alignments, a line
+    for each pair of words. They start with the code and the word "token" or "aligned".
     """
     if texts and file:
         raise typer.BadParameter("give either TEXT or --file", param_hint="--file")
