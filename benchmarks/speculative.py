@@ -125,7 +125,7 @@ class Bench:
         self.drafting = Drafting(
             row_costs_of(self._decoder),
             lossless=True,
-            begins_word=self.checkpoint.tokenizer.word_beginnings(size),
+            token_kinds=self.checkpoint.tokenizer.token_kinds(size),
             unusable=frozenset((*self._vocabulary.never, description.eos_id)),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,6 @@ from decoder_service.opening import OpeningRules
 from decoder_service.settings import DecoderSettings
 from splitformer.generation import (
     Drafting,
-    DraftMode,
     GenerationOptions,
     Sequential,
     SpeechRules,
@@ -52,15 +50,12 @@ class Loaded:
     drafting: Drafting
 
 
-def load(
-    settings: DecoderSettings, room: Room | None, counted: Callable[[DraftMode, int, int], None]
-) -> Loaded:
+def load(settings: DecoderSettings, room: Room | None) -> Loaded:
     """Load the model that the settings name; takes a while.
 
     Args:
         settings: Which model, and how to run it.
         room: What it has to keep to; None: nothing.
-        counted: Called with what came of guesses.
 
     Raises:
         ConfigurationError: It is no usable model, or what is to run it is not at hand.
@@ -79,7 +74,7 @@ def load(
         numerics,
         _described(checkpoint, decoder, settings, numerics),
         OpeningRules(checkpoint, settings.memory_dtype, decoder),
-        _measured(checkpoint, decoder, vocabulary, counted),
+        _measured(checkpoint, decoder, vocabulary),
     )
 
 
@@ -113,19 +108,13 @@ def _described(
     return info
 
 
-def _measured(
-    checkpoint: Checkpoint,
-    decoder: StepDecoder,
-    vocabulary: Vocabulary,
-    counted: Callable[[DraftMode, int, int], None],
-) -> Drafting:
+def _measured(checkpoint: Checkpoint, decoder: StepDecoder, vocabulary: Vocabulary) -> Drafting:
     """Say what guessing several tokens at once has to know; measures what rows cost."""
     shared = checkpoint.description.architecture.share_embeddings
     unusable = frozenset((*vocabulary.never, vocabulary.eos_id))
     return Drafting(
         costs=row_costs_of(decoder),
         lossless=decoder.batch_invariant,
-        begins_word=checkpoint.tokenizer.word_beginnings(vocabulary.size),
+        token_kinds=checkpoint.tokenizer.token_kinds(vocabulary.size),
         unusable=unusable if shared else None,
-        counted=counted,
     )

@@ -44,11 +44,10 @@ class DecoderMetrics(MetricSet):
         self.ends = self._quick_counter("generations", "Generations that ended, by cause.", "how")
         self.tokens = self._quick_counter("tokens", "Tokens produced.")
         self.steps = self._counter("steps", "Steps of the engine.")
-        self.drafted = self._counter("drafted_tokens", "Tokens guessed, by mode.", "draft")
-        self.accepted = self._counter(
+        self.drafted = self._quick_counter("drafted_tokens", "Tokens guessed, by mode.", "draft")
+        self.accepted = self._quick_counter(
             "accepted_tokens", "Guessed tokens that were accepted, by mode.", "draft"
         )
-        self._drafts: dict[DraftMode, list[Counter]] = {}
         self.received_bytes = self._counter(
             "memory_received_bytes", "Bytes of memories received or mapped."
         )
@@ -88,13 +87,10 @@ class DecoderMetrics(MetricSet):
         )
         self._expect()
 
-    def count_draft(self, mode: DraftMode, drafted: int, accepted: int) -> None:
-        """Count a draft's tokens; called by the engine, after each step that had one."""
-        if mode not in self._drafts:
-            each = (self.drafted, self.accepted)
-            self._drafts[mode] = [counter.labels(mode.value) for counter in each]
-        for counter, count in zip(self._drafts[mode], (drafted, accepted), strict=True):
-            counter.inc(count)
+    def count_drafts(self, mode: DraftMode, drafted: int, accepted: int) -> None:
+        """Count the tokens that a run has guessed, once it is over."""
+        self.drafted.labels(mode.value).inc(drafted)
+        self.accepted.labels(mode.value).inc(accepted)
 
     def _expect(self) -> None:
         """Let all series exist, at 0, so that the first event is an increase."""

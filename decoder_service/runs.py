@@ -19,12 +19,15 @@ from decoder_service.recalling import seed_of
 from decoder_service.sessions import Session, Sessions
 from splitformer.errors import NotFoundError, SplitformerError
 from splitformer.generation import (
+    Decoding,
     Drafting,
     EndReason,
     GenerationOptions,
     Glossary,
     Vocabulary,
     decoding_for,
+    draft_mode_of,
+    drafts_of,
     kept_bytes,
     most_bytes,
 )
@@ -119,7 +122,7 @@ class Runs:
             reservation.keep(held + told)
         known = list(decoding.certain())
         generation = Generation(decoding, self._window)
-        generation.left.add_done_callback(lambda _: self._settle(session, held, told))
+        generation.left.add_done_callback(lambda _: self._settle(session, decoding, held, told))
         session.generation, session.end = generation, None
         return generation, known
 
@@ -129,8 +132,10 @@ class Runs:
         tokens = min(limit, target.max_positions) - len(target.produced) + 1  # and the end
         return most_bytes(options, session.source_positions, tokens)
 
-    def _settle(self, session: Session, held: int, told: int) -> None:
-        """Give back what a run has held, and keep what its tokens' details take."""
+    def _settle(self, session: Session, decoding: Decoding, held: int, told: int) -> None:
+        """Count a run's guesses, give back what it has held, keep what its details take."""
+        if (mode := draft_mode_of(decoding)) is not None:
+            self._metrics.count_drafts(mode, *drafts_of(decoding))
         self.sessions.budget.release(held)
         if told or session.details.count:
             session.details.settle(told, kept_bytes(session.target))

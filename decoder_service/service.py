@@ -89,9 +89,7 @@ class DecoderService:
         """Load the model and run one session, so that the first caller does not wait."""
         if self._main is self:
             self.common.replica = f"{self.settings.reachable_host}:{port}"
-        self._model = await asyncio.to_thread(
-            load, self.settings, self._room, self.metrics.count_draft
-        )
+        self._model = await asyncio.to_thread(load, self.settings, self._room)
         self._put_to_work(self._model)
         self._sweeper = asyncio.create_task(self._sweep())
         if self._main is self:

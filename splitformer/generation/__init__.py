@@ -14,7 +14,7 @@ from splitformer.generation.speech import SpeechRules, likeliest_of
 from splitformer.generation.stops import Stops
 from splitformer.generation.target import Target
 from splitformer.generation.tokens import Alternative, Details, EndReason, Produced
-from splitformer.generation.ways import decoding_for, drafts_of
+from splitformer.generation.ways import decoding_for, draft_mode_of, drafts_of
 
 __all__ = [
     "Alternative",
@@ -41,6 +41,7 @@ __all__ = [
     "Target",
     "Vocabulary",
     "decoding_for",
+    "draft_mode_of",
     "drafts_of",
     "kept_bytes",
     "likeliest_of",

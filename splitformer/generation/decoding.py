@@ -61,6 +61,7 @@ class Request:
         asked: What is asked about some outputs.
         count: Outputs so far: the number of the next one.
         company: Sequences of all who take part, about; 1 if that is not known.
+        focus: Somebody wants to know where in the memory outputs look.
     """
 
     tokens: list[Sequence[int]] = field(default_factory=list)
@@ -69,6 +70,7 @@ class Request:
     asked: dict[int, Question] = field(default_factory=dict)
     count: int = 0
     company: int = 1
+    focus: bool = False
 
     def add(self, tokens: Sequence[int], state: DecoderState, outputs: int = 1) -> int:
         """Add a sequence; return the number of its first output."""

@@ -7,18 +7,17 @@ sequences share a step, the less it costs for each of them, and the dearer is on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
 
+from splitformer.generation.odds import Odds
 from splitformer.generation.options import DraftMode
 from splitformer.generation.row_cost import DEAR, RowCosts
 from splitformer.generation.target import Target
 from splitformer.generation.tokens import Produced
-
-LONGEST_MATCH = 8
-"""A match that is longer counts as this long."""
+from splitformer.model.tokenizer import BEGINNINGS
 
 _MARGIN = 1.4
 """A row competes with the tokens that a step brings anyway, guessed ones among them; see
@@ -28,20 +27,12 @@ _LEAST_INSIDE = 0.55
 """Of 1,480 targets, 25 % of those with less than 30 % of their tokens from the source had sources
 with such a share of tokens that do not begin a word; 82 % of those with 30 to 60 %, all others."""
 
-_PRIOR_WEIGHT, _MEMORY = 20, 2000
-"""Guesses that what is assumed beforehand counts for, and after which old ones are forgotten."""
+Look = tuple[int, float]
+"""Position of the memory that the model looked at most as it chose a token, and how much: the mean
+weight of the last layer's heads."""
 
-CLASS, REPEATED = LONGEST_MATCH + 1, 2 * (LONGEST_MATCH + 1)
-"""The class of a guess: the length of the match before it, `CLASS` more if it begins a word, and
-`REPEATED` more if it comes from the output."""
-
-# How often the next token was right after matches of 1, 2, ... tokens, in German, French and
-# Japanese outputs of the embedded model: copied from the source or repeated from the output, and
-# where it begins a word, which translation seldom leaves as it is.
-_COPIED = (0.44, 0.67, 0.74, 0.78, 0.85, 0.87, 0.90, 0.91)
-_COPIED_WORD = (0.06, 0.11, 0.12, 0.12, 0.20, 0.20, 0.25, 0.28)
-_REPEATED = (0.25, 0.50, 0.55, 0.62, 0.65, 0.70, 0.70, 0.77)
-_REPEATED_WORD = (0.10, 0.20, 0.25, 0.30, 0.30, 0.30, 0.30, 0.30)
+NOWHERE: Look = (-1, 0.0)
+"""It is not known where."""
 
 
 class Guesser(Protocol):
@@ -49,18 +40,25 @@ class Guesser(Protocol):
 
     Attributes:
         mode: What it is called.
+        looks: It wants to know where the model looks.
     """
 
     @property
     def mode(self) -> DraftMode: ...  # noqa: D102
 
-    def guess(self, produced: Sequence[Produced], prices: Sequence[float]) -> list[int]:
+    @property
+    def looks(self) -> bool: ...  # noqa: D102
+
+    def guess(
+        self, produced: Sequence[Produced], prices: Sequence[float], look: Look = NOWHERE
+    ) -> list[int]:
         """Return the tokens that may come next, as far as each is worth its price.
 
         Args:
             produced: The target's tokens so far, to be caught up with.
             prices: How likely the first, second, ... token must be to be reached and right, in
                 rising order; a guess is no longer than these.
+            look: Where the model looked as it chose the last token.
         """
 
     def learn(self, outputs: Sequence[int], kept: int) -> None:
@@ -72,31 +70,6 @@ class Guesser(Protocol):
         """
 
 
-class Odds:
-    """How likely guesses are right, by class: learned from all targets, with a memory that fades.
-
-    Attributes:
-        rates: The odds of each class.
-    """
-
-    __slots__ = ("_trials", "rates")
-
-    def __init__(self) -> None:
-        self.rates = [0.0]
-        for rates in (_COPIED, _COPIED_WORD, _REPEATED, _REPEATED_WORD):
-            self.rates += [*rates, 0.0]
-        self._trials = [_PRIOR_WEIGHT] * len(self.rates)
-
-    def count(self, kind: int, right: bool) -> None:
-        """Learn that a guess of this class was right or wrong."""
-        trials = self._trials[kind] = min(self._trials[kind] + 1, _MEMORY)
-        self.rates[kind] += (right - self.rates[kind]) / trials
-
-
-def _nobody(mode: DraftMode, drafted: int, kept: int) -> None:
-    """Count nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Drafting:
     """What drafts have to know of a model and of the machine that it runs on.
@@ -104,19 +77,17 @@ class Drafting:
     Attributes:
         costs: What rows cost.
         lossless: True if several positions at once give the same bits as one after the other.
-        begins_word: Of each target id, 1 if it begins a word, else 0.
+        token_kinds: Of each target id; see `Tokenizer.token_kinds`.
         unusable: Ids of a source that no target contains; None: it has a vocabulary of its own.
         most: Longest guess.
-        counted: Told how many tokens were drafted and kept, after each step with a draft.
         odds: What has been learned from all targets.
     """
 
     costs: RowCosts = DEAR
     lossless: bool = False
-    begins_word: bytes = b""
+    token_kinds: bytes = b""
     unusable: frozenset[int] | None = None
     most: int = 16
-    counted: Callable[[DraftMode, int, int], None] = _nobody
     odds: Odds = field(default_factory=Odds)
     _prices: dict[int, tuple[float, ...]] = field(default_factory=dict, init=False)
 
@@ -148,15 +119,15 @@ class Drafting:
         source = target.source
         if self.unusable is None or not source:
             return False
-        begins, size = self.begins_word, len(self.begins_word)
-        inside = sum(piece.id >= size or not begins[piece.id] for piece in source)
+        kinds, size = self.token_kinds, len(self.token_kinds)
+        inside = sum(piece.id >= size or kinds[piece.id] not in BEGINNINGS for piece in source)
         return inside >= _LEAST_INSIDE * len(source)
 
     def source_of(self, target: Target) -> list[int]:
         """Return the source in ids of the target, -1 where it has none."""
         if self.unusable is None:
             return []
-        size, unusable = len(self.begins_word), self.unusable
+        size, unusable = len(self.token_kinds), self.unusable
         ids = (piece.id for piece in target.source)
         return [token if token < size and token not in unusable else -1 for token in ids]
 

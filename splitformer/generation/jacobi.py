@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from splitformer.generation.drafting import NOWHERE, Look
 from splitformer.generation.options import DraftMode
 from splitformer.generation.tokens import Produced
 
@@ -30,6 +31,7 @@ class Iteration:
     """
 
     mode = DraftMode.JACOBI
+    looks = False
 
     def __init__(self) -> None:
         self._begin = 0  # index of the token that the last guess begins with
@@ -38,7 +40,9 @@ class Iteration:
         self._worth = 0.0  # right tokens per row, lately
         self._rest, self._until = 0, 0
 
-    def guess(self, produced: Sequence[Produced], prices: Sequence[float]) -> list[int]:
+    def guess(
+        self, produced: Sequence[Produced], prices: Sequence[float], look: Look = NOWHERE
+    ) -> list[int]:
         """Return a window of guesses if they are worth their price."""
         self._begin = known = len(produced)
         window = prices[:WINDOW]

@@ -49,7 +49,9 @@ def _computed(
         firsts.append(request.count)
         decoding.ask(request)
     outputs = request.outputs if request.count > len(request.states) else None
-    answer = decoder.advance(request.tokens, request.states, never, request.asked, outputs)
+    answer = decoder.advance(
+        request.tokens, request.states, never, request.asked, outputs, focus=request.focus
+    )
     return answer, firsts
 
 

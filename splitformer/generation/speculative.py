@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from splitformer.generation.choosing import NEVER_ASKED
 from splitformer.generation.decoding import Request, Vocabulary
-from splitformer.generation.drafting import Drafting, Guesser
+from splitformer.generation.drafting import NOWHERE, Drafting, Guesser, Look
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.sequential import Sequential
 from splitformer.generation.target import Target
@@ -35,6 +35,7 @@ class Speculative(Sequential):
     Attributes:
         drafted: Tokens guessed so far.
         kept: Tokens of those that were right.
+        mode: Where guesses come from.
     """
 
     def __init__(
@@ -53,15 +54,19 @@ class Speculative(Sequential):
         plain = self._chooser.plain and self._unwatched
         self._bare = plain and not options.bans  # tokens are all that is asked for
         self.drafted = self.kept = 0
+        self.mode = guesser.mode
         self._guesser = guesser
         self._drafting = drafting
         self._draft: list[int] = []
+        self._look: Look = NOWHERE  # where the model looked as it chose the last token
         room = target.max_positions - len(target.start) - vocabulary.end_at_limit
         self._last = min(limit - 1, room)  # index of the last token that a draft may lead to
 
     def ask(self, request: Request) -> None:
         """Ask for the row of what was not computed yet, and for those of a guess."""
-        self._draft = draft = self._guess(request.company)
+        prices = self._drafting.prices(request.company)
+        self._draft = draft = self._guess(prices)
+        request.focus |= self._guesser.looks and bool(prices)
         if not draft:
             super().ask(request)
             return
@@ -73,9 +78,18 @@ class Speculative(Sequential):
 
     def take(self, answer: Advanced, first: int) -> None:
         """Choose the next token, and one more for as long as the last was the one guessed."""
-        if not (draft := self._draft):
+        draft, known = self._draft, len(self.target.produced)
+        if draft:
+            self._take_draft(answer, first, draft)
+        else:
             super().take(answer, first)
-            return
+        if (taken := len(self.target.produced) - known) and answer.focus:
+            last = first + taken - 1
+            self._look = answer.focus[last], answer.focus_weights[last]
+        elif taken:
+            self._look = NOWHERE
+
+    def _take_draft(self, answer: Advanced, first: int, draft: list[int]) -> None:
         kept = self._take_bare(answer, first) if self._bare else self._take_each(answer, first)
         self._asking = NEVER_ASKED  # what was asked of a guess may not hold
         if kept < len(draft):
@@ -83,7 +97,6 @@ class Speculative(Sequential):
         self._guesser.learn(answer.ids[first : first + len(draft) + 1], kept)
         self.drafted += len(draft)
         self.kept += kept
-        self._drafting.counted(self._guesser.mode, len(draft), kept)
 
     def _question_each(self, request: Request, first: int, index: int) -> None:
         """Ask what it takes to choose each token, those before it being the guess."""
@@ -117,13 +130,13 @@ class Speculative(Sequential):
         self.finished = self._over
         return kept
 
-    def _guess(self, company: int) -> list[int]:
+    def _guess(self, prices: Sequence[float]) -> list[int]:
         """Guess as far as limit, positions and prices allow."""
-        prices, produced = self._drafting.prices(company), self.target.produced
+        produced = self.target.produced
         most = self._last - len(produced)
         if not prices or most < 1 or self._forced:
             return []
-        return self._guesser.guess(produced, prices[:most])
+        return self._guesser.guess(produced, prices[:most], self._look)
 
     def _cut_back(self) -> None:
         """Forget the rows of tokens that were not taken, and of the last one, the next input."""

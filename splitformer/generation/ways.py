@@ -70,6 +70,11 @@ def drafts_of(decoding: Decoding) -> tuple[int, int]:
     return 0, 0
 
 
+def draft_mode_of(decoding: Decoding) -> DraftMode | None:
+    """Return where a decoding's guesses come from; None if the loop does not guess."""
+    return decoding.mode if isinstance(decoding, Speculative) else None
+
+
 def _best_mode(target: Target, options: GenerationOptions, drafting: Drafting) -> DraftMode:
     """Copy where that changes nothing but the time and likely shortens it.
 

@@ -126,6 +126,7 @@ class NativeDecoder:
         asked: Asked = NOTHING,
         outputs: Sequence[int] | None = None,
         log_probabilities: bool = True,
+        focus: bool = False,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each output.
 
@@ -137,13 +138,14 @@ class NativeDecoder:
             outputs: From how many of its last new positions each sequence wants an output; None:
                 from the last one.
             log_probabilities: Compute them.
+            focus: Say of all outputs where in the memory they look.
 
         Raises:
             ValueError: A token, or the number of positions, is out of range; no state has changed.
         """
         many = outputs or [1] * len(states)
         told, mask = told_of(asked), self._mask(never)
-        questions = questions_of(asked, told, mask, states, many, log_probabilities)
+        questions = questions_of(asked, told, mask, states, many, log_probabilities, focus)
         return advanced_of(self._run(tokens, states, many, questions), told, questions)
 
     def _mask(self, never: tuple[int, ...]) -> array[float] | None:

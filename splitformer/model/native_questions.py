@@ -25,6 +25,7 @@ def questions_of(
     states: Sequence[DecoderState],
     outputs: Sequence[int],
     log_probabilities: bool,
+    focus: bool = False,
 ) -> Questions:
     """Put together what all outputs are asked.
 
@@ -35,12 +36,13 @@ def questions_of(
         states: The sequences' states.
         outputs: How many outputs each sequence has.
         log_probabilities: Compute them.
+        focus: Say of all outputs where they look.
     """
     if not asked:
-        return Questions(mask, None, (), 0, 0, False, log_probabilities)
+        return Questions(mask, None, (), 0, 0, False, log_probabilities, focus)
     records = _records(asked, sum(outputs))
     if not told:
-        return Questions(mask, records, (), 0, 0, False, log_probabilities)
+        return Questions(mask, records, (), 0, 0, False, log_probabilities, focus)
     attention = [i for i, question in told if question.attention]
     return Questions(
         mask,
@@ -50,6 +52,7 @@ def questions_of(
         sum([question.logits for _, question in told]),
         any(question.given >= 0 for _, question in told),
         log_probabilities,
+        focus,
     )
 
 
@@ -66,6 +69,8 @@ def advanced_of(result: Outputs, told: Told, questions: Questions) -> Advanced:
         answer.given = {i: result.given[i] for i, question in told if question.given >= 0}
     if questions.lengths:
         answer.attention = _attention(result.attention, told, questions.lengths)
+    if result.focus and result.focus_weights:
+        answer.focus, answer.focus_weights = result.focus.tolist(), result.focus_weights.tolist()
     return answer
 
 

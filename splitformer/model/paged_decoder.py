@@ -76,6 +76,7 @@ class PagedDecoder:
         asked: Asked = NOTHING,
         outputs: Sequence[int] | None = None,
         log_probabilities: bool = True,
+        focus: bool = False,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each sequence."""
         if asks_attention(asked):

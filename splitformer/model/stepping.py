@@ -66,6 +66,9 @@ class Advanced:
         given: Logits of the ids that were given.
         attention: The last layer's weights over the memory, the mean of its heads, (S,), of the
             outputs that asked for them.
+        focus: The position of the memory that has the most of that mean; empty unless asked for,
+            and where the decoder does not tell.
+        focus_weights: How much; as above.
     """
 
     ids: list[int]
@@ -75,6 +78,8 @@ class Advanced:
     candidates: dict[int, Candidates] = field(default_factory=dict)
     given: dict[int, float] = field(default_factory=dict)
     attention: dict[int, FloatArray] = field(default_factory=dict)
+    focus: list[int] = field(default_factory=list)
+    focus_weights: list[float] = field(default_factory=list)
 
     def log_probability(self, output: int, logit: float) -> float:
         """Of any id with this logit; of the likeliest one the same bits as its own.
@@ -129,6 +134,7 @@ class StepDecoder(Protocol):
         asked: Asked = NOTHING,
         outputs: Sequence[int] | None = None,
         log_probabilities: bool = True,
+        focus: bool = False,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each sequence.
 
@@ -140,6 +146,7 @@ class StepDecoder(Protocol):
             outputs: From how many of its last new positions each sequence wants an output, in the
                 order of the positions; None: from the last one.
             log_probabilities: Compute them.
+            focus: Say of all outputs where in the memory they look.
         """
 
     def close(self) -> None:

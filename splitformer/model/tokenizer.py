@@ -12,6 +12,13 @@ from splitformer.model.languages import Frame
 Surface = bytes | str
 """The text of a token; bytes where a character may be spelled in several tokens."""
 
+SIGN, WORD, NAME, INSIDE = range(4)
+"""Kinds of tokens: without letters; the beginning of a word, in small letters or not; and letters
+inside a word."""
+
+BEGINNINGS = (WORD, NAME)
+"""Kinds that begin a word."""
+
 
 class SourcePiece(NamedTuple):
     """A token of the source and the bytes it covers in the UTF-8 text, [begin, end)."""
@@ -55,11 +62,10 @@ class Tokenizer(ABC):
         """Return a fresh incremental detokenizer."""
         return Detokenizer(self._surfaces, self._strip_first)
 
-    def word_beginnings(self, size: int) -> bytes:
-        """Return for each id below `size` 1 if it begins a word, else 0."""
+    def token_kinds(self, size: int) -> bytes:
+        """Return for each id below `size` what it is: SIGN, WORD, NAME or INSIDE."""
         texts = (s.decode(errors="replace") if isinstance(s, bytes) else s for s in self._surfaces)
-        begins = bytes(text[:1] == " " and any(map(str.isalpha, text)) for text in texts)
-        return begins[:size].ljust(size, b"\0")
+        return bytes(map(_kind_of, texts))[:size].ljust(size, bytes((SIGN,)))
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of a whole target."""
@@ -131,3 +137,11 @@ class Detokenizer:
             self._strips = False
             return text.removeprefix(" ")
         return text
+
+
+def _kind_of(text: str) -> int:
+    if not any(map(str.isalpha, text)):
+        return SIGN
+    if text[:1] != " ":
+        return INSIDE
+    return WORD if text.islower() else NAME

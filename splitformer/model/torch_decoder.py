@@ -51,6 +51,7 @@ class TorchDecoder:
         asked: Asked = NOTHING,
         outputs: Sequence[int] | None = None,
         log_probabilities: bool = True,
+        focus: bool = False,
     ) -> Advanced:
         """Compute the rows of new tokens and choose the next token of each sequence."""
         shown: list[Tensor] | None = [] if asks_attention(asked) else None

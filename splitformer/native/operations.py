@@ -182,6 +182,9 @@ class Outputs(NamedTuple):
             (logit, id) of 32 bits each, likeliest first, id -1 where there are no more.
         given: Logits of the ids that were given.
         attention: Rows of all outputs that asked for them, one behind the other.
+        focus: Position of the memory that the last layer looks at most, by the mean of its heads,
+            int32; None unless asked for.
+        focus_weights: That mean; None unless asked for.
     """
 
     ids: array[int]
@@ -191,6 +194,8 @@ class Outputs(NamedTuple):
     candidates: array[int]
     given: array[float]
     attention: FloatArray
+    focus: array[int] | None = None
+    focus_weights: array[float] | None = None
 
 
 class Questions(NamedTuple):
@@ -205,6 +210,7 @@ class Questions(NamedTuple):
         rows: How many rows of logits come back.
         given: True if logits of given ids come back.
         log_probabilities: Compute them, and the sums.
+        focus: Say of every output where it looks.
     """
 
     mask: array[float] | None = None
@@ -214,3 +220,4 @@ class Questions(NamedTuple):
     rows: int = 0
     given: bool = False
     log_probabilities: bool = True
+    focus: bool = False

@@ -147,6 +147,8 @@ class Plan:
             array("q", bytes(8 * asked.candidates)),
             array("f", bytes(4 * outputs if asked.given else 0)),
             np.empty(sum(asked.lengths), np.float32) if asked.lengths else _NONE,
+            array("i", bytes(4 * outputs)) if asked.focus else None,
+            array("f", bytes(4 * outputs)) if asked.focus else None,
         )
         request = array(
             "q",
@@ -155,7 +157,8 @@ class Plan:
                 *(_at(asked.mask), _at(asked.records)),
                 *(_at(result.ids), _at(result.log_probabilities), _at(result.log_sums)),
                 *(_of(result.logits), _at(result.candidates)),
-                *(_at(result.given), _of(result.attention), 0),
+                *(_at(result.given), _of(result.attention)),
+                *(_at(result.focus), _at(result.focus_weights), 0),
             ],
         )
         self._library.check(self._library.plan_step(self._open(), _at(request)))

@@ -64,7 +64,8 @@ class Reference:
         """Return what is known after the last token; own and cross caches."""
         state = self.decoder.begin(memory)
         for token in tokens:
-            result = self.decoder.advance([[token]], [state], (3, 4), _asked([draw]))
+            asked = _asked([draw])
+            result = self.decoder.advance([[token]], [state], (3, 4), asked, focus=True)
         return result, own_of(state), np.stack([state.cross.keys, state.cross.values])
 
 
@@ -132,7 +133,8 @@ def test_mixes_do_not_change_a_bit(
             chance.shuffle(sessions)
         news = [_new_tokens(session, chance) for session in sessions]
         draws = chance.choices((NUCLEUS, FLAT, NEAR), k=len(sessions))
-        result = decoder.advance(news, [s.state for s in sessions], (3, 4), _asked(draws))
+        states = [session.state for session in sessions]
+        result = decoder.advance(news, states, (3, 4), _asked(draws), focus=True)
         for session, new in zip(sessions, news, strict=True):
             session.tokens += new
         for row in chance.sample(range(len(sessions)), min(4, len(sessions))):
@@ -144,6 +146,10 @@ def test_mixes_do_not_change_a_bit(
             assert _listed(result.candidates[row]) == _listed(alone.candidates[0])
             assert result.given[row] == alone.given[0]
             assert same(result.attention[row], alone.attention[0])
+            focus, weight = result.focus[row], result.focus_weights[row]
+            assert (focus, weight) == (alone.focus[0], alone.focus_weights[0])
+            weights = alone.attention[0].tolist()
+            assert (focus, weight) == (weights.index(max(weights)), max(weights))
             assert same(own_of(session.state), own)
             ours = session.state.cross
             assert same(np.stack([ours.keys, ours.values]), cross)

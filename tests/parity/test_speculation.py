@@ -31,6 +31,7 @@ from splitformer.generation import (
     drafts_of,
     step,
 )
+from splitformer.generation.drafting import NOWHERE, Look
 from splitformer.generation.speculative import Speculative
 from splitformer.model import Transformer
 from splitformer.model.native_decoder import NativeDecoder
@@ -44,7 +45,7 @@ pytestmark = needs_native
 WIDTH, POSITIONS = 32, 48
 VOCABULARY = Vocabulary(eos_id=1, never=(0, 2), size=SIZE)
 EAGER = Drafting(
-    RowCosts((1.0, 1.0)), lossless=True, begins_word=bytes(SIZE), unusable=frozenset((0, 1, 2))
+    RowCosts((1.0, 1.0)), lossless=True, token_kinds=bytes(SIZE), unusable=frozenset((0, 1, 2))
 )
 """Every guess is worth a row."""
 
@@ -56,10 +57,15 @@ class Noisy:
     truth: list[int]
     chance: random.Random
     mode = DraftMode.COPY
+    looks = True
     learned: list[int] = field(default_factory=list)
+    looks_at: dict[int, Look] = field(default_factory=dict)
 
-    def guess(self, produced: Sequence[Produced], prices: Sequence[float]) -> list[int]:
+    def guess(
+        self, produced: Sequence[Produced], prices: Sequence[float], look: Look = NOWHERE
+    ) -> list[int]:
         assert prices
+        self.looks_at[len(produced)] = look
         begin = len(produced)
         count = self.chance.randint(0, len(prices))
         known = [*self.truth[begin : begin + count], *[1] * count][:count]
@@ -222,7 +228,7 @@ def test_right_guesses_save_steps(decoder: NativeDecoder) -> None:
     truth = [token.id for token in alone(decoder, case)[0].produced]
     target, steps = case.target(decoder), 0
     guesser = Noisy(truth, random.Random(0))
-    guesser.guess = lambda produced, prices: truth[len(produced) :][: len(prices)]  # type: ignore[method-assign]
+    guesser.guess = lambda produced, prices, look=NOWHERE: truth[len(produced) :][: len(prices)]  # type: ignore[method-assign]
     decoding = Speculative(target, case.options, 40, VOCABULARY, guesser, EAGER)
     while not decoding.finished:
         step(decoder, [decoding], VOCABULARY.never)
@@ -230,6 +236,29 @@ def test_right_guesses_save_steps(decoder: NativeDecoder) -> None:
     assert [token.id for token in target.produced] == truth
     assert steps == 3, "16 guesses and one token more, twice, and the rest"
     assert (decoding.drafted, decoding.kept) == (37, 37)
+
+
+@pytest.mark.parametrize("options", [{}, {"no_repeat_ngram_size": 3}], ids=["bare", "filtered"])
+@torch.inference_mode()
+def test_a_guesser_is_told_where_the_model_looked(
+    decoder: NativeDecoder, options: dict[str, Any]
+) -> None:
+    wanted = GenerationOptions(min_new_tokens=40, attention=True, **options)
+    case = Case(torch.randn(23, WIDTH), wanted, 40, (3,), 0)
+    produced = alone(decoder, case)[0].produced
+    guesser = Noisy([token.id for token in produced], random.Random(0))
+    plain = GenerationOptions(min_new_tokens=40, **options)
+    decoding = Speculative(case.target(decoder), plain, 40, VOCABULARY, guesser, EAGER)
+    while not decoding.finished:
+        step(decoder, [decoding], VOCABULARY.never)
+    assert decoding.target.produced == [token._replace(details=None) for token in produced]
+    assert guesser.looks_at.pop(0) == NOWHERE
+    assert 3 < len(guesser.looks_at) < 40
+    for known, look in guesser.looks_at.items():
+        details = produced[known - 1].details
+        assert details is not None
+        weights = details.attention.tolist()
+        assert look == (weights.index(max(weights)), max(weights))
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from decoder_service.generation import Generation
 from decoder_service.service import DecoderService
 from splitformer.generation import Drafting, Produced, RowCosts
 from splitformer.generation.copying import Copier
+from splitformer.generation.drafting import NOWHERE, Look
 from splitformer.v1 import decoder_service_pb2 as dec
 from tests.conftest import Services
 from tests.support.native import needs_native
@@ -34,9 +35,8 @@ def decoder(services: Services) -> Iterator[DecoderService]:
     service.runs._drafting = Drafting(
         RowCosts((1.0, 1.0)),
         True,
-        measured.begins_word,
+        measured.token_kinds,
         measured.unusable,
-        counted=measured.counted,
     )
     yield service
     service.runs._drafting = measured
@@ -44,7 +44,7 @@ def decoder(services: Services) -> Iterator[DecoderService]:
 
 def counted(service: DecoderService) -> dict[str, float]:
     return {
-        f"{name} {mode}": counter.labels(mode)._value.get()
+        f"{name} {mode}": counter.labels(mode).value
         for name, counter in (
             ("drafted", service.metrics.drafted),
             ("accepted", service.metrics.accepted),
@@ -85,7 +85,9 @@ class Oracle(Copier):
 
     truth: ClassVar[list[int]] = []
 
-    def guess(self, produced: Sequence[Produced], prices: Sequence[float]) -> list[int]:
+    def guess(
+        self, produced: Sequence[Produced], prices: Sequence[float], look: Look = NOWHERE
+    ) -> list[int]:
         return self.truth[len(produced) : len(produced) + 4]
 
 

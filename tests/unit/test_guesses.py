@@ -11,16 +11,28 @@ import pytest
 
 from splitformer.generation import Drafting, Produced, RowCosts, Target, row_costs_of
 from splitformer.generation.copying import Copier
-from splitformer.generation.drafting import CLASS, LONGEST_MATCH, REPEATED, Odds
+from splitformer.generation.drafting import NOWHERE, Look
 from splitformer.generation.jacobi import WINDOW, Iteration
-from splitformer.model.tokenizer import SourcePiece
+from splitformer.generation.odds import (
+    AGREES,
+    FIRST,
+    KINDS,
+    LONGEST,
+    MATCH,
+    POINTED,
+    REPEATED,
+    Odds,
+    class_of,
+)
+from splitformer.model.tokenizer import INSIDE, NAME, SIGN, WORD, SourcePiece
 
 SIZE = 100
+WORDS = bytes((WORD,)) * SIZE
 CHEAP, FAIR, DEAR = ([price] * 16 for price in (1e-9, 0.3, 0.5))
 
 
 def drafting_of(**changes: Any) -> Drafting:
-    values: dict[str, Any] = {"begins_word": bytes(SIZE), "unusable": frozenset((0, 1))}
+    values: dict[str, Any] = {"token_kinds": bytes(SIZE), "unusable": frozenset((0, 1))}
     return Drafting(RowCosts((3.0, 4.0)), True, **(values | changes))
 
 
@@ -36,22 +48,60 @@ def said(*tokens: int) -> list[Produced]:
     return [Produced(token, "", 0.0) for token in tokens]
 
 
+def after(
+    copier: Copier, tokens: Sequence[int], prices: Sequence[float], *looks: Look
+) -> list[int]:
+    """What is guessed after the last of some tokens, each of them guessed at before."""
+    for i in range(len(tokens)):
+        copier.guess(said(*tokens[:i]), prices, looks[i - 1] if i and looks else NOWHERE)
+    return copier.guess(said(*tokens), prices, looks[-1] if looks else NOWHERE)
+
+
 def test_what_follows_in_the_source_is_copied() -> None:
     copier = copier_of([10, 11, 12, 13, 1])
-    assert copier.guess([], CHEAP) == []
+    assert copier.guess([], CHEAP) == [10, 11, 12, 13], "the end token is no input"
     assert copier.guess(said(50), CHEAP) == []
-    assert copier.guess(said(50, 10), CHEAP) == [11, 12, 13], "the end token is no input"
+    assert copier.guess(said(50, 10), CHEAP) == [11, 12, 13]
     assert copier.guess(said(50, 10), CHEAP[:2]) == [11, 12]
     assert copier.guess(said(50, 10, 11, 40), CHEAP) == []
     assert copier.guess(said(50, 10, 11, 40, 12), CHEAP) == [13]
 
 
 def test_longer_matches_and_the_order_of_the_source_decide() -> None:
-    source = [10, 11, 20, 10, 12, 21, 10, 13]
-    assert copier_of(source).guess(said(10), CHEAP[:1]) == [11]
-    assert copier_of(source).guess(said(10, 11, 50, 10), CHEAP[:1]) == [12], "the next one"
-    assert copier_of(source).guess(said(21, 10), CHEAP[:1]) == [13], "two tokens match"
-    assert copier_of(source).guess(said(10, 13, 50, 10), CHEAP[:1]) == [11], "none is left"
+    source, one = [10, 11, 20, 10, 12, 21, 10, 13], CHEAP[:1]
+    assert after(copier_of(source), [10], one) == [11]
+    assert after(copier_of(source), [10, 11, 50, 10], one) == [12], "the next one"
+    assert after(copier_of(source), [21, 10], one) == [13], "two tokens match"
+    assert after(copier_of(source), [60, 13, 50, 10], one) == [11], "none is left"
+
+
+def test_where_the_model_looks_a_copy_goes_on_or_begins() -> None:
+    source, one = [10, 11, 20, 10, 12, 21, 10, 13], CHEAP[:1]
+    for place, expected in ((0, 11), (3, 12), (6, 13)):
+        assert after(copier_of(source), [10], one, (place, 0.9)) == [expected]
+    assert after(copier_of(source), [50], CHEAP[:2], (1, 0.9)) == [20, 10], "nothing matches"
+    assert after(copier_of(source), [10, 13], one, (6, 0.9), (7, 0.9)) == [], "the source is over"
+    assert after(copier_of(source), [20], one, (99, 0.9)) == [10], "there is no such place"
+
+
+def test_the_nearest_match_counts_if_the_model_looks_elsewhere() -> None:
+    source = [10, 11, 20, 21, 10, 12, 22]
+    assert after(copier_of(source), [10], CHEAP[:1], (2, 0.1)) == [12], "behind that place"
+    drafting = drafting_of(token_kinds=bytes((SIGN,)) * 20 + WORDS[20:])
+    assert after(copier_of(source, drafting), [10], [0.1], (1, 0.6)) == [12], "no word is copied"
+
+
+def test_what_rests_on_more_is_guessed_first() -> None:
+    """A match where the model looks, or a match elsewhere, or the place behind where it looks."""
+    rates = Odds().rates
+    for kind in range(KINDS):
+        for length in range(1, LONGEST + 1):
+            much = rates[class_of(AGREES + 2, length, kind)]
+            assert much >= rates[class_of(AGREES, length, kind)] - 0.25
+        pointed = [rates[class_of(POINTED + looked, 0, kind)] for looked in range(3)]
+        assert pointed == sorted(pointed)
+    strong, weak = class_of(AGREES + 2, 1, SIGN), class_of(MATCH, 1, SIGN)
+    assert rates[strong] > rates[weak] == pytest.approx(0.3)
 
 
 def test_repetitions_of_the_output_are_guessed() -> None:
@@ -62,8 +112,9 @@ def test_repetitions_of_the_output_are_guessed() -> None:
 
 def test_a_source_of_another_vocabulary_is_left_alone() -> None:
     copier = copier_of([10, 11, 12], drafting_of(unusable=None))
-    assert copier.guess(said(10), CHEAP) == []
-    assert copier.guess(said(10, 12, 10), CHEAP) == [12, 10]
+    assert copier.guess([], CHEAP) == []
+    assert copier.guess(said(10), CHEAP, (0, 0.9)) == []
+    assert copier.guess(said(10, 12, 10), CHEAP, (1, 0.9)) == [12, 10]
 
 
 def test_guesses_end_where_they_are_not_worth_it() -> None:
@@ -71,41 +122,45 @@ def test_guesses_end_where_they_are_not_worth_it() -> None:
     short = copier_of(source).guess(said(10), FAIR)
     long = copier_of(source).guess(said(*range(10, 20)), FAIR)
     assert 0 < len(short) < len(long) < 16
-    words = drafting_of(begins_word=b"\1" * SIZE)
+    words = drafting_of(token_kinds=WORDS)
     assert copier_of(source, words).guess(said(*range(10, 20)), DEAR) == []
 
 
 def test_what_was_right_is_guessed_again() -> None:
-    drafting = drafting_of(begins_word=b"\1" * SIZE)
+    drafting = drafting_of(token_kinds=WORDS)
     for _ in range(300):  # titles and names, say
-        copier_of(range(10, 40), drafting).guess(said(*range(10, 40)), DEAR)
+        after(copier_of(range(10, 40), drafting), range(10, 40), CHEAP)
     assert len(copier_of(range(10, 40), drafting).guess(said(10, 11), DEAR)) > 4
-    for _ in range(200):
-        copier_of(range(10, 40), drafting).guess(said(10, 50, 11, 51, 12, 52), DEAR)
+    for _ in range(40):
+        wrong = [token for right in range(10, 40) for token in (right, 50)]
+        after(copier_of(range(10, 40), drafting), wrong, CHEAP)
     assert copier_of(range(10, 40), drafting).guess(said(10), DEAR) == []
 
 
 def test_odds_are_means_that_fade() -> None:
-    odds, kind = Odds(), 3 + REPEATED
+    odds, kind = Odds(), class_of(REPEATED, 3, INSIDE)
     for _ in range(10_000):
         odds.count(kind, True)
     assert odds.rates[kind] > 0.99
     for _ in range(10_000):
         odds.count(kind, False)
     assert odds.rates[kind] < 0.01
-    kinds = {
-        length + repeated * REPEATED + word * CLASS
-        for length in range(1, LONGEST_MATCH + 1)
-        for repeated in (0, 1)
-        for word in (0, 1)
-    }
-    assert len(kinds) == 4 * LONGEST_MATCH
-    assert max(kinds) < len(odds.rates)
+    assert class_of(REPEATED, LONGEST + 9, INSIDE) == class_of(REPEATED, LONGEST, INSIDE)
+
+
+def test_every_class_has_odds_of_its_own() -> None:
+    classes = [
+        class_of(trust, length, kind)
+        for trust in range(FIRST, REPEATED + 1)
+        for length in range(LONGEST + 1)
+        for kind in range(KINDS)
+    ]
+    assert sorted(classes) == list(range(len(Odds().rates)))
 
 
 def test_only_a_source_of_many_short_tokens_promises_copies() -> None:
-    words = bytes(1 if token < 50 else 0 for token in range(SIZE))
-    drafting = drafting_of(begins_word=words)
+    kinds = bytes((WORD, NAME)[token % 2] if token < 50 else INSIDE for token in range(SIZE))
+    drafting = drafting_of(token_kinds=kinds)
     state: Any = None
     target = Target((3,), state, state, 48)
     assert not drafting.promises(target), "nothing is known of its source"

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from splitformer.errors import ConfigurationError
 from splitformer.model.languages import Frame
 from splitformer.model.sentencepiece import SentencePieceTokenizer
-from splitformer.model.tokenizer import Tokenizer
+from splitformer.model.tokenizer import INSIDE, NAME, SIGN, WORD, Surface, Tokenizer
 from tests.support.checkpoints import SENTENCES
 
 
@@ -92,3 +92,16 @@ def _cached(folder: Path) -> Tokenizer:
     if folder not in _CACHE:
         _CACHE[folder] = opened(folder / "tokenizer.model")
     return _CACHE[folder]
+
+
+def test_kinds_of_tokens(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: dict[Surface, int] = {
+        **dict.fromkeys([" the", " the2", " straße"], WORD),
+        **dict.fromkeys([" The", " DE", " 日本", b" Name"], NAME),
+        **dict.fromkeys(["ing", "B2", "語", b"ed"], INSIDE),
+        **dict.fromkeys([" ", " (", "_", "12", " 7", "", b"\xe6"], SIGN),
+    }
+    monkeypatch.setattr(tokenizer, "_surfaces", list(kinds))
+    assert tokenizer.token_kinds(len(kinds)) == bytes(kinds.values())
+    assert tokenizer.token_kinds(len(kinds) + 2) == bytes([*kinds.values(), SIGN, SIGN])
+    assert tokenizer.token_kinds(2) == bytes([WORD, WORD]), "ids of the source alone"

@@ -63,7 +63,7 @@ std::vector<Weights> WeightsOf(const splitformer_weights* parts, int count) {
 
 // The binding writes both as arrays of int64.
 static_assert(sizeof(Sequence) == 7 * sizeof(int64_t), "seven fields");
-static_assert(sizeof(Request) == 14 * sizeof(int64_t), "fourteen fields");
+static_assert(sizeof(Request) == 16 * sizeof(int64_t), "sixteen fields");
 static_assert(sizeof(splitformer::Question) == 104, "as the binding packs it");
 static_assert(sizeof(Draw) == 7 * sizeof(double), "seven numbers");
 static_assert(sizeof(Likeliest) == 2 * sizeof(int32_t), "a float and an int");

@@ -193,6 +193,7 @@ class Plan {
   void Run(const Request& request);
   void Prepare(const Request& request);
   void PrepareAnswers(const Request& request);
+  void PrepareShown(const Request& request);
   void PrepareLists();
   template <class F>
   void BeginLists(std::vector<std::vector<Shortlist>>* lists, F begin);
@@ -233,6 +234,8 @@ class Plan {
   std::vector<double> WeighChunks(const Draw& draw, int i, Likeliest best) const;
   int ComputeChunk(int i, int chunk, const Member& member);
   void ShowAttention(const Request& request, int i) const;
+  void ShowFocus(const Request& request, int i) const;
+  float MeanWeight(const float* weights, int64_t source, int64_t t) const;
   int64_t SourceOf(const Request& request, int row) const;
   int64_t AttentionFrom(const AttendOp& op, int row) const;
 

@@ -25,6 +25,7 @@ void Plan::Prepare(const Request& request) {
     }
   }
   PrepareAnswers(request);
+  PrepareShown(request);
   replicated_ = row_.size() == 1 && !encoder_;
   Reserve(static_cast<int>(row_.size()), static_cast<int>(output_row_.size()),
           static_cast<int>(longest));
@@ -33,7 +34,6 @@ void Plan::Prepare(const Request& request) {
 // Makes ready what outputs are asked, and says where the answers go.
 void Plan::PrepareAnswers(const Request& request) {
   asked_.clear();
-  shown_.clear();
   if (request.question == nullptr) return;
   int found = 0, candidates = 0, rows = 0;
   int64_t attention = 0;
@@ -51,20 +51,27 @@ void Plan::PrepareAnswers(const Request& request) {
     if (question.attention != 0) {
       asked.attention = attention;
       attention += SourceOf(request, output_row_[i]);
-      shown_.resize(row_.size(), -1);
     }
     found += asked.room;
     candidates += question.candidates;
     asked_.push_back(asked);
   }
-  for (size_t i = 0; i < asked_.size() && !shown_.empty(); ++i) {
-    if (asked_[i].attention >= 0) {
-      shown_[size_t(output_row_[i])] = asked_[i].attention * shape_.heads;
-    }
-  }
-  weights_.resize(size_t(attention * shape_.heads));
   found_.resize(size_t(found));
   PrepareLists();
+}
+
+// Says where the last layer's weights go, of outputs whose attention is asked or that look.
+void Plan::PrepareShown(const Request& request) {
+  int64_t shown = 0;
+  shown_.clear();
+  for (size_t i = 0; i < output_row_.size(); ++i) {
+    const bool asked = !asked_.empty() && asked_[i].attention >= 0;
+    if (!asked && request.focus == nullptr) continue;
+    shown_.resize(row_.size(), -1);
+    shown_[size_t(output_row_[i])] = shown;
+    shown += shape_.heads * SourceOf(request, output_row_[i]);
+  }
+  weights_.resize(size_t(shown));
 }
 
 void Plan::PrepareLists() {

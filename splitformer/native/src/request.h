@@ -50,6 +50,9 @@ struct Request {
   Likeliest* candidates;     // (sum of those asked for): likeliest first; id -1: there are no more
   float* given_logit;        // (outputs): of the ids that were given
   float* attention;          // for each that asked as many elements as its memory has positions
+  int32_t* focus;            // (outputs): the position of the memory that the last layer looks at
+                             // most, in the mean of its heads; nullptr
+  float* focus_weight;       // (outputs): that mean; as above
   float* memory;             // of an encoder: (sum of counts, d_model); never the binding's
 };
 

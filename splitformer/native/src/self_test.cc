@@ -125,6 +125,8 @@ struct Batch {
     candidates.assign(count * kRoom, {});
     given_logit.assign(count, 0.0f);
     attention.assign(count * kSource, 0.0f);
+    focus.assign(count, -1);
+    focus_weight.assign(count, 0.0f);
     const int32_t denied[] = {7, 299};
     std::vector<Question> questions(count, {denied, 2, 3, kRoom, 1, 1, 0, 0, 0, {}});
     if (count > 1) {
@@ -144,6 +146,8 @@ struct Batch {
     request.candidates = candidates.data();
     request.given_logit = given_logit.data();
     request.attention = attention.data();
+    request.focus = focus.data();
+    request.focus_weight = focus_weight.data();
     plan->Step(request);
     for (size_t s = 0; s < count; ++s) held[s] += static_cast<int64_t>(tokens[s].size());
   }
@@ -152,8 +156,8 @@ struct Batch {
   std::vector<void*> pages;
   std::vector<int64_t> held;
   std::vector<float> cross = std::vector<float>(kCross);
-  std::vector<int32_t> ids;
-  std::vector<float> log_probability, log_sum, logits, given_logit, attention;
+  std::vector<int32_t> ids, focus;
+  std::vector<float> log_probability, log_sum, logits, given_logit, attention, focus_weight;
   std::vector<Likeliest> candidates;
 };
 
@@ -183,6 +187,11 @@ void CheckInvariance(Plan* plan, Plan* other, Plan* projector, const Model& mode
          "given logits differ");
   Expect(SameBits(alone.attention.data(), together.attention.data() + 4 * kSource, kSource),
          "attention differs");
+  const float* weights = alone.attention.data();
+  const float* most = std::max_element(weights, weights + kSource);
+  Expect(alone.focus[0] == together.focus[4] && alone.focus[0] == most - weights &&
+             alone.focus_weight[0] == *most && together.focus_weight[4] == *most,
+         "focus differs");
   for (size_t i = 0; i < kRoom; ++i) {
     const Likeliest &a = alone.candidates[i], &b = together.candidates[4 * kRoom + i];
     Expect(a.id == b.id && a.logit == b.logit && a.id >= 0, "candidates differ");

@@ -123,6 +123,7 @@ void Plan::Conclude(const Request& request, const Member& member) {
       request.log_sum[i] = LogSum(sums_.data() + size_t(i) * size_t(chunks()), chunks());
       request.log_probability[i] = best.logit - request.log_sum[i];
     }
+    if (request.focus != nullptr) ShowFocus(request, i);
     if (asked_.empty()) continue;
     const Asked& asked = asked_[size_t(i)];
     const int held = asked.room > 0 ? Rank(request, i) : 0;
@@ -153,16 +154,33 @@ int Plan::Rank(const Request& request, int i) {
   return held;
 }
 
-// The mean of the heads' weights, head by head in their order.
+// The mean of the heads' weights at position `t` of `source`, head by head in their order.
+float Plan::MeanWeight(const float* weights, int64_t source, int64_t t) const {
+  float sum = 0.0f;
+  for (int head = 0; head < shape_.heads; ++head) sum += weights[head * source + t];
+  return sum / static_cast<float>(shape_.heads);
+}
+
 void Plan::ShowAttention(const Request& request, int i) const {
   const int row = output_row_[size_t(i)];
   const int64_t source = SourceOf(request, row);
   const float* weights = weights_.data() + shown_[size_t(row)];
   float* out = request.attention + asked_[size_t(i)].attention;
-  for (int64_t t = 0; t < source; ++t) {
-    float sum = 0.0f;
-    for (int head = 0; head < shape_.heads; ++head) sum += weights[head * source + t];
-    out[t] = sum / static_cast<float>(shape_.heads);
+  for (int64_t t = 0; t < source; ++t) out[t] = MeanWeight(weights, source, t);
+}
+
+// Of equal ones the first.
+void Plan::ShowFocus(const Request& request, int i) const {
+  const int row = output_row_[size_t(i)];
+  const int64_t source = SourceOf(request, row);
+  const float* weights = weights_.data() + shown_[size_t(row)];
+  request.focus[i] = 0;
+  request.focus_weight[i] = MeanWeight(weights, source, 0);
+  for (int64_t t = 1; t < source; ++t) {
+    const float mean = MeanWeight(weights, source, t);
+    if (mean <= request.focus_weight[i]) continue;
+    request.focus[i] = static_cast<int32_t>(t);
+    request.focus_weight[i] = mean;
   }
 }
 
