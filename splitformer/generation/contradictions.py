@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from splitformer.errors import InvalidArgumentError, Violation, shown
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 MOST_ALTERNATIVES = 100
 MOST_ENTRIES = 1000
+LONGEST_TERM = 1000
+"""Characters; the tokenizer goes through terms and words while everybody waits."""
+
 MOST_STOPS = 256
 """Each is looked for behind every token, while everybody waits."""
 
@@ -107,12 +110,19 @@ def _bad_words(options: GenerationOptions) -> list[Violation]:
     if len(options.bad_words) > MOST_ENTRIES:
         rule = f"must hold at most {MOST_ENTRIES} words"
         return [violation("options.bad_words", rule, len(options.bad_words))]
-    rule = "must hold more than white space"
     return [
         violation(f"options.bad_words[{i}]", rule, word)
         for i, word in enumerate(options.bad_words)
-        if not (word.strip() if isinstance(word, str) else word)
+        if (rule := _unusable(word))
     ]
+
+
+def _unusable(word: str | Sequence[int]) -> str:
+    """Return the rule that a term or a bad word breaks; empty if none."""
+    if len(word) > LONGEST_TERM:
+        return f"must be at most {LONGEST_TERM} characters or ids long"
+    held = word.strip() if isinstance(word, str) else word
+    return "" if held else "must hold more than white space"
 
 
 def _bad_entries(options: GenerationOptions) -> list[Violation]:
@@ -122,9 +132,10 @@ def _bad_entries(options: GenerationOptions) -> list[Violation]:
         return [violation("options.glossary", rule, len(options.glossary))]
     broken, known = list[Violation](), dict[str, int]()
     for i, (source, target) in enumerate(options.glossary):
-        where, rule = f"options.glossary[{i}]", "must hold more than white space"
+        where = f"options.glossary[{i}]"
         for name, text in (("source", source), ("target", target)):
-            broken += [] if text.strip() else [violation(f"{where}.{name}", rule, text)]
+            if rule := _unusable(text):
+                broken.append(violation(f"{where}.{name}", rule, text))
         if (first := known.setdefault(source, i)) != i:
             rule = f"must be given once, and entry {first} has it"
             broken.append(violation(f"{where}.source", rule, source))

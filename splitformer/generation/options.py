@@ -113,6 +113,9 @@ class GenerationOptions:
         """
         ids = self.suppressed_tokens
         broken, more = violations_of_ids(ids, vocabulary_size, "options.suppressed_tokens")
+        if len(ids) > vocabulary_size:
+            rule = f"must hold at most {vocabulary_size} ids, as many as there are"
+            broken, more = [violation("options.suppressed_tokens", rule, len(ids))], 0
         for i, word in enumerate(self.bad_words):
             if not isinstance(word, str):
                 field = f"options.bad_words[{i}].tokens.ids"

@@ -34,6 +34,13 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"num_return_sequences"},
     ),
     "more beams than a step should have": ({"num_beams": 257}, {"num_beams"}),
+    "terms and words too long to look for": (
+        {
+            "glossary": [dec.GlossaryEntry(source="a" * 1001, target="b" * 1001)],
+            "bad_words": [dec.BadWord(text="b" * 1001), dec.BadWord(text="b" * 1000)],
+        },
+        {"glossary[0].source", "glossary[0].target", "bad_words[0]"},
+    ),
     "all of it at once": (
         {"num_beams": 2, "num_return_sequences": 3, "top_p": 0.0, "stop": [""], "top_k": 0},
         {"num_return_sequences", "top_p", "stop", "top_k"},
@@ -90,8 +97,14 @@ def test_what_a_single_step_cannot_do_is_named_beside_ids(caller: Caller, sessio
     }
 
 
+def test_more_ids_than_there_are_need_not_be_gone_through(caller: Caller, session: str) -> None:
+    refusal = refusal_of(lambda: caller.generate(session, suppressed_tokens=[5] * 50_000))
+    assert fields_of(refusal) == {"options.suppressed_tokens"}
+    assert refusal.message.endswith("got 50000")
+
+
 MANY: dict[str, tuple[dict[str, Any], int]] = {
-    "ids": ({"suppressed_tokens": [-1] * 100_000}, 100_000),
+    "ids": ({"suppressed_tokens": [-1] * 300}, 300),
     "entries": ({"glossary": [dec.GlossaryEntry(source=" ", target="\t")] * 1000}, 2999),
 }
 
