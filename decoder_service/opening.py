@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from splitformer.errors import FailedPreconditionError, InvalidArgumentError, check_all, shown
+from splitformer.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    Violation,
+    check_all,
+    shown,
+)
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.checkpoint import Checkpoint
 from splitformer.model.speech import TRANSCRIBE
@@ -279,10 +285,17 @@ class OpeningRules:
             rule += f", which more than {characters} characters never are"
             raise self._too_long(field, rule, len(text), limit, start + len(text))
         self._check_ids(text, field)
-        ids = self._checkpoint.tokenizer.encode_target(text) if isinstance(text, str) else text
+        ids = self._tokenised(text, field) if isinstance(text, str) else text
         if len(ids) > most:
             raise self._too_long(field, rule, len(ids), limit, start + len(ids))
         return ids
+
+    def _tokenised(self, text: str, field: str) -> Sequence[int]:
+        try:
+            return self._checkpoint.tokenizer.encode_target(text)
+        except InvalidArgumentError as error:  # it does not know what the text is to be
+            broken = [Violation(f"{field}.text", each.description) for each in error.violations]
+            raise InvalidArgumentError.of_all(broken, reason=error.reason) from None
 
     def _check_ids(self, target: str | Sequence[int], field: str) -> None:
         """TOKEN_OUT_OF_RANGE unless a target is text, ids of the vocabulary, or far too long."""

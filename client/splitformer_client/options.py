@@ -18,10 +18,9 @@ Glossary = Mapping[str, str]
 
 NO_PREFIXES: Mapping[str, TargetPrefix] = MappingProxyType({})
 
-_WITHOUT_GLOSSARY = (
-    *("temperature", "top_k", "top_p", "min_p", "stop"),
-    *("alternatives", "attention", "alignments"),
-)
+_DRAWN = ("temperature", "top_k", "top_p", "min_p")
+
+_WITHOUT_GLOSSARY = (*_DRAWN, "stop", "alternatives", "attention", "alignments")
 """Options that cannot be combined with a glossary, beside parallel decoding."""
 
 _UNREPEATED = 3
@@ -99,6 +98,17 @@ def options_for(options: GenerationOptions, language: str) -> GenerationOptions:
     if glossary is None or not any(isinstance(each, Mapping) for each in glossary.values()):
         return options
     return {**options, "glossary": glossary.get(language)}  # type: ignore[typeddict-item]
+
+
+def with_seed(options: GenerationOptions, seed: int) -> GenerationOptions:
+    """Return options that draw by a seed; the same if they name one, or ask for no draws.
+
+    What takes several generations, a text in pieces say, is repeatable only if all share a seed.
+    """
+    given: Mapping[str, object] = options
+    if given.get("seed") is not None or all(given.get(name) is None for name in _DRAWN):
+        return options
+    return {**options, "seed": seed}
 
 
 def with_terms(options: GenerationOptions, terms: Iterable[str]) -> GenerationOptions:

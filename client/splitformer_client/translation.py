@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +18,7 @@ from splitformer_client.options import (
     TargetPrefix,
     check_glossary,
     options_for,
+    with_seed,
 )
 from splitformer_client.pieces import Opening, Piece, Pieces
 from splitformer_client.rejoin import Rejoiner
@@ -98,6 +100,7 @@ class Translating:
         self._slots = asyncio.Semaphore(job.max_in_flight)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._rejoiners: dict[str, Rejoiner] = {}
+        self._seeds = {language: secrets.randbits(64) for language in job.languages}
 
     async def translations(self) -> list[Translation]:
         """Wait for the whole, in the order of the job's languages."""
@@ -186,7 +189,7 @@ class Translating:
 
     async def _language(self, piece: Piece, language: str, opening: Opening) -> None:
         """Translate one piece into one language."""
-        options = options_for(self._job.options, language)
+        options = with_seed(options_for(self._job.options, language), self._seeds[language])
         async with contextlib.aclosing(
             self._pieces.events(piece, language, opening, options)
         ) as events:

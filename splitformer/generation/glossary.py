@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from splitformer import words
-from splitformer.errors import FailedPreconditionError
+from splitformer.errors import FailedPreconditionError, InvalidArgumentError
 from splitformer.generation.contradictions import refuse, violation
 from splitformer.generation.decoding import Vocabulary
 from splitformer.generation.options import GenerationOptions
@@ -154,21 +154,27 @@ class Glossary:
 
     def _ways(self, form: str) -> set[tuple[int, ...]]:
         """Return what the tokenizer makes of a text, alone, behind a space and behind a sign."""
-        encode = self._tokenizer.encode_target
-        ways = {tuple(encode(form)), tuple(encode(" " + form)), *self._glued(form)}
+        ways = {self._encoded(form), self._encoded(" " + form), *self._glued(form)}
         return ways - {()}
 
     def _behind_a_sign(self, ids: Sequence[int]) -> str:
         """Return how ids read behind something else, with the space before them if there is one."""
-        return self._text((*self._tokenizer.encode_target(_CONTEXTS[0]), *ids))[1:]
+        before = self._encoded(_CONTEXTS[0]) or ids  # not all tokenizers know signs
+        return self._text((*before, *ids))[len(self._text(before)) :]
+
+    def _encoded(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a text; none where the tokenizer has no symbols for it."""
+        try:
+            return tuple(self._tokenizer.encode_target(text))
+        except InvalidArgumentError:
+            return ()
 
     def _glued(self, form: str) -> Iterator[tuple[int, ...]]:
         """Give the ids of a form behind something else, where that keeps its own."""
-        encode = self._tokenizer.encode_target
         for context in _CONTEXTS:
-            before, both = encode(context), encode(context + form)
+            before, both = self._encoded(context), self._encoded(context + form)
             if both[: len(before)] == before and not words.inside(context + form, len(context)):
-                yield tuple(both[len(before) :])
+                yield both[len(before) :]
 
     def _text(self, ids: Sequence[int]) -> str:
         detokenizer = self._tokenizer.detokenizer()

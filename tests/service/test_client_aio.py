@@ -123,6 +123,16 @@ async def test_sampling_is_repeatable_by_its_seed(client: AsyncClient) -> None:
     assert [token.id for token in again.tokens] == [token.id for token in first.tokens]
 
 
+async def test_sampling_in_pieces_is_repeatable_by_the_seed_told(client: AsyncClient) -> None:
+    options: dict[str, Any] = {"temperature": 1.5, "max_new_tokens": 8}
+    text = f"{TEXT}\n\n{TEXT} Save all changes."
+    first = await client.translate(text, ["ja", "de"], **options)
+    assert first[0].end.seed != first[1].end.seed
+    for known in first:
+        (again,) = await client.translate(text, known.language, seed=known.end.seed, **options)
+        assert again.text == known.text
+
+
 async def test_long_text_is_translated_sentence_by_sentence(
     client: AsyncClient, services: Services
 ) -> None:

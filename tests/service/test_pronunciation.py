@@ -62,8 +62,20 @@ def test_no_word_is_without_end(client: Client) -> None:
 def test_a_target_prefix_is_phonemes(client: Client) -> None:
     (found,) = client.translate("read", "arpabet", target_prefix="R IY")
     assert found.text.split()[-1:] == ["D"]
-    with pytest.raises(InvalidArgumentError, match="must consist of AA AE"):
+    with pytest.raises(InvalidArgumentError, match=r"^target_prefix.text: must consist of AA AE"):
         client.translate("read", "arpabet", target_prefix="xyz")
+    with pytest.raises(InvalidArgumentError, match=r"^target.text: must consist of AA AE"):
+        client.score("read", ["R IY D", "xyz"], "arpabet")
+
+
+def test_terms_and_bad_words_are_phonemes(client: Client) -> None:
+    (found,) = client.translate("pen", "arpabet", glossary={"pen": "B AE G"})
+    assert found.text == "B AE G"
+    (found,) = client.translate("pen", "arpabet", bad_words=["EH", "P IH", "no phonemes"])
+    assert "EH" not in found.text.split()
+    assert "P IH" not in found.text
+    with pytest.raises(InvalidArgumentError, match=r"glossary\[0\].target: must be text that"):
+        client.translate("pen", "arpabet", glossary={"pen": "bag"})
 
 
 def test_it_is_small() -> None:
