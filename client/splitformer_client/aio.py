@@ -44,7 +44,7 @@ from splitformer_client.wishes import Wishes
 __all__ = ["AsyncClient", "AsyncGeneration", "AsyncSession", "connect"]
 
 TOKENS_PER_MESSAGE = 64
-"""What `translate` allows the decoder, as nobody looks at single tokens there."""
+"""What `translate` asks of the decoder, because nobody looks at single tokens there."""
 
 
 def connect(
@@ -62,11 +62,12 @@ def connect(
         encoder: Address of the encoder service; left out: `SPLITFORMER_ENCODER` or localhost:50051.
         decoder: Address of the decoder service; left out: `SPLITFORMER_DECODER` or localhost:50052.
         model: Name of the model; empty: the servers' default.
-        tls: How connections are secured, or False; left out or True: as the variables
+        tls: How connections are secured, or False; if left out or True, as the variables
             `SPLITFORMER_TLS`, `SPLITFORMER_TLS_CA`, `SPLITFORMER_TLS_CERTIFICATE` and
             `SPLITFORMER_TLS_KEY` say.
-        timeout: Seconds a call may take in all when it names no timeout; `math.inf`: no limit.
-        allowed_endpoint_suffixes: Domains of further servers that replies may send the client to.
+        timeout: Seconds that a call may take in all, unless it names a timeout of its own;
+            `math.inf`: no limit.
+        allowed_endpoint_suffixes: Domains of further servers that a reply may refer the client to.
 
     Raises:
         ConfigurationError: A setting breaks its rule, or a TLS file cannot be used.
@@ -86,8 +87,8 @@ def connect(
 class AsyncClient(ServiceCalls):
     """Both services in one object. Use it from one event loop, for any number of calls at once.
 
-    Every method raises `SplitformerError` and nothing of gRPC; `timeout` is in seconds and covers
-    the whole call, None is the client's default.
+    Methods raise subclasses of `SplitformerError`, never gRPC's exceptions. `timeout` is in seconds
+    and covers the whole call; None is the client's default.
 
     Args:
         settings: Addresses and habits.
@@ -115,15 +116,15 @@ class AsyncClient(ServiceCalls):
             text: The source.
             to: Target language or languages.
             source_language: Language of the text; empty: the model's own.
-            long_text: "split" cuts a text that is too long for the model into sentences; "refuse"
+            long_text: "split" splits a text that is too long for the model into sentences; "refuse"
                 raises the server's error.
-            target_prefix: Text or token ids that the translation begins with; of several languages,
-                a mapping from language to prefix. Texts and tokens that are given are what follows.
-            keep_placeholders: Make a translation that has not the placeholders, tags and entities
-                of its source again, by a beam search that demands them. Without effect beside
-                options that no glossary goes with.
-            break_loops: Make one that repeats itself over and over again, with
-                `no_repeat_ngram_size` 3 if the options do not say how often things may come.
+            target_prefix: Text or token ids that the translation begins with; for several
+                languages, a mapping from language to prefix. What is returned is what follows it.
+            keep_placeholders: Redo a translation that lacks placeholders, tags or entities of its
+                source, with a beam search that requires them. Has no effect with options that
+                cannot be combined with a glossary.
+            break_loops: Redo a translation that repeats itself endlessly, with
+                `no_repeat_ngram_size` 3, unless the options set a filter against repetition.
             timeout: Seconds.
             **options: How tokens are chosen.
 
@@ -161,16 +162,15 @@ class AsyncClient(ServiceCalls):
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[Event]:
-        """Translate, giving (language, token) as they come, then (language, end).
+        """Translate, yielding (language, token) as tokens are produced, then (language, end).
 
-        A server's message brings one token, or as many as it has at hand up to
-        `max_tokens_per_message`: those of one step come at once then, and cost less.
+        Arguments are those of `translate`. A message from the server carries one token, or up to
+        `max_tokens_per_message` if it has several ready: the tokens of one step then come together,
+        which is faster. A text with placeholders to keep, or such a sentence of a text in pieces,
+        is delivered once it is complete.
 
-        Leaving the loop early cancels what is running and lets go of everything; wrap the iterator
-        in `contextlib.aclosing` to have that done before going on.
-        What has placeholders to keep is given when it is complete, a sentence at a time in a text
-        in pieces. Leaving the loop early cancels what is running and lets go of everything; wrap
-        the iterator in `contextlib.aclosing` to have that done before going on.
+        Leaving the loop early cancels the work and releases everything; wrap the iterator in
+        `contextlib.aclosing` to have that finished before you continue.
         """
         languages = names(to)
         job = Job(
@@ -203,7 +203,7 @@ class AsyncClient(ServiceCalls):
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[Token]:
-        """Translate into one language, giving the tokens as they come; see `translate_stream`."""
+        """Translate into one language, yielding tokens; see `translate_stream`."""
         events = self.translate_stream(
             text,
             to,
@@ -230,7 +230,7 @@ class AsyncClient(ServiceCalls):
         include_end: bool = True,
         timeout: float | None = None,
     ) -> list[Score]:
-        """Say how probable given translations of a text are: one encoding, a parallel pass each.
+        """Return how probable given translations are: one encoding, and a parallel pass each.
 
         Args:
             text: The source.
@@ -263,18 +263,18 @@ class AsyncClient(ServiceCalls):
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Transcript:
-        """Write down what is said in an audio, of any length.
+        """Transcribe audio of any length.
 
         Args:
             audio: Path of a file, bytes, an open file, chunks as they come, or an array of samples
                 between -1 and 1, (samples,) or (samples, channels).
-            language: What is spoken; empty: found out in the first window.
-            task: "transcribe" writes what was said, "translate" writes it in English.
-            timestamps: Mark times; segments are phrases then, and whole windows otherwise.
-            encoding: "wav", "flac", "pcm_s16le" or "pcm_f32le"; empty: as the file itself says.
-            sample_rate: Samples per second, where no file says it.
-            channels: Interleaved channels of raw encodings.
-            timeout: Seconds for the whole; left out: no limit.
+            language: Spoken language; empty: detect it in the first window.
+            task: "transcribe" writes what was said, "translate" translates it into English.
+            timestamps: Mark times; segments are then phrases, otherwise whole windows.
+            encoding: "wav", "flac", "pcm_s16le" or "pcm_f32le"; empty: read it from the file.
+            sample_rate: Samples per second of raw samples.
+            channels: Interleaved channels of raw samples.
+            timeout: Seconds for the whole; if left out, there is no limit.
             **options: How tokens are chosen.
 
         Raises:
@@ -299,11 +299,11 @@ class AsyncClient(ServiceCalls):
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGenerator[Heard]:
-        """Transcribe, giving tokens as they come, and each segment once its text is certain.
+        """Transcribe, yielding tokens as they are produced, and segments once their text is final.
 
-        Arguments are those of `transcribe`. Tokens that no segment takes up were cut off by the end
-        of a window, and are heard again. Leaving the loop early cancels what is running and lets go
-        of everything, as with `translate_stream`.
+        Arguments are those of `transcribe`. Tokens that end up in no segment were cut off by the
+        end of a window, and are transcribed again. Leaving the loop early cancels the work and
+        releases everything, as with `translate_stream`.
         """
         form = AudioForm(encoding, sample_rate, channels)
         job = SpeechJob(audio, form, language, task, timestamps, options=options)
@@ -315,9 +315,9 @@ class AsyncClient(ServiceCalls):
 
     @contextlib.asynccontextmanager
     async def bulk(self) -> AsyncIterator[PooledEncoder]:
-        """Let all that is translated inside the block be encoded on one stream, as a bulk job.
+        """Encode everything that is translated inside the block on one stream, as a bulk job.
 
-        Single calls of others go before it. What it gives says how many sources are `done`.
+        Single calls of others take precedence. `done` of what it yields counts encoded sources.
         """
         before, pooled = self._services, pooled_encoder(self._services, self._scope(math.inf))
         self._services = dataclasses.replace(before, pooled=pooled)

@@ -56,11 +56,11 @@ class ServiceCalls:
 
         Args:
             source: Text, or token ids complete with the model's end token.
-            delivery: "inline": numbers come here; "reference": they stay with the encoder under a
+            delivery: "inline": return the values; "reference": keep them at the encoder under a
                 lease; "auto": inline if small.
             source_language: Language of the text; empty: the model's own.
             target_language: For models whose memory is bound to a target language.
-            lease: Seconds a reference shall stay valid; 0: the server's default.
+            lease: Seconds that a reference stays valid; 0: the server's default.
             timeout: Seconds.
         """
         message = source_of(source, source_language, target_language)
@@ -77,23 +77,23 @@ class ServiceCalls:
         in_flight: int = 256,
         timeout: float = math.inf,
     ) -> AsyncEncoding:
-        """Encode many sources on one stream, giving each as it finishes, in any order.
+        """Encode many sources on one stream, yielding each as it finishes, in any order.
 
-        Single calls of others go before them. A source that fails is given with its error, and the
-        others go on; references are to be released one by one.
+        Single calls of others take precedence. A source that fails is yielded with its error, and
+        the others continue. References have to be released one by one.
 
         Args:
-            sources: Texts or token ids; an iterator, asynchronous or not, is read as fast as
-                answers are.
+            sources: Texts or token ids; an iterator, asynchronous or not, is read only as fast as
+                you read the answers.
             delivery: As for `encode`.
             source_language: As for `encode`.
             target_language: As for `encode`.
             lease: As for `encode`.
-            in_flight: Sources without an answer at most; the server has a limit of its own.
+            in_flight: Most sources without an answer; the server has a limit of its own.
             timeout: Seconds for the whole job; no limit by default.
 
         Returns:
-            An iterator of `Encoded`, which also says how far it has come: `sent`, `done`, `failed`.
+            An iterator of `Encoded`, which also reports progress: `sent`, `done`, `failed`.
         """
         return self._services.encoder.encode_many(
             sources,
@@ -124,11 +124,11 @@ class ServiceCalls:
         source_language: str = "",
         timeout: float | None = None,
     ) -> FloatArray:
-        """Return one vector for a source, (D,) in float32; nothing is kept.
+        """Return one vector for a source, (D,) in float32; the server keeps nothing.
 
         Args:
             source: Text, or token ids complete with the model's end token.
-            pooling: "mean" over the source's positions; "cls" where the model has such a row;
+            pooling: "mean" over the source's positions; "cls" if the model has such a row;
                 "auto": the model's own choice.
             source_language: Language of the text; empty: the model's own.
             timeout: Seconds.
@@ -140,13 +140,13 @@ class ServiceCalls:
         return await self._services.encoder.embed(message, pooling, self._scope(timeout))
 
     async def fetch(self, memory: Memory, *, timeout: float | None = None) -> Memory:
-        """Return a local copy of a referenced memory; its lease stays as it is."""
+        """Return a local copy of a referenced memory; its lease is unchanged."""
         return await self._services.encoder.fetch(memory, self._scope(timeout))
 
     async def renew(
         self, memory: Memory, *, lease: float = 0.0, timeout: float | None = None
     ) -> Memory:
-        """Prolong the lease of a referenced memory to `lease` seconds; 0: the server's default."""
+        """Extend the lease of a referenced memory to `lease` seconds; 0: the server's default."""
         return await self._services.encoder.renew(memory, lease, self._scope(timeout))
 
     async def release(self, memory: Memory, *, timeout: float | None = None) -> int:
@@ -171,11 +171,11 @@ class ServiceCalls:
             memory: What to decode.
             language: Target language; empty if the memory is bound to one or the model has none.
             target_prefix: Text or token ids that the target starts with.
-            request_id: Makes opening idempotent; a second call with it gives the same session.
+            request_id: Makes opening idempotent: a second call with it returns the same session.
             max_positions: Positions to reserve room for; 0: as many as the model has.
-            task: What a model of speech is to write, "transcribe" or "translate".
-            timestamps: Let it mark times.
-            timeout: Seconds, for all attempts while the decoder is unavailable.
+            task: For speech models: "transcribe" or "translate".
+            timestamps: For speech models: mark times.
+            timeout: Seconds, including all attempts while the decoder is unavailable.
 
         Raises:
             PermissionDeniedError: ENDPOINT_NOT_ALLOWED.
@@ -197,13 +197,13 @@ class ServiceCalls:
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncGeneration:
-        """Decode a memory in one call: what `open_session` and `Session.generate` do, and no more.
+        """Decode a memory in one call that combines `open_session` and `Session.generate`.
 
-        Nothing stays with the decoder, so what breaks off cannot be resumed. Arguments are those of
+        The decoder keeps nothing, so an interrupted call cannot be resumed. Arguments are those of
         the two methods.
 
         Returns:
-            An iterator of tokens. Closing it early cancels the call and lets go of everything.
+            An iterator of tokens. Closing it early cancels the call and releases everything.
         """
         opening = Opening(memory, language, target_prefix, None, max_positions)
         return self._services.decoder.decode(
@@ -219,7 +219,7 @@ class ServiceCalls:
         return await self._services.decoder.info(self._scope(timeout))
 
     async def close(self) -> None:
-        """Cancel calls that are running, let go of what they hold, and close the connections."""
+        """Cancel running calls, release what they hold, and close the connections."""
         await self._services.close()
 
     async def __aenter__(self) -> Self:

@@ -16,9 +16,9 @@ from splitformer_client.values import End, Hypothesis, Token
 
 
 class AsyncGeneration:
-    """Tokens of one generation as they come, and afterwards how it ended.
+    """Tokens of one generation as they are produced, and afterwards how it ended.
 
-    Letting go of it, or `aclose`, cancels a generation that is still running.
+    Dropping it, or `aclose`, cancels a generation that is still running.
     """
 
     def __init__(

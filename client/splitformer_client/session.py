@@ -27,7 +27,7 @@ MakeScope = Callable[[float | None], Scope]
 
 
 class AsyncSession:
-    """An open session. Leaving its `async with` block lets it go.
+    """An open session. Leaving its `async with` block closes it.
 
     Args:
         link: The decoder that holds it.
@@ -69,9 +69,9 @@ class AsyncSession:
         """Run the loop.
 
         Args:
-            start_index: First token to stream; left out: go on after the last one produced.
+            start_index: First token to stream; if left out, continue after the last one produced.
             max_tokens_per_message: Lets the server send more than one token at a time.
-            close_on_end: Let the session go when the generation ends.
+            close_on_end: Close the session when the generation ends.
             timeout: Seconds the whole generation may take.
             **options: How to choose.
 
@@ -112,18 +112,18 @@ class AsyncSession:
         timeout: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AsyncInteraction:
-        """Run the loop and steer it meanwhile.
+        """Run the loop and steer it while it runs.
 
         Args:
-            start_index: First token to stream; left out: go on after the last one produced.
-            hold: Stand still until something is asked that does not hold.
+            start_index: First token to stream; if left out, continue after the last one produced.
+            hold: Stand still until an action comes that does not hold.
             max_tokens_per_message: Lets the server send more than one token at a time.
             timeout: Seconds all of it may take.
             **options: How to choose.
 
         Returns:
-            An iterator of tokens and of what was asked for. Closing it early cancels the loop; the
-            session stays.
+            An iterator of tokens and of the answers to actions. Closing it early cancels the loop;
+            the session stays.
         """
         start = written(
             pb.GenerateRequest,
@@ -169,7 +169,7 @@ class AsyncSession:
         include_end: bool = True,
         timeout: float | None = None,
     ) -> Score:
-        """Say how probable a given target is, in one parallel pass; the session's own stays.
+        """Return how probable a given target is, in one parallel pass; the session is unchanged.
 
         Args:
             target: Text, or token ids.
@@ -198,11 +198,11 @@ class AsyncSession:
         keep_tokens: int | None = None,
         timeout: float | None = None,
     ) -> AsyncSession:
-        """Open a session over the same memory, which goes its own way from here.
+        """Open a session over the same memory that diverges from here.
 
         Args:
             language: Another target language, which starts from the beginning; empty: the same.
-            keep_tokens: Produced tokens to keep; left out: all, or none in another language.
+            keep_tokens: Produced tokens to keep; if left out: all, or none in another language.
             timeout: Seconds the fork may take.
 
         Raises:
@@ -229,11 +229,11 @@ class AsyncSession:
         return session_info_of(await self._link.call(method, request, scope, self._metadata))
 
     async def close(self, *, timeout: float | None = None) -> int:
-        """Let the session go; returns the bytes that this freed, 0 if it was closed already."""
+        """Close the session; returns the bytes freed, 0 if it was already closed."""
         return await self.close_within(self._make_scope(timeout))
 
     async def close_within(self, scope: Scope) -> int:
-        """Let the session go as part of an operation that has begun."""
+        """Close the session as part of an operation that has begun."""
         if self.closed:
             return 0
         request = pb.CloseSessionRequest(session_id=self.id)

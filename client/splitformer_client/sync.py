@@ -154,7 +154,7 @@ class Client:
     decoder_info = _waiting(AsyncClient.decoder_info)
 
     def close(self) -> None:
-        """Cancel calls that are running, let go of what they hold, and close the connections."""
+        """Cancel running calls, release what they hold, and close the connections."""
         if self._finalizer.alive:
             self._portal.run(self._client.close())
             self._finalizer()

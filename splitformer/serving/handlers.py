@@ -141,6 +141,6 @@ def _ready(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 def _well_formed(request: Any) -> Any:
     if request is None:
         raise InvalidArgumentError(
-            "request: is no message of the method's type", reason="MALFORMED_REQUEST"
+            "request: cannot be parsed as the method's message type", reason="MALFORMED_REQUEST"
         )
     return request
