@@ -74,6 +74,7 @@ class Beam:
             target.search = self._search
         self._states = BeamStates(target, self._search.origin)
         self._rules: list[Rules] = []
+        self._asked: Question | None = None  # about the last beam
         self._said: dict[Node, Said] = {}
         self._seen: dict[Node, Seen] = {}  # of the beams
 
@@ -101,11 +102,11 @@ class Beam:
             self._rules = [self._rules_at(node) for node, _ in live]
             self._seen = {node: self._seen[node] for node, _ in live}
             for output, rules in enumerate(self._rules, first):
-                request.asked[output] = self._question(rules)
+                request.asked[output] = self._asked = self._question(rules)
         else:  # they depend on how much was said, not on what
             self._rules = [self._rules_at(live[0].node)] * len(live)
-            question = self._question(self._rules[0])
-            request.asked.update(dict.fromkeys(range(first, request.count), question))
+            self._asked = self._question(self._rules[0])
+            request.asked.update(dict.fromkeys(range(first, request.count), self._asked))
 
     def take(self, answer: Advanced, first: int) -> None:
         """Choose the beams of the next step, and hand on what has become certain."""
@@ -144,7 +145,7 @@ class Beam:
 
     def _question(self, rules: Rules) -> Question:
         """Say what to ask for a beam."""
-        return rules.question(2 * self.width)
+        return rules.question(2 * self.width, known=self._asked)
 
     def _rules_at(self, node: Node) -> Rules:
         search = self._search
@@ -182,14 +183,15 @@ class Beam:
         """Give the likeliest continuations of some beams together, likeliest first."""
         lives = self._search.live
         found: list[tuple[float, int, int, int, float]] = []  # sum, beam, place, token, its own
-        for i, (ids, values, own) in rankings:
-            before = lives[i].total
+        for i, (ids, values, own, begin, end, shift) in rankings:
+            before = -lives[i].total
             least = found[-1][0] if len(found) == most else math.inf
-            for place, value in enumerate(values):
-                fallen = -before - value if value < 0.0 else -before
+            for place in range(begin, end):
+                value = values[place] - shift
+                fallen = before - value if value < 0.0 else before
                 if fallen >= least:  # so are those behind it
                     break
-                found.append((fallen, i, place, ids[place], own[place]))
+                found.append((fallen, i, place, ids[place], own[place] - shift))
             found.sort()  # of equals the first beam's first goes first
             del found[most:]
         for fallen, i, _, token, log_probability in found:

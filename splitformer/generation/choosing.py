@@ -66,9 +66,9 @@ class Chooser:
         self.plain = options.plain and not (options.bans and options.alternatives)
         self.rows_only = False
         self._options, self._vocabulary, self._first = options, vocabulary, first
-        suppressed = {*options.suppressed_tokens}
-        self._denied_late = tuple(sorted(suppressed))
-        self._denied_early = tuple(sorted({*suppressed, vocabulary.eos_id}))
+        self._suppressed = frozenset(options.suppressed_tokens)
+        self._denied_late = tuple(sorted(self._suppressed))
+        self._denied_early = tuple(sorted({*self._suppressed, vocabulary.eos_id}))
         self._candidates = 0 if inspection is None else inspection.candidates
         self._attention = inspection is not None and inspection.attention
         self._draw = draw_of(options) if options.sampled else None
@@ -90,7 +90,7 @@ class Chooser:
         """
         if self.plain:
             return self._likeliest(index, seen, before)
-        rules = Rules.at(self._options, self._vocabulary, seen, index)
+        rules = self._rules(index, seen, before.rules)
         missed = index == self._missed_at
         if self._draw is not None and not (
             self.rows_only or (missed and self._row) or rules.shaping or rules.exhausted
@@ -99,7 +99,8 @@ class Chooser:
         hope = self._hope if self._draw is None else None
         row = (missed and self._row) or (self._draw is not None and needs_row(self._options))
         few = 0 if self.rows_only else self._few
-        question = rules.question(few, row, hope, self._candidates, self._attention)
+        told = self._candidates, self._attention
+        question = rules.question(few, row, hope, *told, before.question)
         return Asking(question, index + 1, rules)
 
     def whole_row(self, index: int, seen: Seen | None) -> Asking:
@@ -150,6 +151,16 @@ class Chooser:
         else:
             self._row = True
 
+    def _rules(self, index: int, seen: Seen | None, known: Rules | None) -> Rules:
+        """Return what holds at an index: what is known, if that still does."""
+        options = self._options
+        if known is not None and seen is not None and not seen.completing:
+            early = index < options.min_new_tokens
+            same = known.banned == self._suppressed and known.end_denied == early
+            if same and (not options.penalises or known.penalised is seen.ids):
+                return known
+        return Rules.at(options, self._vocabulary, seen, index)
+
     def _likeliest(self, index: int, seen: Seen | None, before: Asking) -> Asking:
         """Ask for the likeliest token that is allowed."""
         early, question = index < self._options.min_new_tokens, before.question
@@ -158,11 +169,11 @@ class Chooser:
             denied = tuple(sorted(repeated.union(denied)))
         if self._vocabulary.exhausted(denied):
             return self.settled(self._vocabulary.eos_id, index, denied)
-        other = before.rules is not None or before.settled >= 0 or question is None
-        if other or (question is not None and question.denied != denied):
-            asks = denied or self._candidates or self._attention
-            told = self._candidates, False, -1, self._attention
-            question = Question(denied, *told) if asks else None
+        if not (denied or self._candidates or self._attention):
+            return Asking(None, self._until(index, seen))
+        asked = denied, self._candidates, False, -1, self._attention
+        if question is None or not question.asks(*asked):
+            question = Question(*asked)
         return Asking(question, self._until(index, seen))
 
     def _drawn(
@@ -176,9 +187,9 @@ class Chooser:
             draw = draw._replace(among=among)
         if 0 < self._vocabulary.size < draw.among:
             draw = draw._replace(among=self._vocabulary.size)
-        if known is None or known.draw is not draw or known.denied != denied:
-            seed, told = self._options.seed or 0, (self._candidates, False, -1, self._attention)
-            known = Question(denied, *told, draw, seed, self._first)
+        asked = denied, self._candidates, False, -1, self._attention, draw
+        if known is None or not known.asks(*asked):
+            known = Question(*asked, self._options.seed or 0, self._first)
         return Asking(known, until)
 
     def _until(self, index: int, seen: Seen | None) -> int:
@@ -195,10 +206,12 @@ class Chooser:
         if self._draw is None:
             found = answer.candidates.get(output)
             return None if found is None else rules.first(found, self._hope)
-        ranking = rules.rank(answer, output, self._few, normalised=False)
+        ranked = rules.rank(answer, output, self._few, normalised=False)
+        part = slice(ranked.begin, ranked.end)
+        ids, values = ranked.ids[part], ranked.values[part]
         draw = placed(self._draw, self._options.seed or 0, index)
         if needs_row(self._options):
             row = rules.filtered(answer.logits[output])
             draw = draw._replace(total=weight_of_all(row, self._options))
-        place = place_of(draw, ranking.values, ranking.ids)
-        return None if place < 0 else (ranking.ids[place], ranking.before[place])
+        place = place_of(draw, values, ids)
+        return None if place < 0 else (ids[place], ranked.before[part][place])

@@ -25,15 +25,22 @@ class Node:
         id: Token id.
         log_probability: Natural logarithm of its probability under the model, before filters.
         depth: Tokens since the search began, this one included.
+        far: A token further back, so that the way to any is short; the same in all that are as deep
+            (Myers 1983). Where the search began, that itself.
     """
 
-    __slots__ = ("depth", "id", "log_probability", "parent")
+    __slots__ = ("depth", "far", "id", "log_probability", "parent")
 
     def __init__(self, parent: Node | None, token: int, log_probability: float) -> None:
         self.parent = parent
         self.id = token
         self.log_probability = log_probability
         self.depth: int = 0 if parent is None else parent.depth + 1
+        self.far: Node = self if parent is None else parent
+        if parent is not None:
+            far = parent.far
+            if parent.depth - far.depth == far.depth - far.far.depth:
+                self.far = far.far
 
     def after(self, depth: int) -> list[Node]:
         """Return the tokens up to this one, without the first `depth`."""
@@ -47,16 +54,25 @@ class Node:
 
 def common(first: Node, second: Node) -> Node:
     """Return the last token that two hypotheses of one search have in common."""
-    one: Any = first
-    other: Any = second
-    for _ in range(first.depth - second.depth):
-        one = one.parent
-    for _ in range(second.depth - first.depth):
-        other = other.parent
+    depth = min(first.depth, second.depth)
+    one, other = _above(first, depth), _above(second, depth)
     while one is not other:
-        one, other = one.parent, other.parent
-    found: Node = one
-    return found
+        far, farther = one.far, other.far
+        if far is not farther:
+            one, other = far, farther
+        else:  # they part behind it
+            assert one.parent is not None
+            assert other.parent is not None
+            one, other = one.parent, other.parent
+    return one
+
+
+def _above(node: Node, depth: int) -> Node:
+    """Return the token of a hypothesis at a depth that is at most its own."""
+    while node.depth > depth:
+        assert node.parent is not None
+        node = node.far if node.far.depth >= depth else node.parent
+    return node
 
 
 class Continuation(NamedTuple):

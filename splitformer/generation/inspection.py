@@ -93,6 +93,6 @@ def aligned(weights: Sequence[float], texts: Sequence[int]) -> tuple[int, ...]:
         texts: The positions that text belongs to.
     """
     places = texts or range(len(weights))
-    shares = [weights[i] for i in places]
+    shares = weights if len(places) == len(weights) else [weights[i] for i in places]
     least = SHARED * max(shares)
     return tuple([i for i, share in zip(places, shares, strict=True) if share >= least])

@@ -7,7 +7,7 @@ do; where they do not, the whole row is asked for. Both ways give the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,17 +28,23 @@ _NONE: frozenset[int] = frozenset()
 
 
 class Ranking(NamedTuple):
-    """The tokens that may come next, likeliest first.
+    """The tokens that may come next, likeliest first, as a part of some lists.
 
     Attributes:
         ids: Token ids.
-        values: Their log-probabilities, or logits, after filters.
+        values: Their log-probabilities, or logits, after filters, once `shift` is taken away.
         before: The same before filters.
+        begin: Where the part begins.
+        end: Where it ends.
+        shift: What all values have in common.
     """
 
-    ids: list[int]
-    values: list[float]
-    before: list[float]
+    ids: Sequence[int]
+    values: Sequence[float]
+    before: Sequence[float]
+    begin: int
+    end: int
+    shift: float = 0.0
 
 
 class Rules(NamedTuple):
@@ -113,6 +119,7 @@ class Rules(NamedTuple):
         hope: int | None = None,
         told: int = 0,
         attention: bool = False,
+        known: Question | None = None,
     ) -> Question:
         """Return what `rank` needs to know.
 
@@ -122,12 +129,16 @@ class Rules(NamedTuple):
             hope: Most candidates to ask for beyond `count`: `first` may find that they do not do.
             told: Candidates to ask for at least.
             attention: Ask for the attention too.
+            known: What may be asked once more if it is the same.
         """
+        given = -1
         if self.end_due:
-            return Question(self.denied, told, row, self.vocabulary.eos_id, attention)
-        wanted = self._wanted(count, hope)
-        found = min(wanted, self.vocabulary.size or wanted)
-        return Question(self.denied, max(found, told), row or not wanted, -1, attention)
+            given = self.vocabulary.eos_id
+        else:
+            wanted = self._wanted(count, hope)
+            told, row = max(told, min(wanted, self.vocabulary.size or wanted)), row or not wanted
+        asked = self.denied, told, row, given, attention
+        return known if known is not None and known.asks(*asked) else Question(*asked)
 
     def rank(self, answer: Advanced, output: int, count: int, normalised: bool = True) -> Ranking:
         """Return the likeliest tokens; if none is left, the end.
@@ -140,25 +151,25 @@ class Rules(NamedTuple):
         """
         shift = answer.log_sums[output] if normalised else 0.0
         if self.end_due:
-            return Ranking([self.vocabulary.eos_id], [0.0], [answer.given[output] - shift])
+            return Ranking([self.vocabulary.eos_id], [0.0], [answer.given[output] - shift], 0, 1)
         if not self._wanted(count):
             return self.rank_row(answer.logits[output].astype(np.float64) - shift, count)
-        found = answer.candidates[output]
         if not self.shaping:
-            if not normalised:
-                return Ranking(found.ids, found.logits, found.logits)
-            values = [logit - shift for logit in found.logits]
-            return Ranking(found.ids, values, values)
+            ids, logits = answer.candidates.ids, answer.candidates.logits
+            return Ranking(ids, logits, logits, *answer.candidates.places[output], shift)
+        found = answer.candidates[output]
         ranked = [
             (-self.after_penalty(token, logit - shift), token, logit - shift)
             for token, logit in zip(found.ids, found.logits, strict=True)
             if token not in self.banned
         ]
         ranked.sort()
+        del ranked[count:]
         return Ranking(
-            [token for _, token, _ in ranked[:count]],
-            [-value for value, _, _ in ranked[:count]],
-            [before for _, _, before in ranked[:count]],
+            [token for _, token, _ in ranked],
+            [-value for value, _, _ in ranked],
+            [before for _, _, before in ranked],
+            *(0, len(ranked)),
         )
 
     def first(self, found: Candidates, hope: int) -> tuple[int, float] | None:
@@ -218,5 +229,5 @@ class Rules(NamedTuple):
         left = self.filtered(row) if further is None else further(self.filtered(row))
         best, end = likeliest(left, count), self.vocabulary.eos_id
         if not best.ids:
-            return Ranking([end], [float(row[end])], [float(row[end])])
-        return Ranking(best.ids, best.logits, row[best.ids].tolist())
+            return Ranking([end], [float(row[end])], [float(row[end])], 0, 1)
+        return Ranking(best.ids, best.logits, row[best.ids].tolist(), 0, len(best.ids))

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from splitformer.model.cache import CrossCache, DecoderState, SelfCache
 from splitformer.model.half import Half, half_of
-from splitformer.model.native_questions import advanced_of, questions_of, told_of
+from splitformer.model.native_questions import advanced_of, questions_of
 from splitformer.model.plan import describe_decoder
 from splitformer.model.rooms import Arrays
 from splitformer.model.stepping import NOTHING, Advanced, Asked
@@ -115,7 +115,7 @@ class NativeDecoder:
             Logits after the last new token of each sequence, (B, V).
         """
         many, asked = [1] * len(states), dict.fromkeys(range(len(states)), _EVERY_LOGIT)
-        questions = questions_of(asked, told_of(asked), None, states, many, False)
+        questions, _ = questions_of(asked, None, states, many, False)
         return self._run(tokens, states, many, questions).logits
 
     def advance(
@@ -144,8 +144,8 @@ class NativeDecoder:
             ValueError: A token, or the number of positions, is out of range; no state has changed.
         """
         many = outputs or [1] * len(states)
-        told, mask = told_of(asked), self._mask(never)
-        questions = questions_of(asked, told, mask, states, many, log_probabilities, focus)
+        mask = self._mask(never)
+        questions, told = questions_of(asked, mask, states, many, log_probabilities, focus)
         return advanced_of(self._run(tokens, states, many, questions), told, questions)
 
     def _mask(self, never: tuple[int, ...]) -> array[float] | None:

@@ -6,32 +6,25 @@ from array import array
 from collections.abc import Sequence
 
 from splitformer.model.cache import DecoderState
-from splitformer.model.stepping import Advanced, Asked, Candidates
+from splitformer.model.stepping import Advanced, Asked, Found
 from splitformer.native import NO_QUESTION, FloatArray, Outputs, Question, Questions
 
 Told = list[tuple[int, Question]]
 """Outputs to which more comes back than a token, in their order, and what they asked."""
 
 
-def told_of(asked: Asked) -> Told:
-    """Return the outputs to which more comes back than a token."""
-    return sorted([(i, question) for i, question in asked.items() if question.answered])
-
-
 def questions_of(
     asked: Asked,
-    told: Told,
     mask: array[float] | None,
     states: Sequence[DecoderState],
     outputs: Sequence[int],
     log_probabilities: bool,
     focus: bool = False,
-) -> Questions:
+) -> tuple[Questions, Told]:
     """Put together what all outputs are asked.
 
     Args:
         asked: What is asked.
-        told: The outputs to which more comes back than a token.
         mask: Ids that no output may get.
         states: The sequences' states.
         outputs: How many outputs each sequence has.
@@ -39,12 +32,13 @@ def questions_of(
         focus: Say of all outputs where they look.
     """
     if not asked:
-        return Questions(mask, None, (), 0, 0, False, log_probabilities, focus)
-    records = _records(asked, sum(outputs))
+        return Questions(mask, None, (), 0, 0, False, log_probabilities, focus), []
+    records, told = _records(asked, sum(outputs))
     if not told:
-        return Questions(mask, records, (), 0, 0, False, log_probabilities, focus)
+        return Questions(mask, records, (), 0, 0, False, log_probabilities, focus), told
+    told.sort()
     attention = [i for i, question in told if question.attention]
-    return Questions(
+    questions = Questions(
         mask,
         records,
         _lengths(attention, states, outputs) if attention else (),
@@ -54,6 +48,7 @@ def questions_of(
         log_probabilities,
         focus,
     )
+    return questions, told
 
 
 def advanced_of(result: Outputs, told: Told, questions: Questions) -> Advanced:
@@ -74,13 +69,15 @@ def advanced_of(result: Outputs, told: Told, questions: Questions) -> Advanced:
     return answer
 
 
-def _records(asked: Asked, total: int) -> array[int]:
-    records = [NO_QUESTION.record] * total
+def _records(asked: Asked, total: int) -> tuple[array[int], Told]:
+    records, told = [NO_QUESTION.record] * total, Told()
     for i, question in asked.items():
         if i >= total:
             raise IndexError(f"asked: outputs must be below {total}, got {i}")
         records[i] = question.record
-    return array("q", b"".join(records))
+        if question.answered:
+            told.append((i, question))
+    return array("q", b"".join(records)), told
 
 
 def _lengths(
@@ -91,17 +88,16 @@ def _lengths(
     return [every[i].cross.length for i in attention]
 
 
-def _candidates(answer: array[int], told: Told) -> dict[int, Candidates]:
+def _candidates(answer: array[int], told: Told) -> Found:
     """Read pairs (logit, id), as many for each output as it asked for."""
-    pairs, begin, found = answer.tobytes(), 0, dict[int, Candidates]()
+    pairs, begin, places = answer.tobytes(), 0, dict[int, tuple[int, int]]()
     logits, ids = array("f", pairs)[::2].tolist(), array("i", pairs)[1::2].tolist()
     for i, question in told:
-        if question.candidates:
-            end = begin + question.candidates
-            known = end if ids[end - 1] >= 0 else ids.index(-1, begin)
-            found[i] = Candidates(ids[begin:known], logits[begin:known])
-            begin = end
-    return found
+        if count := question.candidates:
+            known = begin + count if ids[begin + count - 1] >= 0 else ids.index(-1, begin)
+            places[i] = begin, known
+            begin += count
+    return Found(ids, logits, places)
 
 
 def _attention(answer: FloatArray, told: Told, lengths: Sequence[int]) -> dict[int, FloatArray]:

@@ -7,9 +7,10 @@ fallback wherever the native library cannot be used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from numpy.typing import ArrayLike
@@ -46,8 +47,41 @@ class Candidates(NamedTuple):
         logits: As many.
     """
 
-    ids: list[int]
-    logits: list[float]
+    ids: Sequence[int]
+    logits: Sequence[float]
+
+
+class Found(Mapping[int, Candidates]):
+    """The candidates of all outputs that asked for some, in one piece: few of them are looked at.
+
+    Args:
+        ids: Of one output behind the other.
+        logits: As many.
+        places: Of each output where its own begin, and where they end.
+    """
+
+    __slots__ = ("ids", "logits", "places")
+
+    def __init__(
+        self,
+        ids: Sequence[int] = (),
+        logits: Sequence[float] = (),
+        places: Mapping[int, tuple[int, int]] = MappingProxyType({}),
+    ) -> None:
+        self.ids, self.logits, self.places = ids, logits, places
+
+    def __getitem__(self, output: int) -> Candidates:
+        """The candidates of one output."""
+        begin, end = self.places[output]
+        return Candidates(self.ids[begin:end], self.logits[begin:end])
+
+    def __iter__(self) -> Iterator[int]:
+        """The outputs."""
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        """How many outputs there are."""
+        return len(self.places)
 
 
 @dataclass(slots=True)
@@ -75,7 +109,7 @@ class Advanced:
     log_probabilities: list[float] = field(default_factory=list)
     logits: dict[int, FloatArray] = field(default_factory=dict)
     log_sums: list[float] = field(default_factory=list)
-    candidates: dict[int, Candidates] = field(default_factory=dict)
+    candidates: Found = field(default_factory=Found)
     given: dict[int, float] = field(default_factory=dict)
     attention: dict[int, FloatArray] = field(default_factory=dict)
     focus: list[int] = field(default_factory=list)

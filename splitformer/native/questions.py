@@ -64,6 +64,20 @@ class Question:
             *(draw or _NOTHING_DRAWN),
         )
 
+    def asks(
+        self,
+        denied: tuple[int, ...],
+        candidates: int,
+        logits: bool,
+        given: int,
+        attention: bool,
+        draw: Draw | None = None,
+    ) -> bool:
+        """True if this, and nothing else, is what is asked."""
+        same = self.candidates == candidates and self.denied == denied and self.draw is draw
+        kinds = self.logits == logits and self.given == given and self.attention == attention
+        return same and kinds
+
 
 NO_QUESTION = Question()
 """Only the likeliest id is wanted."""

@@ -83,7 +83,7 @@ def _asked(draws: list[Draw]) -> dict[int, Question]:
 
 
 def _listed(candidates: Candidates) -> tuple[list[int], list[float]]:
-    return candidates.ids, candidates.logits
+    return [*candidates.ids], [*candidates.logits]
 
 
 def same(a: Block, b: Block) -> bool:
