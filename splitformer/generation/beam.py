@@ -169,8 +169,16 @@ class Beam:
 
     def _continuations(self, answer: Advanced, first: int) -> Iterable[Continuation]:
         """Give the likeliest continuations of all beams together, likeliest first."""
-        rankings = enumerate(self._rankings(answer, first))
-        return self._likeliest(rankings, 2 * self.width)
+        lives, most, found = self._search.live, 2 * self.width, None
+        if self._as_found(self._rules[0]):
+            found = answer.together(first, [live.total for live in lives], most)
+        if found is None:
+            return self._likeliest(enumerate(self._rankings(answer, first)), most)
+        return (Continuation(-fallen, lives[i].node, token, own) for fallen, i, token, own in found)
+
+    def _as_found(self, rules: Rules) -> bool:
+        """True if candidates rank as the step has found them."""
+        return not (self._options.reshaped or rules.shaping)
 
     def _rankings(self, answer: Advanced, first: int) -> list[Ranking]:
         """Return what may come next in each beam."""
@@ -183,11 +191,11 @@ class Beam:
         """Give the likeliest continuations of some beams together, likeliest first."""
         lives = self._search.live
         found: list[tuple[float, int, int, int, float]] = []  # sum, beam, place, token, its own
-        for i, (ids, values, own, begin, end, shift) in rankings:
+        for i, (ids, values, own, shift) in rankings:
             before = -lives[i].total
             least = found[-1][0] if len(found) == most else math.inf
-            for place in range(begin, end):
-                value = values[place] - shift
+            for place, shifted in enumerate(values):
+                value = shifted - shift
                 fallen = before - value if value < 0.0 else before
                 if fallen >= least:  # so are those behind it
                     break

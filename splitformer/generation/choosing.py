@@ -206,12 +206,10 @@ class Chooser:
         if self._draw is None:
             found = answer.candidates.get(output)
             return None if found is None else rules.first(found, self._hope)
-        ranked = rules.rank(answer, output, self._few, normalised=False)
-        part = slice(ranked.begin, ranked.end)
-        ids, values = ranked.ids[part], ranked.values[part]
+        ranking = rules.rank(answer, output, self._few, normalised=False)
         draw = placed(self._draw, self._options.seed or 0, index)
         if needs_row(self._options):
             row = rules.filtered(answer.logits[output])
             draw = draw._replace(total=weight_of_all(row, self._options))
-        place = place_of(draw, values, ids)
-        return None if place < 0 else (ids[place], ranked.before[part][place])
+        place = place_of(draw, ranking.values, ranking.ids)
+        return None if place < 0 else (ranking.ids[place], ranking.before[place])

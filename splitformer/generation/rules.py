@@ -7,7 +7,7 @@ do; where they do not, the whole row is asked for. Both ways give the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,22 +28,18 @@ _NONE: frozenset[int] = frozenset()
 
 
 class Ranking(NamedTuple):
-    """The tokens that may come next, likeliest first, as a part of some lists.
+    """The tokens that may come next, likeliest first.
 
     Attributes:
         ids: Token ids.
-        values: Their log-probabilities, or logits, after filters, once `shift` is taken away.
+        values: Their log-probabilities, or logits, after filters.
         before: The same before filters.
-        begin: Where the part begins.
-        end: Where it ends.
-        shift: What all values have in common.
+        shift: What is still to be taken away from `values` and `before`.
     """
 
-    ids: Sequence[int]
-    values: Sequence[float]
-    before: Sequence[float]
-    begin: int
-    end: int
+    ids: list[int]
+    values: list[float]
+    before: list[float]
     shift: float = 0.0
 
 
@@ -151,13 +147,12 @@ class Rules(NamedTuple):
         """
         shift = answer.log_sums[output] if normalised else 0.0
         if self.end_due:
-            return Ranking([self.vocabulary.eos_id], [0.0], [answer.given[output] - shift], 0, 1)
+            return Ranking([self.vocabulary.eos_id], [0.0], [answer.given[output] - shift])
         if not self._wanted(count):
             return self.rank_row(answer.logits[output].astype(np.float64) - shift, count)
-        if not self.shaping:
-            ids, logits = answer.candidates.ids, answer.candidates.logits
-            return Ranking(ids, logits, logits, *answer.candidates.places[output], shift)
         found = answer.candidates[output]
+        if not self.shaping:
+            return Ranking(found.ids, found.logits, found.logits, shift)
         ranked = [
             (-self.after_penalty(token, logit - shift), token, logit - shift)
             for token, logit in zip(found.ids, found.logits, strict=True)
@@ -169,7 +164,6 @@ class Rules(NamedTuple):
             [token for _, token, _ in ranked],
             [-value for value, _, _ in ranked],
             [before for _, _, before in ranked],
-            *(0, len(ranked)),
         )
 
     def first(self, found: Candidates, hope: int) -> tuple[int, float] | None:
@@ -229,5 +223,5 @@ class Rules(NamedTuple):
         left = self.filtered(row) if further is None else further(self.filtered(row))
         best, end = likeliest(left, count), self.vocabulary.eos_id
         if not best.ids:
-            return Ranking([end], [float(row[end])], [float(row[end])], 0, 1)
-        return Ranking(best.ids, best.logits, row[best.ids].tolist(), 0, len(best.ids))
+            return Ranking([end], [float(row[end])], [float(row[end])])
+        return Ranking(best.ids, best.logits, row[best.ids].tolist())

@@ -54,6 +54,9 @@ class SpokenBeam(Beam):
         row = self._spoken is not None
         return rules.question(2 * self.width, row)
 
+    def _as_found(self, rules: Rules) -> bool:
+        return self._spoken is None and super()._as_found(rules)
+
     def _rankings(self, answer: Advanced, first: int) -> list[Ranking]:
         spoken = self._spoken
         if spoken is None:

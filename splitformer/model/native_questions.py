@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from splitformer.model.cache import DecoderState
-from splitformer.model.stepping import Advanced, Asked, Found
-from splitformer.native import NO_QUESTION, FloatArray, Outputs, Question, Questions
+from splitformer.model.stepping import Advanced, Asked, Candidates
+from splitformer.native import (
+    NO_QUESTION,
+    Continuations,
+    FloatArray,
+    Outputs,
+    Question,
+    Questions,
+    continuations,
+)
 
 Told = list[tuple[int, Question]]
 """Outputs to which more comes back than a token, in their order, and what they asked."""
@@ -51,12 +60,72 @@ def questions_of(
     return questions, told
 
 
+class Found(Mapping[int, Candidates]):
+    """The candidates of all outputs that asked for some, read where they are looked at.
+
+    Args:
+        pairs: Pairs (logit, id), those of one output behind the other.
+        told: What was asked.
+    """
+
+    __slots__ = ("_pairs", "_places")
+
+    def __init__(self, pairs: array[int], told: Told) -> None:
+        self._pairs, begin = pairs, 0
+        self._places: dict[int, tuple[int, int]] = {}
+        for i, question in told:
+            if room := question.candidates:
+                self._places[i] = begin, room
+                begin += room
+
+    def __getitem__(self, output: int) -> Candidates:
+        """The candidates of one output."""
+        begin, room = self._places[output]
+        pairs = self._pairs[begin : begin + room].tobytes()
+        logits, ids = array("f", pairs)[::2].tolist(), array("i", pairs)[1::2].tolist()
+        known = room if ids[-1] >= 0 else ids.index(-1)
+        return Candidates(ids[:known], logits[:known])
+
+    def __iter__(self) -> Iterator[int]:
+        """The outputs."""
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        """How many outputs there are."""
+        return len(self._places)
+
+    def together(
+        self, first: int, log_sums: array[float], totals: Sequence[float], most: int
+    ) -> Continuations:
+        """As `Advanced.together`."""
+        return continuations(self._pairs, *self._places[first], log_sums, first, totals, most)
+
+
+@dataclass(slots=True)
+class NativeAdvanced(Advanced):
+    """What a step of the library brought.
+
+    Attributes:
+        found: The candidates.
+        sums: The `log_sums` as they came.
+    """
+
+    found: Found | None = None
+    sums: array[float] = field(default_factory=lambda: array("f"))
+
+    def together(self, first: int, totals: Sequence[float], most: int) -> Continuations | None:
+        """Return the best continuations of hypotheses; see `Advanced`."""
+        found = self.found
+        return found.together(first, self.sums, totals, most) if found and first in found else None
+
+
 def advanced_of(result: Outputs, told: Told, questions: Questions) -> Advanced:
     """Sort the answers by the outputs that asked."""
     ids, log_probabilities = result.ids.tolist(), result.log_probabilities.tolist()
-    answer = Advanced(ids, log_probabilities, {}, result.log_sums.tolist())
+    answer = NativeAdvanced(ids, log_probabilities, {}, result.log_sums.tolist())
     if questions.candidates:
-        answer.candidates = _candidates(result.candidates, told)
+        answer.candidates = answer.found = Found(result.candidates, told)
+        answer.sums = result.log_sums
     if questions.rows:
         asked = [i for i, question in told if question.logits]
         answer.logits = dict(zip(asked, result.logits, strict=True))
@@ -86,18 +155,6 @@ def _lengths(
     """Rows of the memories that some outputs attend over."""
     every = [s for s, n in zip(states, outputs, strict=True) for _ in range(n)]
     return [every[i].cross.length for i in attention]
-
-
-def _candidates(answer: array[int], told: Told) -> Found:
-    """Read pairs (logit, id), as many for each output as it asked for."""
-    pairs, begin, places = answer.tobytes(), 0, dict[int, tuple[int, int]]()
-    logits, ids = array("f", pairs)[::2].tolist(), array("i", pairs)[1::2].tolist()
-    for i, question in told:
-        if count := question.candidates:
-            known = begin + count if ids[begin + count - 1] >= 0 else ids.index(-1, begin)
-            places[i] = begin, known
-            begin += count
-    return Found(ids, logits, places)
 
 
 def _attention(answer: FloatArray, told: Told, lengths: Sequence[int]) -> dict[int, FloatArray]:

@@ -7,17 +7,16 @@ fallback wherever the native library cannot be used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
-from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from numpy.typing import ArrayLike
 
 from splitformer.model.cache import DecoderState
 from splitformer.model.config import TransformerConfig
-from splitformer.native import FloatArray, Question
+from splitformer.native import Continuations, FloatArray, Question
 
 RULED_OUT = float("-inf")
 
@@ -47,41 +46,8 @@ class Candidates(NamedTuple):
         logits: As many.
     """
 
-    ids: Sequence[int]
-    logits: Sequence[float]
-
-
-class Found(Mapping[int, Candidates]):
-    """The candidates of all outputs that asked for some, in one piece: few of them are looked at.
-
-    Args:
-        ids: Of one output behind the other.
-        logits: As many.
-        places: Of each output where its own begin, and where they end.
-    """
-
-    __slots__ = ("ids", "logits", "places")
-
-    def __init__(
-        self,
-        ids: Sequence[int] = (),
-        logits: Sequence[float] = (),
-        places: Mapping[int, tuple[int, int]] = MappingProxyType({}),
-    ) -> None:
-        self.ids, self.logits, self.places = ids, logits, places
-
-    def __getitem__(self, output: int) -> Candidates:
-        """The candidates of one output."""
-        begin, end = self.places[output]
-        return Candidates(self.ids[begin:end], self.logits[begin:end])
-
-    def __iter__(self) -> Iterator[int]:
-        """The outputs."""
-        return iter(self.places)
-
-    def __len__(self) -> int:
-        """How many outputs there are."""
-        return len(self.places)
+    ids: list[int]
+    logits: list[float]
 
 
 @dataclass(slots=True)
@@ -109,7 +75,7 @@ class Advanced:
     log_probabilities: list[float] = field(default_factory=list)
     logits: dict[int, FloatArray] = field(default_factory=dict)
     log_sums: list[float] = field(default_factory=list)
-    candidates: Found = field(default_factory=Found)
+    candidates: Mapping[int, Candidates] = field(default_factory=dict)
     given: dict[int, float] = field(default_factory=dict)
     attention: dict[int, FloatArray] = field(default_factory=dict)
     focus: list[int] = field(default_factory=list)
@@ -121,6 +87,16 @@ class Advanced:
         The difference of two float32 is rounded to float32 rightly whatever it was computed in.
         """
         return rounded(logit - self.log_sums[output])
+
+    def together(self, first: int, totals: Sequence[float], most: int) -> Continuations | None:
+        """Return the best continuations of hypotheses together; None: that is left to the caller.
+
+        Args:
+            first: Output of the first hypothesis; the others follow, and all asked the same.
+            totals: Sums of the hypotheses' log-probabilities.
+            most: How many to return at most.
+        """
+        return None
 
 
 class StepDecoder(Protocol):

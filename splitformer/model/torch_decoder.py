@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from splitformer.model.cache import DecoderState
 from splitformer.model.decoder import Decoder
 from splitformer.model.drawing import placed, reference_id, reference_place
-from splitformer.model.stepping import NOTHING, RULED_OUT, Advanced, Asked, Candidates, Found
+from splitformer.model.stepping import NOTHING, RULED_OUT, Advanced, Asked, Candidates
 from splitformer.native import Draw, FloatArray
 
 PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -97,7 +97,7 @@ def answers(
         (chosen - sums).tolist(),
         {i: logits[i].cpu().numpy() for i, each in asked.items() if each.logits},
         sums.tolist(),
-        _found({i: _likeliest(possible[i], n) for i, q in asked.items() if (n := q.candidates)}),
+        {i: _likeliest(possible[i], n) for i, each in asked.items() if (n := each.candidates)},
         {i: float(logits[i, each.given]) for i, each in asked.items() if each.given >= 0},
         _numbers(attention, asked) if attention else {},
     )
@@ -116,17 +116,6 @@ def positions_of(states: Sequence[DecoderState], outputs: Sequence[int] | None) 
 def asks_attention(asked: Asked) -> bool:
     """True if the attention of any output is wanted."""
     return any(question.attention for question in asked.values())
-
-
-def _found(candidates: Mapping[int, Candidates]) -> Found:
-    ids: list[int] = []
-    logits: list[float] = []
-    places = {}
-    for i, each in candidates.items():
-        places[i] = len(ids), len(ids) + len(each.ids)
-        ids += each.ids
-        logits += each.logits
-    return Found(ids, logits, places)
 
 
 def _numbers(attention: Sequence[Tensor], asked: Asked) -> dict[int, FloatArray]:

@@ -38,6 +38,7 @@ from splitformer.native.operations import (
 )
 from splitformer.native.plan import Plan
 from splitformer.native.questions import NO_QUESTION, Question
+from splitformer.native.ranking import Continuations, continuations
 
 __all__ = [
     "NO_QUESTION",
@@ -45,6 +46,7 @@ __all__ = [
     "Activation",
     "Attend",
     "Cache",
+    "Continuations",
     "Convolution",
     "Description",
     "Draw",
@@ -66,6 +68,7 @@ __all__ = [
     "Vocabulary",
     "Weights",
     "available",
+    "continuations",
     "drawn_place",
     "instruction_set",
     "narrow",

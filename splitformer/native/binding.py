@@ -80,6 +80,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "narrow": (None, (_P, c_int64, _P)),
     "widen": (None, (_P, c_int64, _P)),
     "draw": (_I, (_P, _P, _P, _I)),
+    "rank": (_I, (_P, _P, _P, _I, _I, _P, _P, _P, _P, _I)),
     "plan_profile": (_I, (_P, _I, POINTER(c_double))),
     "probe_linear": (_I, (_I, _I, _P, _I, _I, _P, _P, _I, _P, _P, _P, _P)),
     "probe_norm": (None, (_I, _NORM, _P, _I, _P)),

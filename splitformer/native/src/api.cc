@@ -8,6 +8,7 @@
 #include "cpu.h"
 #include "elements.h"
 #include "plan.h"
+#include "ranking.h"
 
 using splitformer::Activation;
 using splitformer::AttendOp;
@@ -186,6 +187,14 @@ int32_t splitformer_quantise(int32_t element, const void* weight, int32_t rows, 
 int32_t splitformer_draw(const void* draw, const double* values, const int32_t* ids,
                          int32_t count) {
   return splitformer::DrawPlace(*static_cast<const Draw*>(draw), values, ids, count, false);
+}
+
+int32_t splitformer_rank(const void* candidates, const float* log_sum, const double* before,
+                         int32_t hypotheses, int32_t room, double* total, double* log_probability,
+                         int32_t* hypothesis, int32_t* id, int32_t most) {
+  const auto* pairs = static_cast<const splitformer::Likeliest*>(candidates);
+  return splitformer::RankTogether({pairs, log_sum, before, hypotheses, room},
+                                   {total, log_probability, hypothesis, id, most});
 }
 
 int32_t splitformer_plan_profile(void* plan, int32_t on, double* cycles) {

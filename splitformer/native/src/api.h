@@ -78,6 +78,13 @@ SPLITFORMER_API void splitformer_widen(const void* from, int64_t count, float* t
 SPLITFORMER_API int32_t splitformer_draw(const void* draw, const double* values,
                                          const int32_t* ids, int32_t count);
 
+// Ranks the continuations of hypotheses together; the arguments are those of `Hypotheses` and
+// `Continuations`. What `RankTogether` returns.
+SPLITFORMER_API int32_t splitformer_rank(const void* candidates, const float* log_sum,
+                                         const double* before, int32_t hypotheses, int32_t room,
+                                         double* total, double* log_probability,
+                                         int32_t* hypothesis, int32_t* id, int32_t most);
+
 // Kernels one by one, for the tests. `sums` and `out` are (rows, columns rounded up to 16); `operand`
 // has room for rows rounded up to 16, of 4 bytes for each of the inputs rounded up to 32.
 SPLITFORMER_API int32_t splitformer_probe_linear(int32_t precision, int32_t isa, const float* x,
