@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from splitformer.generation.drafting import NOWHERE, Drafting, Look
 from splitformer.generation.odds import (
     AGREES,
     FIRST,
+    KINDS,
+    LONGEST,
     MATCH,
     POINTED,
     REPEATED,
@@ -34,22 +35,9 @@ _PLACES = 8
 """Most places in the source that are looked at for one token."""
 
 
-class _Lead(NamedTuple):
-    """A place from which the text may go on.
-
-    Attributes:
-        rate: How likely its token comes next.
-        kind: Class of that.
-        place: Where it stands.
-        trust: What it rests on.
-        length: Tokens before it that match.
-    """
-
-    rate: float
-    kind: int
-    place: int
-    trust: int
-    length: int
+_Lead = tuple[float, int, int, int, int]
+"""A place from which the text may go on: how likely its token comes next, the class of that, where
+it stands, what it rests on, and how many tokens before it match."""
 
 
 class Copier:
@@ -93,7 +81,7 @@ class Copier:
             self._follow([token.id for token in produced[self._followed :]])
         self._leads, self._draft, self._kinds = [], [], []
         self._find(look)
-        if self._leads and (best := max(self._leads)).rate >= prices[0]:
+        if self._leads and (best := max(self._leads))[0] >= prices[0]:
             self._copy(best, prices)
         return self._draft
 
@@ -110,8 +98,8 @@ class Copier:
     def _follow(self, new: list[int]) -> None:
         """Take in the next tokens of the output: see which guesses were right."""
         text, repeated, count = self._text, self._repeated, self._odds.count
-        for lead in self._leads:
-            count(lead.kind, text[lead.place] == new[0])
+        for _, kind, place, _, _ in self._leads:
+            count(kind, text[place] == new[0])
         for i in range(1, min(len(self._draft), len(new))):
             if self._draft[i - 1] != new[i - 1]:
                 break
@@ -158,7 +146,7 @@ class Copier:
     def _lead(self, place: int, trust: int, length: int) -> None:
         if (token := self._text[place]) >= 0:
             kind = class_of(trust, length, self._token_kinds[token])
-            self._leads.append(_Lead(self._odds.rates[kind], kind, place, trust, length))
+            self._leads.append((self._odds.rates[kind], kind, place, trust, length))
 
     def _matching(self, place: int) -> int:
         """Count tokens before a place that are the latest ones too; the last one is."""
@@ -171,14 +159,17 @@ class Copier:
     def _copy(self, lead: _Lead, prices: Sequence[float]) -> None:
         """Go on from a place."""
         _, _, place, trust, length = lead
-        text, rates, kinds, chance = self._text, self._odds.rates, self._token_kinds, 1.0
-        for price, token in zip(prices, text[place : place + len(prices)], strict=False):
+        rates, token_kinds, chance = self._odds.rates, self._token_kinds, 1.0
+        draft, kinds, first = self._draft, self._kinds, class_of(trust, length, 0)
+        tokens = self._text[place : place + len(prices)]
+        for price, token in zip(prices, tokens, strict=False):
             if token < 0:
                 break
-            kind = class_of(trust, length, kinds[token])
+            kind = first + token_kinds[token]
             chance *= rates[kind]
             if chance < price:
                 break
-            self._draft.append(token)
-            self._kinds.append(kind)
-            length += 1
+            draft.append(token)
+            kinds.append(kind)
+            if length < LONGEST:
+                length, first = length + 1, first + KINDS
