@@ -37,8 +37,9 @@ from splitformer.generation import (
 from splitformer.model import Transformer
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.native import InstructionSet, Precision
-from tests.parity.test_native import VOCABULARY as SIZE, model_of
+from tests.parity.test_native import VOCABULARY as SIZE
 from tests.parity.test_native_invariance import own_of, same
+from tests.support.checkpoints import random_model
 from tests.support.native import instruction_sets, needs_native
 
 pytestmark = needs_native
@@ -94,7 +95,7 @@ lives = st.builds(
 def model() -> Transformer:
     """One model for all."""
     torch.manual_seed(0)
-    return model_of(d_model=WIDTH, max_positions=POSITIONS)
+    return random_model(SIZE, d_model=WIDTH, max_positions=POSITIONS)
 
 
 def memory_of(life: Life) -> torch.Tensor:

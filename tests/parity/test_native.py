@@ -18,7 +18,7 @@ from splitformer.model.drawing import uniform
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.native import Draw, InstructionSet, Precision, Question
-from tests.support.checkpoints import tiny_config
+from tests.support.checkpoints import random_model, tiny_config
 from tests.support.native import instruction_sets, needs_native
 from tests.support.questions import asked_of
 from tests.unit.test_model import RELATIVE
@@ -46,23 +46,14 @@ VARIANTS: dict[str, dict[str, object]] = {
 }
 
 
-def model_of(**changes: object) -> Transformer:
-    torch.manual_seed(1)
-    model = Transformer(tiny_config(VOCABULARY, **changes)).eval()
-    for parameter in model.parameters():
-        if parameter.dim() == 1 or parameter.abs().max() == 0:
-            torch.nn.init.normal_(parameter, std=0.1)  # biases and learned positions start at 0
-    return model
-
-
 @pytest.fixture(params=VARIANTS)
 def model(request: pytest.FixtureRequest) -> Transformer:
-    return model_of(**VARIANTS[request.param])
+    return random_model(VOCABULARY, **VARIANTS[request.param])
 
 
 @pytest.fixture
 def small() -> Iterator[NativeDecoder]:
-    decoder = NativeDecoder(model_of().decoder, "int8", threads=2)
+    decoder = NativeDecoder(random_model(VOCABULARY).decoder, "int8", threads=2)
     yield decoder
     decoder.close()
 
@@ -92,7 +83,7 @@ def test_steps_like_torch(model: Transformer, precision: Precision, tolerance: f
 @torch.inference_mode()
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_chooses_like_torch(threads: int) -> None:
-    model = model_of(output_bias=True)
+    model = random_model(VOCABULARY, output_bias=True)
     decoder = NativeDecoder(model.decoder, "fp32", threads)
     memory = torch.randn(6, model.config.d_model)
     ours, theirs = (
@@ -163,7 +154,7 @@ def test_any_vocabulary(vocabulary: int) -> None:
 
 
 def test_equally_likely_ids_go_to_the_first() -> None:
-    model = model_of(tie_output=False, share_embeddings=False)
+    model = random_model(VOCABULARY, tie_output=False, share_embeddings=False)
     with torch.no_grad():
         model.decoder.output.weight.fill_(0.5)
     for threads in (1, 2, 3):
@@ -233,7 +224,7 @@ def test_candidates_are_the_likeliest_and_of_equals_the_first(
 
 @torch.inference_mode()
 def test_draws_are_those_of_torch() -> None:
-    model = model_of(**VARIANTS["separate output"])
+    model = random_model(VOCABULARY, **VARIANTS["separate output"])
     ours, theirs = NativeDecoder(model.decoder, "fp32", 2), TorchDecoder(model.decoder)
     memories = [torch.randn(5, model.config.d_model) * 9 for _ in range(40)]
     draws = {
@@ -324,7 +315,7 @@ def test_other_misuse_is_refused(small: NativeDecoder) -> None:
     with pytest.raises(ValueError, match="memory: must be"):
         small.begin(torch.randn(3, 31))
     with pytest.raises(ValueError, match="threads: must be at least 1"):
-        NativeDecoder(model_of().decoder, "int8", threads=0)
+        NativeDecoder(random_model(VOCABULARY).decoder, "int8", threads=0)
     assert state.length == 0
     small.close()
     small.close()
@@ -343,7 +334,7 @@ def test_memories_are_projected_beside_steps(small: NativeDecoder) -> None:
 
 
 def test_a_row_that_is_not_a_number_harms_no_other() -> None:
-    model = model_of()
+    model = random_model(VOCABULARY)
     with torch.no_grad():
         model.decoder.embedding.tokens.weight[9] = float("nan")
     decoder = NativeDecoder(model.decoder, "int8", threads=2)

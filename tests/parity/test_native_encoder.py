@@ -15,7 +15,8 @@ from splitformer.model.encoding import Memory
 from splitformer.model.native_encoder import NativeEncoder
 from splitformer.model.torch_encoder import TorchEncoder
 from splitformer.native import Precision
-from tests.parity.test_native import VARIANTS, VOCABULARY, model_of
+from tests.parity.test_native import VARIANTS, VOCABULARY
+from tests.support.checkpoints import random_model
 from tests.support.native import instruction_sets, needs_native
 
 pytestmark = needs_native
@@ -34,12 +35,12 @@ def same(a: Memory, b: Memory) -> bool:
 
 @pytest.fixture(params=VARIANTS)
 def model(request: pytest.FixtureRequest) -> Transformer:
-    return model_of(**VARIANTS[request.param], max_positions=64)
+    return random_model(VOCABULARY, **VARIANTS[request.param], max_positions=64)
 
 
 @pytest.fixture
 def small() -> Iterator[NativeEncoder]:
-    encoder = NativeEncoder(model_of(max_positions=64).encoder, "int8", threads=2)
+    encoder = NativeEncoder(random_model(VOCABULARY, max_positions=64).encoder, "int8", threads=2)
     yield encoder
     encoder.close()
 
@@ -101,7 +102,7 @@ def test_an_encoder_takes_no_steps(small: NativeEncoder) -> None:
 
 
 def test_the_torch_encoder_serves_where_it_must() -> None:
-    encoder = TorchEncoder(model_of().encoder)
+    encoder = TorchEncoder(random_model(VOCABULARY).encoder)
     assert not encoder.batch_invariant
     with torch.inference_mode():
         assert [len(memory) for memory in encoder.encode(sources((3, 5)))] == [3, 5]

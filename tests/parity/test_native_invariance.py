@@ -23,20 +23,21 @@ from splitformer.model.rooms import Block
 from splitformer.model.stepping import Advanced, Candidates
 from splitformer.native import Draw, Precision, Question
 from splitformer.native.binding import InstructionSet
-from tests.parity.test_native import VOCABULARY, model_of
+from tests.parity.test_native import VOCABULARY
+from tests.support.checkpoints import random_model
 from tests.support.native import instruction_sets, needs_native
 from tests.support.questions import asked_of
 from tests.unit.test_model import RELATIVE
 
 pytestmark = needs_native
 MODELS: dict[str, Callable[[], Transformer]] = {
-    "pre, head size 8": model_of,
-    "post, head size 64": lambda: model_of(
-        d_model=128, heads=2, norm="post", activation="gelu", output_bias=True
+    "pre, head size 8": lambda: random_model(VOCABULARY),
+    "post, head size 64": lambda: random_model(
+        VOCABULARY, d_model=128, heads=2, norm="post", activation="gelu", output_bias=True
     ),
-    "relative, heads wider than the model": lambda: model_of(**RELATIVE),
-    "gated, odd sizes": lambda: model_of(
-        d_model=36, heads=3, d_feed_forward=50, gated=True, activation="silu"
+    "relative, heads wider than the model": lambda: random_model(VOCABULARY, **RELATIVE),
+    "gated, odd sizes": lambda: random_model(
+        VOCABULARY, d_model=36, heads=3, d_feed_forward=50, gated=True, activation="silu"
     ),
 }
 NUCLEUS = Draw(0.7, math.nan, 0.3, math.nan, 0.6, 0.0, 8)

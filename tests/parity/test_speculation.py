@@ -37,8 +37,9 @@ from splitformer.model import Transformer
 from splitformer.model.native_decoder import NativeDecoder
 from splitformer.model.tokenizer import SourcePiece
 from splitformer.native import InstructionSet, Precision
-from tests.parity.test_native import VOCABULARY as SIZE, model_of
+from tests.parity.test_native import VOCABULARY as SIZE
 from tests.parity.test_native_invariance import own_of, same
+from tests.support.checkpoints import random_model
 from tests.support.native import needs_native
 
 pytestmark = needs_native
@@ -98,7 +99,7 @@ class Case:
 @pytest.fixture(scope="module")
 def model() -> Transformer:
     torch.manual_seed(0)
-    made = model_of(d_model=WIDTH, max_positions=POSITIONS)
+    made = random_model(SIZE, d_model=WIDTH, max_positions=POSITIONS)
     with torch.no_grad():  # targets vary, and ends come in the middle of drafts, too
         made.decoder.embedding.tokens.weight.mul_(5)
         made.decoder.output.weight[1] *= 1.5

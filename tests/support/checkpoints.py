@@ -64,6 +64,16 @@ def tiny_config(vocabulary: int, **changes: object) -> TransformerConfig:
     return TransformerConfig.from_dict(values | changes)
 
 
+def random_model(vocabulary: int, **changes: object) -> Transformer:
+    """Return a seeded model in which nothing is 0, as biases and learned positions are at first."""
+    torch.manual_seed(1)
+    model = Transformer(tiny_config(vocabulary, **changes)).eval()
+    for parameter in model.parameters():
+        if parameter.dim() == 1 or parameter.abs().max() == 0:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
 def make_checkpoint(folder: Path, seed: int = 0, **changes: object) -> Path:
     """Write a tiny random model; its embeddings are stretched so that its targets vary."""
     folder.mkdir(parents=True, exist_ok=True)

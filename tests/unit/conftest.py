@@ -1,4 +1,4 @@
-"""A client and the servers it talks to, whose answers tests choose."""
+"""A client with servers whose answers tests choose, and a clock that tests set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from splitformer_client import fan, retry
 from tests.support.client_world import World, new_world
+from tests.support.waiting import Clock
 
 
 @pytest.fixture
@@ -17,3 +18,15 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(fan, "ANSWER_SECONDS", 20.0)  # however slow the machine
     async with new_world() as made:
         yield made
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Seconds that pass only when a test says so."""
+    return Clock()
+
+
+@pytest.fixture
+def ends() -> list[str]:
+    """How what is kept has ended, in order."""
+    return []

@@ -12,7 +12,7 @@ from splitformer.model import Transformer, TransformerConfig
 from splitformer.model.attention import attention, causal_mask, join_heads, split_heads
 from splitformer.model.cache import CrossCache, SelfCache
 from splitformer.model.positions import sinusoidal_positions
-from tests.support.checkpoints import tiny_config
+from tests.support.checkpoints import random_model, tiny_config
 
 VOCABULARY = 60
 RELATIVE: dict[str, object] = {
@@ -42,18 +42,9 @@ VARIANTS: dict[str, dict[str, object]] = {
 }
 
 
-def model_of(**changes: object) -> Transformer:
-    torch.manual_seed(1)
-    model = Transformer(tiny_config(VOCABULARY, **changes)).eval()
-    for parameter in model.parameters():
-        if parameter.dim() == 1 or parameter.abs().max() == 0:
-            torch.nn.init.normal_(parameter, std=0.1)  # biases and learned positions start at 0
-    return model
-
-
 @pytest.fixture(params=VARIANTS)
 def model(request: pytest.FixtureRequest) -> Transformer:
-    return model_of(**VARIANTS[request.param])
+    return random_model(VOCABULARY, **VARIANTS[request.param])
 
 
 def sources() -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,7 +112,7 @@ def test_the_future_cannot_leak(model: Transformer) -> None:
 
 @torch.inference_mode()
 def test_forks_go_their_own_way_over_one_memory() -> None:
-    model = model_of()
+    model = random_model(VOCABULARY)
     state = model.begin(model.encode(torch.tensor([[4, 5, 6]]), torch.tensor([3]))[0])
     model.step([[7, 8]], [state])
     fork = state.fork()
@@ -133,7 +124,7 @@ def test_forks_go_their_own_way_over_one_memory() -> None:
 
 @torch.inference_mode()
 def test_rewinding_recomputes_the_same_logits() -> None:
-    model = model_of()
+    model = random_model(VOCABULARY)
     state = model.begin(model.encode(torch.tensor([[4, 5, 6]]), torch.tensor([3]))[0])
     first = [model.step([[token]], [state]) for token in (7, 8, 9)]
     state.truncate(1)
@@ -142,7 +133,7 @@ def test_rewinding_recomputes_the_same_logits() -> None:
 
 
 def test_caches_know_their_size() -> None:
-    model = model_of()
+    model = random_model(VOCABULARY)
     config = model.config
     with torch.inference_mode():
         state = model.begin(torch.randn(7, config.d_model))
@@ -181,7 +172,7 @@ def test_sinusoids_are_the_papers() -> None:
 
 
 def test_as_many_feed_forward_networks_as_the_memo_counts() -> None:
-    model = model_of()
+    model = random_model(VOCABULARY)
     networks = [m for m in model.modules() if type(m).__name__ == "FeedForward"]
     assert len(networks) == model.config.encoder_layers + model.config.decoder_layers
 

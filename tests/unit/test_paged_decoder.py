@@ -14,15 +14,16 @@ from splitformer.model.decoder import Decoder
 from splitformer.model.paged_decoder import PagedDecoder
 from splitformer.model.torch_decoder import TorchDecoder
 from splitformer.native import PAGE_POSITIONS as PAGE
-from tests.parity.test_native import VOCABULARY, model_of
+from tests.parity.test_native import VOCABULARY
+from tests.support.checkpoints import random_model
 from tests.support.questions import asked_of
 from tests.unit.test_model import RELATIVE
 
 MEBIBYTE = 2**20
 MODELS = {
-    "post": lambda: model_of(max_positions=100),
-    "pre": lambda: model_of(norm="pre", output_bias=True, max_positions=100),
-    "relative": lambda: model_of(**RELATIVE, max_positions=100),
+    "post": lambda: random_model(VOCABULARY, max_positions=100),
+    "pre": lambda: random_model(VOCABULARY, norm="pre", output_bias=True, max_positions=100),
+    "relative": lambda: random_model(VOCABULARY, **RELATIVE, max_positions=100),
 }
 DEVICES = [
     "cpu",
@@ -91,7 +92,7 @@ def model_twin(model: Transformer) -> Decoder:
 
 
 def test_pages_come_back_when_sessions_go() -> None:
-    decoder = paged(model_of(max_positions=100))
+    decoder = paged(random_model(VOCABULARY, max_positions=100))
     free = decoder.pool.free
     states = [decoder.begin(torch.randn(PAGE + 1, 32)) for _ in range(3)]
     assert decoder.pool.free == free - 3 * 2
@@ -108,7 +109,7 @@ def test_pages_come_back_when_sessions_go() -> None:
 
 
 def test_a_full_pool_is_said_and_harms_nobody() -> None:
-    model = model_of(max_positions=100)
+    model = random_model(VOCABULARY, max_positions=100)
     page = 2 * 2 * 32 * PAGE * 4
     decoder = paged(model, pool_bytes=3 * page + page // 2)
     one = decoder.begin(torch.randn(4, 32))
@@ -121,7 +122,7 @@ def test_a_full_pool_is_said_and_harms_nobody() -> None:
 
 
 def test_what_a_session_has_left_is_not_seen_by_the_next() -> None:
-    model = model_of(max_positions=100, tie_output=False, share_embeddings=False)
+    model = random_model(VOCABULARY, max_positions=100, tie_output=False, share_embeddings=False)
     with torch.no_grad():
         model.decoder.embedding.tokens.weight[9] = float("nan")
     decoder = paged(model)
@@ -136,7 +137,7 @@ def test_what_a_session_has_left_is_not_seen_by_the_next() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_on_a_gpu(dtype: torch.dtype) -> None:
-    model = model_of(max_positions=100)
+    model = random_model(VOCABULARY, max_positions=100)
     reference = TorchDecoder(model_twin(model))
     decoder = PagedDecoder(model.decoder.to("cuda", dtype), 8 * MEBIBYTE)
     memory = torch.randn(5, 32)

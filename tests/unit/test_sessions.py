@@ -16,16 +16,6 @@ from tests.support.waiting import Clock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ends() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def sessions(clock: Clock, ends: list[str]) -> Sessions:
     return Sessions(Budget(100), 10.0, 5.0, ends.append, clock)
 

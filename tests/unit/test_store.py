@@ -18,16 +18,6 @@ HEADER = tensor_pb2.MemoryHeader(model="m")
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ends() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def store(clock: Clock, ends: list[str]) -> MemoryStore:
     return MemoryStore(100, clock, ends.append)
 
