@@ -10,7 +10,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from decoder_service.opening import Branch, SpeechWish, Wish
 from decoder_service.steers import Finish, Force, Redirect, Rewind, Start, Steer, bad_action
-from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation
+from splitformer.errors import InvalidArgumentError, UnimplementedError, Violation, check_all
 from splitformer.generation import (
     DecodingMode,
     DraftMode,
@@ -76,6 +76,17 @@ def _known_options(data: bytes) -> GenerationOptions:
 def _read_options(message: pb.GenerationOptions) -> GenerationOptions:
     if len(unknown := UnknownFieldSet(message)):
         raise _not_offered(unknown)
+    options: GenerationOptions
+    options, _, _ = check_all(
+        lambda: _options_of_known(message),
+        lambda: _known("options.draft", _DRAFTS, message.draft),
+        lambda: _known("options.mode", _MODES, message.mode),
+    )
+    return options
+
+
+def _options_of_known(message: pb.GenerationOptions) -> GenerationOptions:
+    """Read options; values that an enum of the protocol does not have are taken for unset."""
     return GenerationOptions(
         max_new_tokens=_optional(message, "max_new_tokens"),
         min_new_tokens=message.min_new_tokens,
@@ -97,8 +108,8 @@ def _read_options(message: pb.GenerationOptions) -> GenerationOptions:
         length_penalty=_optional(message, "length_penalty"),
         early_stopping=_optional(message, "early_stopping"),
         glossary=tuple((entry.source, entry.target) for entry in message.glossary),
-        draft=_known("options.draft", _DRAFTS, message.draft),
-        mode=_known("options.mode", _MODES, message.mode),
+        draft=_DRAFTS.get(message.draft),
+        mode=_MODES.get(message.mode, DecodingMode.LOOP),
         max_passes=_optional(message, "max_passes"),
     )
 

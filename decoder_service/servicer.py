@@ -15,7 +15,7 @@ from decoder_service.beginnings import Way
 from decoder_service.service import DecoderService
 from decoder_service.sessions import Opened, Record, Session
 from decoder_service.uploading import Requests, Upload
-from splitformer.errors import InvalidArgumentError
+from splitformer.errors import InvalidArgumentError, check_all
 from splitformer.generation import Produced
 from splitformer.v1 import decoder_service_pb2 as pb
 from splitformer.v1.decoder_service_pb2_grpc import (
@@ -47,9 +47,11 @@ class DecoderServicer(DecoderServiceServicer):
     ) -> AsyncIterator[pb.DecodeResponse]:
         """Take a memory as `OpenSession` does, stream tokens, then the end; nothing stays."""
         header = await _first_header(request_iterator)
-        reading.check_one_shot(header.session)
-        options = reading.options_of(header.options)
-        most = reading.tokens_per_message(header.max_tokens_per_message)
+        options, most, _ = check_all(
+            lambda: reading.options_of(header.options),
+            lambda: reading.tokens_per_message(header.max_tokens_per_message),
+            lambda: reading.check_one_shot(header.session),
+        )
         way = self._way(header.session, request_iterator)
         wish = reading.wish_of(header.session)
         service = self._service.models.named(header.session.model)
@@ -61,8 +63,10 @@ class DecoderServicer(DecoderServiceServicer):
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream tokens, then the end."""
-        options = reading.options_of(request.options)
-        most = reading.tokens_per_message(request.max_tokens_per_message)
+        options, most = check_all(
+            lambda: reading.options_of(request.options),
+            lambda: reading.tokens_per_message(request.max_tokens_per_message),
+        )
         start = request.start_index if request.HasField("start_index") else None
         parts = self._holding(request).generating.generate(
             request.session_id, options, start, most, request.close_on_end
@@ -82,7 +86,9 @@ class DecoderServicer(DecoderServiceServicer):
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         """Return one token, or the end."""
-        index, options = reading.step_index(request), reading.options_of(request.options)
+        index, options = check_all(
+            lambda: reading.step_index(request), lambda: reading.options_of(request.options)
+        )
         forced = request.forced_token if request.HasField("forced_token") else None
         part = await self._holding(request).generating.step(
             request.session_id, index, options, forced

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 
 class Code(enum.IntEnum):
@@ -160,16 +160,16 @@ def violations_of_ids(
     return named, len(wrong) - len(named)
 
 
-def check_all(*checks: Callable[[], object]) -> None:
-    """Run checks; raise one error for all that fail, with the first's reason and metadata.
+def check_all(*checks: Callable[[], Any]) -> list[Any]:
+    """Run checks and return what they do; one error for all that fail, of the first's reason.
 
     Raises:
         InvalidArgumentError: With every violation.
     """
-    failed = list[InvalidArgumentError]()
+    failed, results = list[InvalidArgumentError](), list[Any]()
     for check in checks:
         try:
-            check()
+            results.append(check())
         except InvalidArgumentError as error:
             failed.append(error)
     if len(failed) == 1:
@@ -179,6 +179,7 @@ def check_all(*checks: Callable[[], object]) -> None:
         found = InvalidArgumentError.of_all(broken, reason=failed[0].reason)
         found.metadata = failed[0].metadata
         raise found
+    return results
 
 
 class NotFoundError(SplitformerError):

@@ -121,6 +121,25 @@ def test_of_very_many_violations_as_many_are_told_as_a_status_holds(
     assert all(violation.field in refusal.message for violation in refusal.violations)
 
 
+def test_what_surrounds_options_is_named_beside_them(caller: Caller, session: str) -> None:
+    wrong: dict[str, Any] = {"top_k": 0, "draft": 99, "mode": 77}
+    fields = {"options.top_k", "options.draft", "options.mode"}
+    refusal = refusal_of(lambda: caller.generate(session, per_message=-1, **wrong))
+    assert fields_of(refusal) == {*fields, "max_tokens_per_message"}
+    refusal = refusal_of(lambda: caller.step(session, None, **wrong))
+    assert fields_of(refusal) == {*fields, "index"}
+    header = dec.DecodeHeader(
+        session=dec.SessionHeader(request_id="again"),
+        options=dec.GenerationOptions(**wrong),
+        max_tokens_per_message=-1,
+    )
+    requests = [dec.DecodeRequest(header=header)]
+    refusal = refusal_of(lambda: list(caller.decoder.Decode(iter(requests), timeout=30)))
+    assert fields_of(refusal) == {
+        *(*fields, "max_tokens_per_message", "header.session.request_id"),
+    }
+
+
 def test_everything_is_named_that_is_wrong_with_a_header(caller: Caller) -> None:
     wrong: dict[str, Any] = {
         "language": "tlh",

@@ -23,8 +23,8 @@ VOCABULARY = 376
 
 OFFERED_OPTIONS = {
     *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
-    *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens"),
-    *("num_beams", "num_return_sequences", "length_penalty", "glossary"),
+    *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens", "bad_words"),
+    *("num_beams", "num_return_sequences", "length_penalty", "early_stopping", "glossary"),
     *("alternatives", "attention", "alignments", "draft", "mode", "max_passes"),
 }
 
