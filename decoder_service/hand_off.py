@@ -113,21 +113,15 @@ class MemoryPuller:
             memory_id=reference.memory_id, lease_id=reference.lease.lease_id
         )
         call = fetch(request, timeout=self._seconds, metadata=metadata)
-        lease: tensor_pb2.Lease | None = None
-        assembler: wire.ChunkAssembler | None = None
-        header = tensor_pb2.MemoryHeader()
+
+        def begins(begun: pb.FetchedHeader) -> None:
+            self._shared.learn(reference.endpoint, begun.shared)
+            check_header(begun.header)
+
+        incoming = _Incoming(begins)
         try:
             async for response in call:
-                if isinstance(response, Chunk):
-                    _add(assembler, response)
-                elif response.HasField("header"):
-                    header, lease = response.header.header, response.header.lease
-                    self._shared.learn(reference.endpoint, response.header.shared)
-                    check_header(header)
-                    size = wire.packed_bytes(header.dtype, header.shape)
-                    assembler = wire.ChunkAssembler(size)
-                elif response.HasField("chunk"):
-                    _add(assembler, response.chunk)
+                incoming.take(response)
         except aio.AioRpcError as error:
             raise _translated(error, reference.endpoint) from error
         except asyncio.CancelledError as error:
@@ -136,11 +130,9 @@ class MemoryPuller:
             raise UnavailableError.stopped() from error
         finally:
             call.cancel()
-            if lease is not None:
-                self._release_later(channel, reference.memory_id, lease.lease_id)
-        if assembler is None:
-            raise DataLossError("the encoder sent no header", reason="MEMORY_TRUNCATED")
-        return header, assembler.finish()
+            if incoming.begun is not None:
+                self._release_later(channel, reference.memory_id, incoming.begun.lease.lease_id)
+        return incoming.finish()
 
     async def close(self) -> None:
         """Finish releases under way and close all connections."""
@@ -168,15 +160,48 @@ class MemoryPuller:
             task.exception()  # looked at, so that it is not reported as forgotten
 
 
+class _Incoming:
+    """A memory that is being fetched.
+
+    Args:
+        begins: Called with what comes first, before any chunk is taken.
+
+    Attributes:
+        begun: What the fetch began with; None: nothing has come yet.
+    """
+
+    def __init__(self, begins: Callable[[pb.FetchedHeader], None]) -> None:
+        self.begun: pb.FetchedHeader | None = None
+        self._begins = begins
+        self._assembler: wire.ChunkAssembler | None = None
+
+    def take(self, response: Chunk | pb.FetchMemoryResponse) -> None:
+        """Take in one message."""
+        if isinstance(response, Chunk):
+            self._add(response)
+        elif response.HasField("header"):
+            self.begun = response.header
+            self._begins(self.begun)
+            header = self.begun.header
+            self._assembler = wire.ChunkAssembler(wire.packed_bytes(header.dtype, header.shape))
+        elif response.HasField("chunk"):
+            self._add(response.chunk)
+
+    def finish(self) -> tuple[tensor_pb2.MemoryHeader, bytearray]:
+        """Return header and bytes; DataLossError MEMORY_TRUNCATED if something is missing."""
+        if self.begun is None or self._assembler is None:
+            raise DataLossError("the encoder sent no header", reason="MEMORY_TRUNCATED")
+        return self.begun.header, self._assembler.finish()
+
+    def _add(self, chunk: wire.Chunk) -> None:
+        """Take a chunk; one that comes before the header is passed over."""
+        if self._assembler is not None:
+            self._assembler.add(chunk)
+
+
 def _response(data: bytes) -> Chunk | pb.FetchMemoryResponse:
     """Read a message of FetchMemory; a chunk is left where it lies."""
     return chunk_in(data) or pb.FetchMemoryResponse.FromString(data)
-
-
-def _add(assembler: wire.ChunkAssembler | None, chunk: wire.Chunk) -> None:
-    """Take a chunk, of which there is none before the header."""
-    if assembler is not None:
-        assembler.add(chunk)
 
 
 def _caller_has_gone() -> bool:

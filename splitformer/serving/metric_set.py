@@ -1,4 +1,4 @@
-"""Making the metrics of one service, whose names all begin alike."""
+"""Making metrics in one registry, with a common beginning of their names."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class MetricSet:
         self._prefix = prefix
         self._registry = registry
 
-    def _gauge(self, name: str, explanation: str) -> Gauge:
-        return Gauge(self._prefix + name, explanation, registry=self._registry)
+    def _gauge(self, name: str, explanation: str, *labels: str) -> Gauge:
+        return Gauge(self._prefix + name, explanation, labels, registry=self._registry)
 
     def _counter(self, name: str, explanation: str, *labels: str) -> Counter:
         return Counter(self._prefix + name, explanation, labels, registry=self._registry)

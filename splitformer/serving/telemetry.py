@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf import descriptor_pool
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from splitformer.errors import Code
-from splitformer.serving.counters import QuickCounter, Tally
+from splitformer.serving.counters import Tally
+from splitformer.serving.metric_set import MetricSet
 from splitformer.serving.reasons import REASONS
 
 LATENCY_BUCKETS = (
@@ -31,67 +32,52 @@ INTER_TOKEN_BUCKETS = (*LATENCY_BUCKETS[:12], 5.0)
 """Seconds; for the time between two tokens."""
 
 
-class Telemetry:
+class Telemetry(MetricSet):
     """The registry of one service and what the gRPC layer counts in it."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        super().__init__("", self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        labels = ("grpc_service", "grpc_method")
-        self.started = QuickCounter("grpc_server_started", "RPCs started.", labels, self.registry)
-        self.handled = QuickCounter(
-            "grpc_server_handled",
-            "RPCs that ended, by status code.",
-            (*labels, "grpc_code"),
-            self.registry,
+        method = ("grpc_service", "grpc_method")
+        self.started = self._quick_counter("grpc_server_started", "RPCs started.", *method)
+        self.handled = self._quick_counter(
+            "grpc_server_handled", "RPCs that ended, by status code.", *method, "grpc_code"
         )
-        self.received = QuickCounter(
-            "grpc_server_msg_received", "Messages received.", labels, self.registry
+        self.received = self._quick_counter(
+            "grpc_server_msg_received", "Messages received.", *method
         )
-        self.sent = QuickCounter("grpc_server_msg_sent", "Messages sent.", labels, self.registry)
-        self.handling_seconds = Histogram(
-            "grpc_server_handling_seconds",
-            "Duration of RPCs.",
-            labels,
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
+        self.sent = self._quick_counter("grpc_server_msg_sent", "Messages sent.", *method)
+        self.handling_seconds = self._histogram(
+            "grpc_server_handling_seconds", "Duration of RPCs.", LATENCY_BUCKETS, *method
         )
-        self.failures = Counter(
+        self.failures = self._counter(
             "splitformer_failures",
             "RPCs that ended with an error, by status code and reason.",
-            ("grpc_code", "reason"),
-            registry=self.registry,
+            *("grpc_code", "reason"),
         )
-        self.in_flight = Gauge("splitformer_in_flight", "RPCs running.", registry=self.registry)
-        self.serving = Gauge(
-            "splitformer_serving",
-            "1 from the end of warm-up until shutdown begins, otherwise 0.",
-            registry=self.registry,
+        self.in_flight = self._gauge("splitformer_in_flight", "RPCs running.")
+        self.serving = self._gauge(
+            "splitformer_serving", "1 from the end of warm-up until shutdown begins, otherwise 0."
         )
-        self.info = Gauge(
+        self.info = self._gauge(
             "splitformer_model_info",
             "Always 1; the labels say which model is served, and how.",
-            ("model", "precision", "numerics", "version"),
-            registry=self.registry,
+            *("model", "precision", "numerics", "version"),
         )
-        self.model_bytes = Gauge(
-            "splitformer_model_bytes",
-            "Size of a loaded model's weights.",
-            ("model",),
-            registry=self.registry,
+        self.model_bytes = self._gauge(
+            "splitformer_model_bytes", "Size of a loaded model's weights.", "model"
         )
-        self.model_requests = QuickCounter(
+        self.model_requests = self._quick_counter(
             "splitformer_model_requests",
             "Sources encoded with a model, or sessions opened for it.",
-            ("model",),
-            self.registry,
+            "model",
         )
-        self.certificate_expiry = Gauge(
+        self.certificate_expiry = self._gauge(
             "splitformer_tls_certificate_expiry_timestamp_seconds",
             "When the server's certificate expires, in seconds since 1970; 0 without TLS.",
-            registry=self.registry,
         )
         for code, reason in REASONS:
             self.failures.labels(code, reason)
