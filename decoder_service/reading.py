@@ -100,6 +100,7 @@ def _options_of_known(message: pb.GenerationOptions) -> GenerationOptions:
         stop=tuple(message.stop),
         suppressed_tokens=tuple(message.suppressed_tokens),
         bad_words=tuple(map(_text_or_ids, message.bad_words)),
+        logit_bias=tuple(sorted(message.logit_bias.items())),
         alternatives=message.alternatives,
         attention=message.attention,
         alignments=message.alignments,

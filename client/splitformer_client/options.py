@@ -20,7 +20,7 @@ NO_PREFIXES: Mapping[str, TargetPrefix] = MappingProxyType({})
 
 _DRAWN = ("temperature", "top_k", "top_p", "min_p")
 
-_WITHOUT_GLOSSARY = (*_DRAWN, "stop", "alternatives", "attention", "alignments")
+_WITHOUT_GLOSSARY = (*_DRAWN, "logit_bias", "stop", "alternatives", "attention", "alignments")
 """Options that cannot be combined with a glossary, beside parallel decoding."""
 
 _UNREPEATED = 3
@@ -48,6 +48,8 @@ class GenerationOptions(TypedDict, total=False):
         suppressed_tokens: Never choose these ids.
         bad_words: What never comes, each as text or as token ids. A word is ruled out as the
             tokenizer writes it; of several tokens the last one, where the others have come.
+        logit_bias: What is added to the logits of token ids, for example {319: -2.5}; not for
+            beams.
         num_beams: Beam search that follows this many hypotheses; a stream gives what is certain.
         num_return_sequences: Hypotheses to return in `End`, at most `num_beams`.
         length_penalty: Exponent of the length in a hypothesis' score; left out: 1.
@@ -79,6 +81,7 @@ class GenerationOptions(TypedDict, total=False):
     stop: Sequence[str] | None
     suppressed_tokens: Sequence[int] | None
     bad_words: Sequence[str | Sequence[int]] | None
+    logit_bias: Mapping[int, float] | None
     num_beams: int | None
     num_return_sequences: int | None
     length_penalty: float | None

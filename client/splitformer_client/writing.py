@@ -37,6 +37,7 @@ _ELSEWHERE = {
     "stop_strings": "stop",
     "suppress_tokens": "suppressed_tokens",
     "bad_words_ids": "bad_words",
+    "sequence_bias": "logit_bias",
     "suppress_sequences": "bad_words",
     "logprobs": "alternatives",
     "num_alternatives": "alternatives",
@@ -129,6 +130,8 @@ def _value(name: str, value: Any) -> Any:
         return _NAMES[name][value]
     if name == "glossary":
         return _entries(value)
+    if name == "logit_bias" and not isinstance(value, Mapping):
+        raise TypeError(f"options.{name}: must be a mapping, got {shown(value)}")
     if name in _LISTS:
         return _listed(name, value)
     return value

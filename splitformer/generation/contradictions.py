@@ -51,9 +51,15 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         lambda v: 0 <= v <= MOST_ALTERNATIVES,
     ),
     ("max_passes", "must be at least 1", lambda v: v >= 1),
+    (
+        "logit_bias",
+        f"must hold at most {MOST_ENTRIES} finite numbers",
+        lambda v: len(v) <= MOST_ENTRIES and all(math.isfinite(bias) for _, bias in v),
+    ),
 )
 
 _DRAWN = ("temperature", "top_k", "top_p", "min_p")
+_TOLD = ("alternatives", "attention", "alignments")
 
 
 def contradictions(options: GenerationOptions) -> list[Violation]:
@@ -88,9 +94,10 @@ def _against_each_other(options: GenerationOptions) -> list[Violation]:
         searched = f"num_beams above 1 ({options.num_beams})"
         rule = f"must not be set with {'a glossary' if options.glossary else searched}"
         drawn = _DRAWN if options.sampled else ()
-        told = [n for n in ("alternatives", "attention", "alignments") if getattr(options, n)]
+        told = [n for n in _TOLD if getattr(options, n)]
         given = [(name, getattr(options, name)) for name in (*drawn, *told)]
         given.append(("draft", options.guessed))
+        given.append(("logit_bias", dict(options.logit_bias) or None))
         given.append(("stop", list(options.stop) if options.stop and options.glossary else None))
         broken += [violation(f"options.{n}", rule, v) for n, v in given if v is not None]
     if (options.num_return_sequences or 1) > options.beams:
@@ -154,6 +161,7 @@ def _against_the_mode(options: GenerationOptions) -> list[Violation]:
             ("no_repeat_ngram_size", options.unrepeated or None),
             ("suppressed_tokens", options.suppressed_tokens or None),
             ("bad_words", options.bad_words or None),
+            ("logit_bias", dict(options.logit_bias) or None),
             ("num_beams", options.num_beams if (options.num_beams or 1) > 1 else None),
             ("glossary", dict(options.glossary) or None),
             ("draft", options.guessed),

@@ -25,6 +25,14 @@ def suppress(logits: Row, tokens: Sequence[int]) -> Row:
     return left
 
 
+def biased(logits: Row, bias: Sequence[tuple[int, float]]) -> Row:
+    """Add to the logits of given ids, each given once: (V,) -> (V,)."""
+    ids, values = zip(*bias, strict=True)
+    moved = logits.copy()
+    moved[list(ids)] += np.asarray(values, logits.dtype)
+    return moved
+
+
 def keep_top_k(logits: Row, k: int) -> Row:
     """Rule out all but the k likeliest: (V,) -> (V,). Tokens equal to the k-th stay."""
     place = len(logits) - min(k, len(logits))

@@ -48,6 +48,7 @@ class GenerationOptions:
         bad_words: What never comes, each as text or as token ids; `Glossary.spelled` says which
             `suppressed_tokens` and `suppressed_sequences` they are to a model.
         suppressed_sequences: Sequences of two ids or more that never come.
+        logit_bias: What is added to the logits of some ids before all filters.
         alternatives: How many of the likeliest other tokens to tell with each token.
         attention: Tell each token's attention over the source.
         alignments: Tell which source positions each token aligns with.
@@ -81,6 +82,7 @@ class GenerationOptions:
     suppressed_tokens: tuple[int, ...] = ()
     bad_words: tuple[str | tuple[int, ...], ...] = ()
     suppressed_sequences: tuple[tuple[int, ...], ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
     alternatives: int = 0
     attention: bool = False
     alignments: bool = False
@@ -116,12 +118,17 @@ class GenerationOptions:
         if len(ids) > vocabulary_size:
             rule = f"must hold at most {vocabulary_size} ids, as many as there are"
             broken, more = [violation("options.suppressed_tokens", rule, len(ids))], 0
+        rule = f"must be at least 0 and below {vocabulary_size}"
+        broken += [
+            violation(f"options.logit_bias[{token}]", rule, token)
+            for token, _ in self.logit_bias
+            if not 0 <= token < vocabulary_size
+        ]
         for i, word in enumerate(self.bad_words):
             if not isinstance(word, str):
                 field = f"options.bad_words[{i}].tokens.ids"
                 broken += violations_of_ids(word, vocabulary_size, field)[0]
         if forced_token is not None and not 0 <= forced_token < vocabulary_size:
-            rule = f"must be at least 0 and below {vocabulary_size}"
             broken.insert(0, violation(field, rule, forced_token))
         refuse([*(self._against_steps() if stepwise else ()), *broken], more)
 
@@ -180,7 +187,7 @@ class GenerationOptions:
     @property
     def plain(self) -> bool:
         """True if the likeliest of the allowed tokens is taken as the model has it."""
-        return not (self.sampled or self.penalises)
+        return not (self.sampled or self.penalises or self.logit_bias)
 
     @property
     def penalises(self) -> bool:

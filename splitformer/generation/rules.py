@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from splitformer.generation.filters import Row, likeliest, penalise, suppress
+from splitformer.generation.filters import Row, biased, likeliest, penalise, suppress
 from splitformer.generation.options import GenerationOptions
 from splitformer.generation.seen import Seen
 from splitformer.model.stepping import RULED_OUT, Advanced, Candidates
@@ -55,6 +55,7 @@ class Rules(NamedTuple):
         vocabulary: The model's.
         told: The likeliest tokens are told as the model has them: the step rules out none but the
             end token, and more of them are asked for.
+        bias: What is added to the logits of some ids, before all else.
     """
 
     banned: frozenset[int]
@@ -64,11 +65,12 @@ class Rules(NamedTuple):
     end_due: bool
     vocabulary: Vocabulary
     told: bool = False
+    bias: tuple[tuple[int, float], ...] = ()
 
     @property
     def shaping(self) -> bool:
         """True if they change which of the tokens that a step finds are likeliest."""
-        return bool(self.penalised or self.end_due or (self.told and self.banned))
+        return bool(self.penalised or self.bias or self.end_due or (self.told and self.banned))
 
     @property
     def exhausted(self) -> bool:
@@ -106,6 +108,7 @@ class Rules(NamedTuple):
             last and vocabulary.end_at_limit,
             vocabulary,
             bool(options.alternatives),
+            options.logit_bias,
         )
 
     def question(
@@ -192,6 +195,8 @@ class Rules(NamedTuple):
 
     def filtered(self, row: Row) -> Row:
         """Apply all filters to a whole row: (V,) -> (V,)."""
+        if self.bias:
+            row = biased(row, self.bias)
         if self.penalised:
             row = penalise(row, list(self.penalised), self.penalty)
         end = [self.vocabulary.eos_id] if self.end_denied else []
@@ -210,6 +215,8 @@ class Rules(NamedTuple):
 
     def _wanted(self, count: int, hope: int | None = None) -> int:
         """How many candidates are enough to rank `count` tokens; 0: only the whole row is."""
+        if self.bias:  # may lift any token
+            return 0
         if not (self.banned or self.penalised):
             return count  # most often
         wanted = count + (self._moved if hope is None else min(self._moved, hope))

@@ -25,6 +25,7 @@ from tests.support.pairs import Pair
 __all__ = ["decoder", "pair"]
 
 MOST = 30
+BIAS = [[[i], 0.7 * (i % 7 - 3)] for i in range(5, 95)]
 CASES: tuple[dict[str, Any], ...] = (
     {},
     {"no_repeat_ngram_size": 1},
@@ -38,13 +39,16 @@ CASES: tuple[dict[str, Any], ...] = (
     {"suppress_tokens": list(range(20, 60))},
     {"suppress_tokens": list(range(20, 60)), "no_repeat_ngram_size": 1},
     {"bad_words_ids": BAD},
+    {"sequence_bias": BIAS},
+    {"sequence_bias": BIAS, "repetition_penalty": 1.2, "no_repeat_ngram_size": 2},
     {"bad_words_ids": BAD, "no_repeat_ngram_size": 2, "repetition_penalty": 1.2},
 )
 
 
 def options_of(case: dict[str, Any]) -> GenerationOptions:
     case, words = filters_of(case)
-    return GenerationOptions(**case, **words)
+    bias = tuple((ids[0], value) for ids, value in case.pop("sequence_bias", ()))
+    return GenerationOptions(logit_bias=bias, **case, **words)
 
 
 @torch.inference_mode()

@@ -40,6 +40,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "stop": ([""], ["a", ""], ["a"] * 257),
     "alternatives": (-1, 101),
     "max_passes": (0, -3),
+    "logit_bias": ({5: float("nan")}, {5: float("inf"), 6: 1.0}, dict.fromkeys(range(1001), 1.0)),
     "bad_words": ([dec.BadWord(text=" ")], [dec.BadWord()]),
     "glossary": ([dec.GlossaryEntry(source="", target="a")],),
 }
@@ -110,6 +111,7 @@ def draws(rng: random.Random) -> dict[str, Any]:
         top_p=(0.05, 0.9, 1.0),
         min_p=(0.0, 0.05, 1.0),
     )
+    how |= some(rng, logit_bias=(((319, 2.0), (283, -50.0)), ((5, 9.0),)))
     return greedy(rng) | how | {"seed": rng.choice((0, 5, 2**64 - 1))}
 
 
@@ -153,6 +155,7 @@ def theirs(options: dict[str, Any]) -> dict[str, Any]:
         dec.BadWord(text=w) if isinstance(w, str) else dec.BadWord(tokens=enc.TokenIds(ids=w))
         for w in words
     ]
+    found["logit_bias"] = dict(found.get("logit_bias", ()))
     terms = found.get("glossary", ())
     found["glossary"] = [dec.GlossaryEntry(source=s, target=t) for s, t in terms]
     return found

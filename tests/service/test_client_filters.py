@@ -50,6 +50,19 @@ def test_the_command_rules_out_words_and_tokens(services: Services) -> None:
     assert json.loads(searched)["translations"]["de"]["text"] == early.text
 
 
+def test_the_command_adds_biases(services: Services) -> None:
+    with splitformer_client.connect(*addresses(services)) as client:
+        (plain,) = client.translate(TEXT, "de", max_new_tokens=12)
+        first = plain.tokens[0].id
+        (found,) = client.translate(TEXT, "de", max_new_tokens=12, logit_bias={first: -99.0})
+        (all_one,) = client.translate(TEXT, "de", max_new_tokens=5, logit_bias={first: 99.0})
+    assert first not in [token.id for token in found.tokens]
+    assert {token.id for token in all_one.tokens} == {first}
+    given = ["--json", "--max-new-tokens", "12", "--no-break-loops", f"--logit-bias={first}=-99"]
+    answer = json.loads(run(services, *given, TEXT))["translations"]["de"]
+    assert answer["text"] == found.text
+
+
 def test_it_stops_where_it_is_told(services: Services) -> None:
     with splitformer_client.connect(*addresses(services)) as client:
         (plain,) = client.translate(TEXT, "de", max_new_tokens=12)

@@ -18,6 +18,11 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"num_beams": 3, "temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_p": 0.1},
         {"temperature", "top_k", "top_p", "min_p"},
     ),
+    "beams with a bias of one token": ({"num_beams": 3, "logit_bias": {5: 1.0}}, {"logit_bias"}),
+    "a bias of what is no token": (
+        {"logit_bias": {-1: 1.0, 5: 1.0, 100_000: 1.0}},
+        {"logit_bias[-1]", "logit_bias[100000]"},
+    ),
     "top-p of nothing": ({"top_p": 0.0}, {"top_p"}),
     "what ends a search that is none": (
         {"length_penalty": 2.0, "early_stopping": False},

@@ -24,6 +24,7 @@ VOCABULARY = 376
 OFFERED_OPTIONS = {
     *("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
     *("repetition_penalty", "no_repeat_ngram_size", "stop", "suppressed_tokens", "bad_words"),
+    "logit_bias",
     *("num_beams", "num_return_sequences", "length_penalty", "early_stopping", "glossary"),
     *("alternatives", "attention", "alignments", "draft", "mode", "max_passes"),
 }

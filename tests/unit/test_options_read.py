@@ -18,6 +18,8 @@ def some(field: FieldDescriptor) -> Any:
     """A value of the field's type that is not its default."""
     if field.name == "glossary":
         return [pb.GlossaryEntry(source="a", target="b")]
+    if field.name == "logit_bias":
+        return {5: 0.5}
     if field.name == "bad_words":
         return [pb.BadWord(text="a")]
     kinds = {FieldDescriptor.TYPE_STRING: "2", FieldDescriptor.TYPE_FLOAT: 0.5}

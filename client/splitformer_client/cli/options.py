@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -51,11 +52,16 @@ CertificateOption = Annotated[
 KeyOption = Annotated[
     str, typer.Option("--tls-key", envvar=TLS_KEY_VARIABLE, help="PEM file with its private key.")
 ]
+BiasOption = Annotated[
+    list[str] | None,
+    typer.Option("--logit-bias", metavar="ID=BIAS", help="Add this to the logits of a token."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 __all__ = [
     "DEFAULT_DECODER",
     "DEFAULT_ENCODER",
+    "BiasOption",
     "CaOption",
     "CertificateOption",
     "DecoderOption",
@@ -63,8 +69,19 @@ __all__ = [
     "JsonOption",
     "KeyOption",
     "TlsOption",
+    "biases_of",
     "tls_choice",
 ]
+
+
+def biases_of(given: Sequence[str] | None) -> dict[int, float] | None:
+    """Read `--logit-bias ID=BIAS`; BadParameter if one is none of that."""
+    try:
+        pairs = [each.split("=") for each in given or ()]
+        return {int(token): float(bias) for token, bias in pairs} or None
+    except ValueError:
+        rule = f"must be ID=BIAS, such as 319=-2.5, got {', '.join(given or ())!r}"
+        raise typer.BadParameter(rule, param_hint="--logit-bias") from None
 
 
 def tls_choice(wanted: bool | None, ca: str, certificate: str, key: str) -> Tls | None:

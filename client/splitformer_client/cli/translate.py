@@ -22,12 +22,14 @@ from splitformer_client.cli.lines import Input, in_order
 from splitformer_client.cli.options import (
     DEFAULT_DECODER,
     DEFAULT_ENCODER,
+    BiasOption,
     CaOption,
     CertificateOption,
     DecoderOption,
     EncoderOption,
     KeyOption,
     TlsOption,
+    biases_of,
     tls_choice,
 )
 from splitformer_client.cli.show import Write, json_writer, show_live, tab_writer
@@ -110,6 +112,7 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
     suppressed_token: Annotated[
         list[int] | None, typer.Option(metavar="ID", help="Id of a token that must not occur.")
     ] = None,
+    logit_bias: BiasOption = None,
     num_beams: Annotated[
         int | None, typer.Option(help="Beam search with this many hypotheses.")
     ] = None,
@@ -193,6 +196,7 @@ def translate(  # noqa: PLR0913, PLR0917 - the options of a command are its argu
         stop=stop,
         bad_words=bad_word,
         suppressed_tokens=suppressed_token,
+        logit_bias=biases_of(logit_bias),
         num_beams=num_beams,
         num_return_sequences=num_return_sequences,
         length_penalty=length_penalty,
