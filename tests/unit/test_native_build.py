@@ -129,7 +129,7 @@ def test_no_compiler_is_a_reason_and_no_error(tmp_path: Path) -> None:
 def test_kernel_tests_are_skipped_without_a_compiler_but_fail_with_a_broken_one(
     tmp_path: Path,
 ) -> None:
-    tests = [sys.executable, "-m", "pytest", "-q", "tests/unit/test_native_kernels.py"]
+    tests = [sys.executable, "-m", "pytest", "-qx", "tests/unit/test_native_kernels.py"]
     for variables, status, word in (
         ({"CXX": "", "PATH": ""}, 0, "skipped"),
         ({"CXX": "false"}, 1, "failed"),
