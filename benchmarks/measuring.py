@@ -232,10 +232,8 @@ def times(ours: Sample, theirs: Sample) -> float:
 
 def in_turns(
     jobs: Sequence[J], ways: Sequence[W], rounds: int, run: Callable[[J, W], float]
-) -> dict[W, float]:
-    """Do short jobs in several ways, in turns left to chance; of each the fastest round counts.
-
-    So a machine whose speed changes within a second is as fast for one way as for the others.
+) -> dict[W, Sample]:
+    """Do short jobs in several ways, in turns left to chance, to be compared by `times`.
 
     Args:
         jobs: What to do.
@@ -244,15 +242,18 @@ def in_turns(
         run: Does a job in a way, and returns the seconds it took.
 
     Returns:
-        Seconds for all jobs, by way.
+        What each way took: a round is a turn, and a job a piece of it.
     """
     chance = random.Random(0)
-    seconds = [dict.fromkeys(ways, math.inf) for _ in jobs]
+    seconds: dict[W, list[Pieces]] = {way: [] for way in ways}
     for _ in range(rounds):
-        for job, fastest_of in zip(jobs, seconds, strict=True):
+        taken: dict[W, list[float]] = {way: [] for way in ways}
+        for job in jobs:
             for way in chance.sample(ways, len(ways)):
-                fastest_of[way] = min(fastest_of[way], run(job, way))
-    return {way: sum(each[way] for each in seconds) for way in ways}
+                taken[way].append(run(job, way))
+        for way in ways:
+            seconds[way].append(tuple(taken[way]))
+    return {way: Sample(tuple(turns)) for way, turns in seconds.items()}
 
 
 def fastest(contestants: Mapping[str, Run], tries: int = 3) -> str:

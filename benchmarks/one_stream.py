@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from benchmarks.measuring import in_turns
+from benchmarks.measuring import Sample, in_turns
 from splitformer.v1 import decoder_service_pb2 as pb, encoder_service_pb2 as enc
 from splitformer.v1.decoder_service_pb2_grpc import DecoderServiceStub
 from splitformer.v1.encoder_service_pb2_grpc import EncoderServiceStub
@@ -62,8 +62,8 @@ class OneStream:
         self._decoder = DecoderServiceStub(grpc.insecure_channel(decoder))
         self.differing = 0
 
-    def seconds(self, jobs: Sequence[Text], ways: Sequence[Way], rounds: int) -> dict[Way, float]:
-        """Seconds that all streams take in each way, as `in_turns` counts them."""
+    def timed(self, jobs: Sequence[Text], ways: Sequence[Way], rounds: int) -> dict[Way, Sample]:
+        """Time all streams in each way; see `in_turns`."""
         told: dict[tuple[str, str], list[Any]] = {}
 
         def run(job: Text, way: Way) -> float:

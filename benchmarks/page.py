@@ -88,9 +88,10 @@ SECTIONS: dict[str, str] = {
     " stream through both services and, under `loop`, the loop alone on two threads. Speculative"
     " streams carry the tokens of a step in one message (`max_tokens_per_message`), or, under"
     " `_by_token`, in one message each, which is the default; a plain step has only one token."
-    " Targets are grouped by the share of their tokens that also occur in the source. The fastest"
-    " round counts for each text. `_rows_cost` is the cost of a step with this many rows of one"
-    " sequence over a step with one row, as measured at start; it decides how many tokens to guess."
+    " Targets are grouped by the share of their tokens that also occur in the source. For each"
+    " text the median of the ratios counts. `_rows_cost` is the cost of a step with this many rows"
+    " of one sequence over a step with one row, as measured at start; it decides how many tokens to"
+    " guess."
     " Parallel decoding: chrF2 of 60 sentences into German next to the loop's, and the speed"
     " compared with the loop, by number of passes.",
     "modes": "Decoding methods in the Marian-base shape with random weights, int8, two threads, 24"

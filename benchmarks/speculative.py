@@ -28,7 +28,7 @@ from typing import TypeVar
 
 import torch
 
-from benchmarks.measuring import in_turns
+from benchmarks.measuring import in_turns, times
 from benchmarks.one_stream import BY_STEP, BY_TOKEN, PLAIN as PLAIN_STREAM, OneStream
 from benchmarks.report import Report
 from benchmarks.servers import our_services
@@ -79,7 +79,7 @@ class Plan:
     model: str = ""
 
 
-QUICK = Plan(20, 3, 16, (1, 2, 4))
+QUICK = Plan(20, 8, 16, (1, 2, 4))
 FULL = Plan(400, 5, 200, (1, 2, 3, 4, 6, 8, 16, None))
 
 
@@ -174,9 +174,9 @@ def run(report: Report, cache: Path, quick: bool) -> None:
         served = OneStream(services.encoder, services.decoder, MOST_TOKENS)
         for name, group in groups.items():
             jobs = _spread(group, plan.served)
-            taken = served.seconds(jobs, (PLAIN_STREAM, BY_TOKEN, BY_STEP), plan.rounds)
+            taken = served.timed(jobs, (PLAIN_STREAM, BY_TOKEN, BY_STEP), plan.rounds)
             for label, way in (("speedup", BY_STEP), ("speedup_by_token", BY_TOKEN)):
-                report.figure(f"speculative.{name}_{label}", taken[PLAIN_STREAM] / taken[way])
+                report.figure(f"speculative.{name}_{label}", times(taken[way], taken[PLAIN_STREAM]))
         differing += served.differing
     for rows in ROWS:
         costs = bench.drafting.costs
@@ -233,8 +233,8 @@ def _measure(report: Report, bench: Bench, name: str, jobs: list[Job], plan: Pla
     report.figure(f"speculative.{name}.tokens_per_step", tokens / sum(g.steps for g in guessed))
     report.figure(f"speculative.{name}.drafted_per_token", drafted / tokens)
     report.figure(f"speculative.{name}.accepted", kept / drafted if drafted else 0.0)
-    report.figure(f"speculative.loop.{name}_speedup", taken["plain"] / taken["guessing"])
-    report.figure(f"speculative.loop.{name}_jacobi_speedup", taken["plain"] / taken["jacobi"])
+    report.figure(f"speculative.loop.{name}_speedup", times(taken["guessing"], taken["plain"]))
+    report.figure(f"speculative.loop.{name}_jacobi_speedup", times(taken["jacobi"], taken["plain"]))
     return sum(
         _differing(a.target, b.target)
         for others in (guessed, iterated)

@@ -21,6 +21,7 @@ from benchmarks.measuring import (
     Turn,
     counted,
     fastest,
+    in_turns,
     interleaved,
     quiet,
     times,
@@ -215,3 +216,18 @@ def test_every_goal_is_measured_and_one_that_is_missed_has_a_record() -> None:
     assert {goal.figure for goal in GOALS} <= figures.keys()
     missed = [goal for goal, value in compared(figures) if not goal.met(value)]
     assert all((page.ROOT / f"docs/decisions/{goal.record}.md").is_file() for goal in missed)
+
+
+def test_jobs_in_turns_are_compared_round_by_round() -> None:
+    calls: list[tuple[str, str]] = []
+
+    def run(job: str, way: str) -> float:
+        calls.append((job, way))
+        slow = 9.0 if len(calls) > 12 else 1.0  # the machine's speed changes for the third round
+        return slow * {"long": 4.0, "short": 1.0}[job] * (2.0 if way == "plain" else 1.0)
+
+    taken = in_turns(["long", "short"], ["plain", "quick", "other"], 3, run)
+    assert sorted(calls) == sorted(3 * [(j, w) for j in ("long", "short") for w in taken])
+    assert taken["plain"].rounds == ((8.0, 2.0), (8.0, 2.0), (72.0, 18.0))
+    assert times(taken["quick"], taken["plain"]) == pytest.approx(2.0)
+    assert times(taken["other"], taken["quick"]) == pytest.approx(1.0)
