@@ -1,4 +1,4 @@
-"""A histogram for what happens every step or call: one writer, no lock, equal values at once."""
+"""A histogram for what happens every step or call: no lock, equal values at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from prometheus_client.utils import floatToGoString
 
 
 class StepHistogram(Collector):
-    """Counts values into buckets, as `prometheus_client.Histogram` does, for a single thread.
+    """Counts values into buckets, as `prometheus_client.Histogram` does, without a lock of its own.
 
-    A scrape, on another thread, may see a step half counted; the next one sees all of it.
+    Engines of several models may write to one: CPython changes threads at calls and jumps only, and
+    an addition has neither. A scrape may see a step half counted; the next one sees all of it.
 
     Args:
         name: Of the metric.
@@ -35,7 +36,8 @@ class StepHistogram(Collector):
 
     def observe(self, value: float, times: int = 1) -> None:
         """Count a value, `times` over."""
-        self._counts[bisect_left(self._bounds, value)] += times
+        bucket = bisect_left(self._bounds, value)
+        self._counts[bucket] += times
         self._sum += value * times
 
     def describe(self) -> Iterator[Metric]:

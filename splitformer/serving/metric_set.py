@@ -13,7 +13,7 @@ from splitformer.serving.histograms import StepHistogram
 class MetricSet:
     """Makes metrics in one registry.
 
-    Quick counters and step histograms take no lock: only one thread may write to each.
+    Quick counters take no lock: only one thread may write to each.
 
     Args:
         prefix: What their names begin with.
