@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Protocol
 
 from splitformer.generation.odds import Odds
@@ -23,10 +23,14 @@ _MARGIN = 1.4
 """A row competes with the tokens that a step brings anyway, guessed ones among them; see
 docs/decisions/0019."""
 
-_LEAST_INSIDE = 0.45
-"""Of 5,150 targets in five languages, those whose sources had such a share of tokens that do not
-begin a word took 5 to 15 % less time with guesses up to a share of 0.6, and up to 60 % less above;
-those with a share below 0.4 between 4 % less and 2 % more. See docs/decisions/0051."""
+_BEGINNING = 0.06
+"""What a guess costs beyond its rows, in steps of one row: putting it together, asking and taking
+it in Python."""
+
+_LEAST_INSIDE = 0.5
+"""Of 5,432 targets in five languages, those whose sources had a share of 0.5 to 0.55 of tokens that
+do not begin a word took 10 to 12 % less time with guesses, 3 to 6 % where little was copied; those
+below 0.4 between 4 % less and 2 % more. See docs/decisions/0051."""
 
 Look = tuple[int, float]
 """Position of the memory that the model looked at most as it chose a token, and how much: the mean
@@ -57,8 +61,8 @@ class Guesser(Protocol):
 
         Args:
             produced: The target's tokens so far, to be caught up with.
-            prices: How likely the first, second, ... token must be to be reached and right, in
-                rising order; a guess is no longer than these.
+            prices: How likely the first, second, ... token must be to be reached and right; a
+                guess is no longer than these.
             look: Where the model looked as it chose the last token.
         """
 
@@ -93,7 +97,7 @@ class Drafting:
     _prices: dict[int, tuple[float, ...]] = field(default_factory=dict, init=False)
 
     def prices(self, company: int) -> tuple[float, ...]:
-        """How likely each token of a guess must be right to be worth its row, in rising order.
+        """How likely each token of a guess must be right to be worth its row.
 
         Args:
             company: Sequences in the step.
@@ -109,7 +113,8 @@ class Drafting:
         costs = [self.costs.step(company + rows) for rows in range(self.most + 1)]
         token = costs[0] / company
         prices = [_MARGIN * (more - less) / token for less, more in pairwise(costs)]
-        return tuple(price for price in prices if price < 1)
+        prices[0] += _BEGINNING * self.costs.step(1) / token
+        return tuple(takewhile(lambda price: price < 1, prices))
 
     def promises(self, target: Target) -> bool:
         """True if a target is likely to copy a good part of its source.

@@ -19,8 +19,9 @@ from splitformer.model.stepping import StepDecoder
 
 _ROWS, _ROUNDS, _SECONDS = (1, 2, 3, 5, 8, 16, 32), 3, 0.1
 
-_LEAST = 0.01
-"""A row costs at least such a part of a step of one row: what is done for it in Python."""
+_LEAST = 0.03
+"""A row costs at least such a part of a step of one row: its attention, and what is done for it in
+Python. What is measured at start, over a memory of one row, has been less than half of that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,9 +178,12 @@ def test_only_a_source_of_many_short_tokens_promises_copies() -> None:
 
 def test_rows_are_dearer_in_company() -> None:
     drafting = drafting_of()
-    first = [(*drafting.prices(company), 1.0)[0] for company in (1, 2, 4, 64)]
-    assert first == pytest.approx([1.4 / 3, 2.8 / 4, 5.6 / 6, 1.0])
-    assert drafting.prices(5) == drafting.prices(64) == (), "nobody looks for what cannot pay"
+    first = [(*drafting.prices(company), 1.0)[0] for company in (1, 2, 3, 64)]
+    beginning = [0.06 * 3 * company / (2 + company) for company in (1, 2, 3)]
+    rows = [1.4 / 3, 2.8 / 4, 4.2 / 5]
+    expected = [row + once for row, once in zip(rows, beginning, strict=True)]
+    assert first == pytest.approx([*expected, 1.0])
+    assert drafting.prices(4) == drafting.prices(64) == (), "nobody looks for what cannot pay"
     assert Drafting().prices(1) == (), "nothing is worth guessing"
 
 
@@ -188,8 +191,8 @@ def test_the_first_rows_are_the_cheapest() -> None:
     prices = drafting_of().prices
     assert len(prices(1)) == 16
     bent = Drafting(RowCosts((10.0, 11.0, 12.0, 15.0, 25.0))).prices
-    assert bent(1) == pytest.approx([0.14, 0.14, 0.42]), "the next would have to be certain"
-    assert bent(2) == pytest.approx([1.4 * 2 / 11, 1.4 * 2 * 3 / 11])
+    assert bent(1) == pytest.approx([0.2, 0.14, 0.42]), "the next would have to be certain"
+    assert bent(2) == pytest.approx([(1.4 + 0.6) * 2 / 11, 1.4 * 2 * 3 / 11])
 
 
 def test_a_window_takes_over_what_the_model_made_of_it() -> None:
@@ -238,9 +241,9 @@ class Timed:
     ("seconds", "costs"),
     [
         (lambda rows: 2 + rows, {1: 3, 2: 4, 7: 9, 32: 34, 40: 42}),
-        (lambda rows: 1, {1: 1, 2: 1.01, 32: 1.31, 101: 2}),
-        (lambda rows: 10 if rows <= 16 else 26, {1: 10, 16: 11.5, 32: 26.0, 33: 26.90625}),
-        (lambda rows: 10 + 2 * max(0, rows - 5), {2: 10.1, 5: 10.4, 8: 16, 9: 18}),
+        (lambda rows: 1, {1: 1, 2: 1.03, 32: 1.93, 101: 4}),
+        (lambda rows: 10 if rows <= 16 else 26, {1: 10, 16: 14.5, 32: 26.0, 33: 26.71875}),
+        (lambda rows: 10 + 2 * max(0, rows - 5), {2: 10.3, 5: 11.2, 8: 16, 9: 18}),
         (lambda rows: {1: 10, 2: 19, 3: 12}.get(rows, 4 * rows), {1: 10, 2: 11, 3: 12, 5: 20}),
     ],
 )
