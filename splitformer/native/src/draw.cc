@@ -1,8 +1,9 @@
 #include "draw.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace splitformer {
 namespace {
@@ -14,18 +15,20 @@ constexpr double kInverseFactorials[] = {
     1.0 / 362880.0, 1.0 / 40320.0, 1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0,
     1.0 / 24.0, 1.0 / 6.0, 1.0 / 2.0, 1.0, 1.0};
 
-// e to the x for x up to 0, to double precision or nearly so; 0 where that is lost beside a 1. One
-// fixed sequence of IEEE operations, as those of simd.h.
-double Exp(double x) {
-  if (!(x > -700.0)) return 0.0;
-  const double n = std::nearbyint(x * 1.4426950408889634);
-  const double r = std::fma(n, -kLn2Rest, std::fma(n, -kLn2, x));
-  double series = 0.0;
-  for (const double each : kInverseFactorials) series = std::fma(series, r, each);
-  const int64_t bits = (static_cast<int64_t>(n) + 1023) << 52;
-  double power;
-  std::memcpy(&power, &bits, sizeof power);
-  return series * power;
+// e to the x for four x up to 0, to double precision or nearly so; 0 where that is lost beside a 1.
+// One fixed sequence of IEEE operations, as those of simd.h.
+__m256d Exp(__m256d x) {
+  const auto all = [](double value) { return _mm256_set1_pd(value); };
+  const __m256d counts = _mm256_cmp_pd(x, all(-700.0), _CMP_GT_OQ);
+  x = _mm256_and_pd(x, counts);
+  const __m256d n = _mm256_round_pd(_mm256_mul_pd(x, all(1.4426950408889634)),
+                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m256d r = _mm256_fmadd_pd(n, all(-kLn2Rest), _mm256_fmadd_pd(n, all(-kLn2), x));
+  __m256d series = all(0.0);
+  for (const double each : kInverseFactorials) series = _mm256_fmadd_pd(series, r, all(each));
+  const __m256i whole = _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n));
+  const __m256i bits = _mm256_slli_epi64(_mm256_add_epi64(whole, _mm256_set1_epi64x(1023)), 52);
+  return _mm256_and_pd(_mm256_mul_pd(series, _mm256_castsi256_pd(bits)), counts);
 }
 
 // Tokens in the order in which they count, with their weights.
@@ -41,9 +44,8 @@ struct Ordered {
       for (end = begin + 1; end < count && values[end] == values[begin];) ++end;
       std::reverse(places.begin() + begin, places.begin() + end);
     }
-    for (int i = 0; i < count; ++i) {
-      weights[size_t(i)] = WeightOf(draw, values[places[size_t(i)]], values[0]);
-    }
+    for (int i = 0; i < count; ++i) weights[size_t(i)] = values[places[size_t(i)]];
+    Weigh(draw, values[0], &weights);
   }
 
   // How many of the first it takes until their weights reach a part of the total; more than there
@@ -118,8 +120,16 @@ double Point(uint64_t seed, uint64_t index) {
   return static_cast<double>(a >> 11) * 0x1p-53;
 }
 
-double WeightOf(const Draw& draw, double value, double largest) {
-  return Exp((value - largest) / draw.temperature);
+void Weigh(const Draw& draw, double largest, std::vector<double>* values) {
+  const __m256d top = _mm256_set1_pd(largest), temperature = _mm256_set1_pd(draw.temperature);
+  const size_t count = values->size();
+  values->resize(RoundUp(count, 4), largest);
+  for (size_t i = 0; i < count; i += 4) {
+    double* four = values->data() + i;
+    const __m256d below = _mm256_sub_pd(_mm256_loadu_pd(four), top);
+    _mm256_storeu_pd(four, Exp(_mm256_div_pd(below, temperature)));
+  }
+  values->resize(count);
 }
 
 int Reached(const double* weights, int count, double part) {

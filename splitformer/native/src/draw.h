@@ -44,8 +44,8 @@ double Point(uint64_t seed, uint64_t index);
 // not among them may matter.
 int DrawPlace(const Draw& draw, const double* values, const int32_t* ids, int count, bool complete);
 
-// The weight of a token beside that of the likeliest.
-double WeightOf(const Draw& draw, double value, double largest);
+// Turns the logits of tokens into their weights beside that of the likeliest.
+void Weigh(const Draw& draw, double largest, std::vector<double>* values);
 
 // How far it is through some weights to a part of them all: the first place at which the sum of
 // those before and its own exceeds it, else the last that has a weight. -1: none has one.

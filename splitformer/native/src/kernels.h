@@ -36,15 +36,26 @@ struct Ahead {
   bool at_once;
 };
 
+// What is to be done while a tile is computed, a part per call; nothing where `part` is nullptr.
+struct Work {
+  void (*part)(void* of);
+  void* of;
+};
+
+// Panels of a run of groups of which products are under way when the next part of work is called.
+constexpr int kWorkPanels = 2;
+
 // Multiplies a few rows of `a` with a few neighbouring panels of one block.
 //   a: first row; rows are `a_stride` bytes apart, `KernelSet::group_bytes` per group.
 //   b: first group of the first panel.
 //   start: per column, what the 8-bit sums start from; see KernelSet.
 //   ahead: what to ask for on the way; kernels for AVX2 go by `kAhead` alone.
+//   beside: called for every kWorkPanels of a run of groups, where products are made apart (see
+//     KernelSet), else never.
 //   tile: where the sums go, (rows, panels * 16): int32 or float by the kernel's precision. Where
 //     rows come by the unit (`KernelSet::unit`) whole units of `a` are read and of this written.
 using TileKernel = void (*)(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups,
-                            const int32_t* start, Ahead ahead, int32_t* tile);
+                            const int32_t* start, Ahead ahead, const Work& beside, int32_t* tile);
 
 // The kernels of one precision and instruction set.
 struct KernelSet {
@@ -58,6 +69,7 @@ struct KernelSet {
   int offset;        // added to quantised activations; `start` takes it out again
   int hasty_rows;    // up to so many rows use weights up as fast as they come
   bool paired;       // 8-bit sums are of products of sums, see below; columns are held whole
+  bool apart;        // a unit of its own makes the products, and the core can work beside it
   const RowKernels* rows;  // of the same instruction set
 
   // What a thread has to do before and after; nullptr: nothing.

@@ -41,10 +41,14 @@ inline void Ask(Ahead* ahead, const uint8_t* weights) {
   }
 }
 
+inline void Do(const Work& beside) {
+  if (beside.part != nullptr) beside.part(beside.of);
+}
+
 // Up to 16 rows.
 template <int kPanels>
 void Low(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t* start,
-         Ahead ahead, int32_t* tile) {
+         Ahead ahead, const Work& beside, int32_t* tile) {
   _tile_loadd(0, start, 0);  // the same line sixteen times
   if constexpr (kPanels > 1) _tile_loadd(1, start + 16, 0);
   if constexpr (kPanels > 2) _tile_loadd(2, start + 32, 0);
@@ -59,6 +63,7 @@ void Low(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, con
       _tile_loadd(6, b + kTile, 64);
       _tile_dpbusd(1, 4, 6);
     }
+    Do(beside);
     if constexpr (kPanels > 2) {
       Ask(&ahead, b + 2 * kTile);
       _tile_loadd(7, b + 2 * kTile, 64);
@@ -66,6 +71,7 @@ void Low(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, con
       Ask(&ahead, b + 3 * kTile);
       _tile_loadd(5, b + 3 * kTile, 64);
       _tile_dpbusd(3, 4, 5);
+      Do(beside);
     }
   }
   constexpr size_t kStride = kPanels * 64;
@@ -79,7 +85,7 @@ void Low(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, con
 // products.
 template <int kPanels>
 inline void Square(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups,
-                   const int32_t* start, Ahead* ahead, int32_t* tile) {
+                   const int32_t* start, Ahead* ahead, const Work& beside, int32_t* tile) {
   constexpr bool kTwo = kPanels > 1;
   const uint8_t* lower = a + kTileRows * a_stride;
   _tile_loadd(0, start, 0);
@@ -99,6 +105,7 @@ inline void Square(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t g
       _tile_dpbusd(2, 4, 7);
       _tile_dpbusd(3, 5, 7);
     }
+    Do(beside);
   }
   constexpr size_t kStride = kPanels * 64;
   int32_t* below = tile + kTileRows * kPanels * 16;
@@ -110,9 +117,10 @@ inline void Square(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t g
 
 template <int kPanels>
 void High(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t* start,
-          Ahead ahead, int32_t* tile) {
+          Ahead ahead, const Work& beside, int32_t* tile) {
   for (int p = 0; p < kPanels; p += 2) {
-    Square<kPanels>(a, a_stride, b + kTile * p, groups, start + 16 * p, &ahead, tile + 16 * p);
+    Square<kPanels>(a, a_stride, b + kTile * p, groups, start + 16 * p, &ahead, beside,
+                    tile + 16 * p);
   }
 }
 
@@ -126,7 +134,7 @@ constexpr int kFewRows = 6, kHastyRows = 2 * kTileRows;
 
 const KernelSet kSet = {{{}, SIXTEEN(LOW), SIXTEEN(HIGH)},
                         2 * kTileRows, kTileRows, kBlockPanels, kTileRows, 64, 4, 128, kHastyRows,
-                        false, &kRowsAvx512, Begin, End, &kInt8Vnni, kFewRows};
+                        false, true, &kRowsAvx512, Begin, End, &kInt8Vnni, kFewRows};
 
 }  // namespace
 

@@ -71,7 +71,7 @@ inline void PairedSums(const uint8_t* a, size_t a_stride, const uint8_t* b, size
 // pairing halves their number; additions, of which it takes more, find free units.
 template <int kRows>
 void Int8Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups,
-              const int32_t* start, Ahead, int32_t* tile) {
+              const int32_t* start, Ahead, const Work&, int32_t* tile) {
   constexpr int kColumns = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
   const size_t k = groups * 4;
   int32_t row_start[kRows];
@@ -89,7 +89,7 @@ void Int8Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups
 
 template <int kRows>
 void FloatTile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t*,
-               Ahead, int32_t* tile) {
+               Ahead, const Work&, int32_t* tile) {
   __m256 left[kRows], right[kRows];
   UNROLL for (int r = 0; r < kRows; ++r) left[r] = right[r] = _mm256_setzero_ps();
   for (size_t g = 0; g < groups; ++g, a += 4, b += 64) {
@@ -115,9 +115,9 @@ void FloatTile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t group
   {}, ROW(tile, 1), ROW(tile, 2), ROW(tile, 3), ROW(tile, 4), ROW(tile, 5), ROW(tile, 6)
 
 const KernelSet kInt8Avx2 = {{SIX_ROWS(Int8Tile), ROW(Int8Tile, 7), ROW(Int8Tile, 8)},
-                             8, 1, 1, 1, 2 * kPairDistance, 8, 0, 0, true, &kRowsAvx2,
+                             8, 1, 1, 1, 2 * kPairDistance, 8, 0, 0, true, false, &kRowsAvx2,
                              nullptr, nullptr, nullptr, 0};
-const KernelSet kFloatAvx2 = {{SIX_ROWS(FloatTile)}, 6, 1, 1, 1, 1, 4, 0, 0, false, &kRowsAvx2,
+const KernelSet kFloatAvx2 = {{SIX_ROWS(FloatTile)}, 6, 1, 1, 1, 1, 4, 0, 0, false, false, &kRowsAvx2,
                               nullptr, nullptr, nullptr, 0};
 
 }  // namespace splitformer

@@ -41,7 +41,7 @@ constexpr int kHastyRows = 4;
 
 template <class Kind, int kRows, int kPanels>
 void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, const int32_t* start,
-          Ahead ahead, int32_t* tile) {
+          Ahead ahead, const Work&, int32_t* tile) {
   constexpr size_t kSkip = 64 * Kind::kRun * (kBlockPanels - 1);  // the other panels' run
   typename Kind::Sums sums[kRows][kPanels];
   UNROLL for (int p = 0; p < kPanels; ++p) {
@@ -80,8 +80,8 @@ void Tile(const uint8_t* a, size_t a_stride, const uint8_t* b, size_t groups, co
 
 // Six rows by four panels are 24 of the 32 registers, and fewer loads per product than 8 by 2.
 const KernelSet kInt8Vnni = {ROWS(Int8), 6, 1, kBlockPanels, Int8::kRun, 64, 4, 128, kHastyRows,
-                             false, &kRowsAvx512, nullptr, nullptr, nullptr, 0};
+                             false, false, &kRowsAvx512, nullptr, nullptr, nullptr, 0};
 const KernelSet kFloatAvx512 = {ROWS(Float), 6, 1, kBlockPanels, Float::kRun, 1, 4, 0, kHastyRows,
-                                false, &kRowsAvx512, nullptr, nullptr, nullptr, 0};
+                                false, false, &kRowsAvx512, nullptr, nullptr, nullptr, 0};
 
 }  // namespace splitformer

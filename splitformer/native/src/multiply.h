@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels.h"
 #include "matrix.h"
@@ -36,6 +37,54 @@ class Prepared {
   void (*const end_)();
 };
 
+// Hands on the sums of a tile: as a whole where kernels use the whole core; else some rows at a
+// time, while the products of the next tile are made.
+template <class F>
+class Taking {
+ public:
+  Taking(const KernelSet& kernels, size_t groups, F& take)
+      : take_(take), apart_(kernels.apart), runs_(static_cast<int>(groups) / kernels.run) {}
+
+  // Where the next tile's sums go; those of the last one are still being taken.
+  int32_t* Room() { return tile_[next_]; }
+
+  Work Beside() { return {left_.rows == 0 ? nullptr : Part, this}; }
+
+  // Takes what is left of the last tile, then, at once or later, another; its data are in `Room`.
+  void Take(const Sums& sums) {
+    Rest();
+    left_ = sums;
+    const int parts = apart_ ? runs_ * ((sums.columns / kPanel + kWorkPanels - 1) / kWorkPanels) : 1;
+    each_ = (sums.rows + parts - 1) / parts;
+    if (!apart_) return Rest();
+    next_ ^= 1;
+  }
+
+  void Rest() {
+    while (left_.rows > 0) Part(this);
+  }
+
+ private:
+  static void Part(void* of) {
+    Taking& self = *static_cast<Taking*>(of);
+    Sums& left = self.left_;
+    if (left.rows == 0) return;
+    Sums part = left;
+    part.rows = std::min(self.each_, left.rows);
+    left.data += part.rows * left.columns;
+    left.row += part.rows;
+    left.rows -= part.rows;
+    self.take_(part);
+  }
+
+  alignas(64) int32_t tile_[2][kMaxTileRows * kMaxTilePanels * kPanel];
+  F& take_;
+  const bool apart_;
+  const int runs_;
+  int next_ = 0, each_ = 0;
+  Sums left_{};
+};
+
 // `Packed` holds panels as `Matrix` does.
 //
 // Multiplies all rows with panels [first, last) and hands every block of sums to `take(sums)`. Row
@@ -47,7 +96,7 @@ inline void Multiply(const KernelSet& all, const Operand& a, const Packed& b, in
                      const uint8_t* after, Take&& take) {
   const KernelSet& kernels = a.rows <= all.few_rows ? *all.few : all;
   const Prepared prepared(kernels);
-  alignas(64) int32_t tile[kMaxTileRows * kMaxTilePanels * kPanel];
+  Taking<std::remove_reference_t<Take>> taking(kernels, b.groups(), take);
   const int units = (a.rows + kernels.unit - 1) / kernels.unit;
   const int blocks = (a.rows + kernels.max_rows - 1) / kernels.max_rows;
   const size_t bytes = b.groups() * 64 * size_t(kernels.block_panels);
@@ -66,10 +115,11 @@ inline void Multiply(const KernelSet& all, const Operand& a, const Packed& b, in
                               ? Ahead{here + kAhead, 64, true}
                               : Ahead{next + bytes / size_t(blocks) * size_t(block), gap, false};
       kernels.tile[rows][width](a.data + size_t(row) * a.stride, a.stride, here, b.groups(),
-                                b.start(p), ahead, tile);
-      take(Sums{tile, row, rows, p * kPanel, width * kPanel});
+                                b.start(p), ahead, taking.Beside(), taking.Room());
+      taking.Take(Sums{taking.Room(), row, rows, p * kPanel, width * kPanel});
     }
   }
+  taking.Rest();
 }
 
 }  // namespace splitformer

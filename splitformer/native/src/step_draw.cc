@@ -46,16 +46,18 @@ Likeliest Plan::DrawCandidate(int i, int held, Likeliest best) const {
 Likeliest Plan::DrawNear(const Draw& draw, int i, Likeliest best) const {
   std::vector<Likeliest> near;
   std::vector<double> weights;
-  double all = 0.0;
   for (const std::vector<Shortlist>& part : near_) {
     const Shortlist& list = part[size_t(i)];
     for (int k = 0; k < list.held(); ++k) {
-      const double weight = WeightOf(draw, list[k].logit, best.logit);
-      if (!(weight >= draw.min_p)) continue;
       near.push_back(list[k]);
-      weights.push_back(weight);
-      all += weight;
+      weights.push_back(list[k].logit);
     }
+  }
+  Weigh(draw, best.logit, &weights);
+  double all = 0.0;
+  for (double& weight : weights) {
+    if (!(weight >= draw.min_p)) weight = 0.0;
+    all += weight;
   }
   const int place = Reached(weights.data(), static_cast<int>(near.size()), draw.point * all);
   return place < 0 ? Likeliest{0.0f, -1} : near[size_t(place)];
@@ -77,12 +79,13 @@ Likeliest Plan::DrawAny(const Request& request, int i, Likeliest best, const Mem
   const int base = chunk * kChunk, columns = ComputeChunk(i, chunk, member);
   if (MaskDenied(request, base, columns, i, own_mask)) mask = own_mask;
   std::vector<double> weights;
-  double sum = 0.0;
+  weights.reserve(size_t(columns));
   for (int c = 0; c < columns; ++c) {
-    const float logit = mask == nullptr ? logits[c] : logits[c] + mask[c];
-    weights.push_back(WeightOf(draw, logit, best.logit));
-    sum += weights.back();
+    weights.push_back(mask == nullptr ? logits[c] : logits[c] + mask[c]);
   }
+  Weigh(draw, best.logit, &weights);
+  double sum = 0.0;
+  for (const double weight : weights) sum += weight;
   const double part = (draw.point * all - before) / of_chunks[size_t(chunk)];
   const int c = Reached(weights.data(), columns, part * sum);
   return c < 0 ? Likeliest{0.0f, -1} : Likeliest{logits[c], base + c};
@@ -90,12 +93,12 @@ Likeliest Plan::DrawAny(const Request& request, int i, Likeliest best, const Mem
 
 // The weight of each chunk beside that of the likeliest token.
 std::vector<double> Plan::WeighChunks(const Draw& draw, int i, Likeliest best) const {
+  const ExponentialSum* of = weights_of_all_.data() + size_t(i) * size_t(chunks());
   std::vector<double> weights;
   weights.reserve(size_t(chunks()));
-  for (int c = 0; c < chunks(); ++c) {
-    const ExponentialSum& chunk = weights_of_all_[size_t(i) * size_t(chunks()) + size_t(c)];
-    weights.push_back(chunk.sum * WeightOf(draw, chunk.largest, best.logit));
-  }
+  for (int c = 0; c < chunks(); ++c) weights.push_back(of[c].largest);
+  Weigh(draw, best.logit, &weights);
+  for (int c = 0; c < chunks(); ++c) weights[size_t(c)] *= of[c].sum;
   return weights;
 }
 
