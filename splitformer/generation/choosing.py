@@ -98,9 +98,11 @@ class Chooser:
             return self._drawn(index, seen, before, rules.denied)
         hope = self._hope if self._draw is None else None
         row = (missed and self._row) or (self._draw is not None and needs_row(self._options))
-        few = 0 if self.rows_only else self._few
-        told = self._candidates, self._attention
-        question = rules.question(few, row, hope, *told, before.question)
+        question, moved = before.question, len(rules.penalised)
+        kept = rules is before.rules and hope is not None and moved > hope
+        if question is None or not kept or question.logits != row:
+            few, told = 0 if self.rows_only else self._few, (self._candidates, self._attention)
+            question = rules.question(few, row, hope, *told, question)
         return Asking(question, index + 1, rules)
 
     def whole_row(self, index: int, seen: Seen | None) -> Asking:

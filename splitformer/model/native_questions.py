@@ -68,10 +68,12 @@ class Found(Mapping[int, Candidates]):
         told: What was asked.
     """
 
-    __slots__ = ("_pairs", "_places")
+    __slots__ = ("_ids", "_logits", "_pairs", "_places")
 
     def __init__(self, pairs: array[int], told: Told) -> None:
         self._pairs, begin = pairs, 0
+        raw = pairs.tobytes()
+        self._logits, self._ids = array("f", raw)[::2], array("i", raw)[1::2]
         self._places: dict[int, tuple[int, int]] = {}
         for i, question in told:
             if room := question.candidates:
@@ -81,10 +83,10 @@ class Found(Mapping[int, Candidates]):
     def __getitem__(self, output: int) -> Candidates:
         """The candidates of one output."""
         begin, room = self._places[output]
-        pairs = self._pairs[begin : begin + room].tobytes()
-        logits, ids = array("f", pairs)[::2].tolist(), array("i", pairs)[1::2].tolist()
-        known = room if ids[-1] >= 0 else ids.index(-1)
-        return Candidates(ids[:known], logits[:known])
+        ids = self._ids[begin : begin + room].tolist()
+        if ids[-1] < 0:  # there are no more
+            ids = ids[: ids.index(-1)]
+        return Candidates(ids, self._logits[begin : begin + len(ids)].tolist())
 
     def __iter__(self) -> Iterator[int]:
         """The outputs."""
