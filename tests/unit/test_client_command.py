@@ -242,3 +242,8 @@ def test_a_broken_pipe_is_quiet() -> None:
     )
     assert done.stdout == "ja\t\n" * 3 + "1\n"
     assert done.stderr == ""
+
+
+def test_help_fills_the_lines_of_a_terminal() -> None:
+    shown = run("translate", "--help", COLUMNS="200").stdout
+    assert "tokens appear as they are produced. Elsewhere each translation is a line of" in shown

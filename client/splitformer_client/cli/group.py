@@ -96,7 +96,7 @@ class LazyCommand(TyperCommand):
                 typer.Typer(add_completion=False, pretty_exceptions_enable=False),
                 target,
             )
-            target.command(self.name)(function)
+            target.command(self.name, help=paragraphs(function))(function)
         return typer.main.get_command(target)
 
     @property
@@ -104,6 +104,12 @@ class LazyCommand(TyperCommand):
         """What to install: the command's distribution with the extras that its entry names."""
         name = self._entry.dist.name if self._entry.dist else "splitformer"
         return f"{name}[{','.join(['server', *self._entry.extras])}]"
+
+
+def paragraphs(function: Any) -> str:
+    """A command's docstring, a line per paragraph: how wide lines are is up to the terminal."""
+    text = inspect.getdoc(function) or ""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 def summary(entry: EntryPoint) -> str:
