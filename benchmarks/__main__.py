@@ -7,9 +7,9 @@ import importlib
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from benchmarks.report import Report
+from splitformer.serving.ending import unwind_on
 
 SCENARIOS = (
     "decode",
@@ -29,6 +29,7 @@ SCENARIOS = (
     "glossaries",
     "families",
 )
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"
 
 
@@ -47,7 +48,7 @@ def main() -> int:
         " others stay as they are in --json, if they are of the same machine",
     )
     options = parser.parse_args()
-    _end_in_order()
+    unwind_on(_ENDING, _ended)
     if unknown := set(options.scenarios) - set(SCENARIOS):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     for name in options.scenarios or SCENARIOS:
@@ -60,15 +61,11 @@ def main() -> int:
     return 0
 
 
-def _end_in_order() -> None:
-    """Let what would end us at once unwind everything first, so that no service is left behind."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one must not end the clean-up
-    sys.exit(128 + number)
+def _ended(number: int) -> SystemExit:
+    """What unwinds everything first, so that no service is left behind."""
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)  # a second one must not end the clean-up
+    return SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ from tests.support.servers import Running, ServerThread
 
 
 def pytest_configure() -> None:
-    """Undo that a shell which starts pytest in the background, or nohup, lets it ignore SIGINT.
+    """Undo that a shell which starts pytest in the background lets it ignore SIGINT, nohup SIGHUP.
 
     Every process that a test starts would inherit that, and could not be interrupted.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from splitformer.native import Question
 _HOPE = 8
 """How many of the likeliest tokens may have been said before one that was not, most of the time."""
 
-
 _WIDER = 8
 """How many times as many tokens are asked for where they were not enough for a draw."""
 

@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import filterfalse
 from pathlib import Path
-from types import FrameType
 from typing import IO, Annotated, Self
 
 import grpc
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from splitformer.serving.ending import unwind_on
 from splitformer.serving.layout import Layout
 
 _POLL_SECONDS = 0.05
@@ -166,7 +166,8 @@ def uninterrupted() -> Iterator[None]:
     came: list[int] = []
     before = {}
     if threading.current_thread() is threading.main_thread():
-        raising = filter(lambda number: callable(signal.getsignal(number)), _ENDING)
+        numbers = (*_ENDING, signal.SIGALRM)
+        raising = filter(lambda number: callable(signal.getsignal(number)), numbers)
         before = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in raising}
     try:
         yield
@@ -193,7 +194,7 @@ def serve(
         typer.echo("error: serve needs what `pip install splitformer[server]` installs", err=True)
         raise typer.Exit(1)
     ports = Ports(encoder_port, encoder_metrics_port, decoder_port, decoder_metrics_port)
-    signal.signal(signal.SIGTERM, _interrupt)
+    unwind_on(_ENDING, lambda number: KeyboardInterrupt())
     layout = Layout.default()
     try:
         with LocalServices(ports, model, layout=layout) as services:
@@ -220,10 +221,6 @@ def _is_news(line: str) -> bool:
 
 def _page(port: int) -> str:
     return f"http://{_HOST}:{port}/metrics"
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def is_serving(address: str) -> bool:

@@ -102,7 +102,7 @@ def start_serve(model: Path, ports: Ports) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_serve_runs_until_it_is_told_to_stop(tiny_model: Path, number: signal.Signals) -> None:
     ports = Ports.free()
     process = start_serve(tiny_model, ports)
