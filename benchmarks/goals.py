@@ -35,9 +35,9 @@ class Goal:
 
 PRODUCTS = "0045-what-a-row-waits-for"
 PATH = "0046-what-a-request-costs-its-loops"
-DRAWS = "0044-candidates-by-bits"
-MODES = "0047-less-python-around-a-step"
-GUESSES = "0040-what-a-step-brings-in-one-message"
+DRAWS = "0049-work-beside-a-matrix-unit"
+MODES = "0050-a-question-that-a-sequence-keeps"
+GUESSES = "0051-guesses-where-the-model-looks"
 LAYOUT = "0037-an-encoder-that-gives-way"
 ENCODER = "0028-what-surrounds-the-products"
 HAND_OFF = "0021-where-a-hand-off-spends-its-time"

@@ -7,6 +7,7 @@ meanwhile; so each line's beginning, which never changes, is put together once.
 from __future__ import annotations
 
 import gzip
+import selectors
 import socket
 import threading
 from collections.abc import Iterable
@@ -20,7 +21,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
-_POLL_SECONDS = 0.05
 _CONTENT_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 _ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
@@ -64,9 +64,9 @@ class MetricsPage:
         self._text = Text()
         kind = _server_kind(host, port)
         self._server = make_server(host, port, self._answer, kind, handler_class=_QuietHandler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="metrics", daemon=True
-        )
+        self._server.timeout = 0  # if who had connected is gone again
+        self._closing, self._close = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
         self._thread.start()
 
     @property
@@ -76,9 +76,18 @@ class MetricsPage:
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._close.close()
         self._thread.join()
+        self._closing.close()
+        self._server.server_close()
+
+    def _serve(self) -> None:
+        """Answer until closed; unlike `serve_forever`, sleep until there is something to do."""
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(self._server, selectors.EVENT_READ)
+            waiting.register(self._closing, selectors.EVENT_READ)
+            while self._closing not in [key.fileobj for key, _ in waiting.select()]:
+                self._server.handle_request()
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         if environ["REQUEST_METHOD"] != "GET":
